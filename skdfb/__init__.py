@@ -1,0 +1,23 @@
+"""Out-of-distribution image detection with disentangled foreground and background features.
+
+The names below are loaded on first use, so that ``import skdfb`` loads neither torch nor timm.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {"DFBDetector": "skdfb.detector", "CAMMaskGenerator": "skdfb.masks", "Trainer": "skdfb.training"}
+
+__all__ = ["CAMMaskGenerator", "DFBDetector", "Trainer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'skdfb' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

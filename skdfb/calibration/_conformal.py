@@ -1,0 +1,166 @@
+"""Split conformal prediction: p-values and a threshold from the scores of held-out in-distribution images."""
+
+import warnings
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+
+class ConformalCalibrator(BaseEstimator):  # type: ignore[misc]
+    r"""Threshold that rejects at most a share `alpha` of in-distribution images, in finite samples.
+
+    The held-out images must not have taken part in training the network, the scorers or the fusion: then their scores
+    and those of new in-distribution images are exchangeable, and the guarantee needs nothing else of the score.
+
+    Parameters
+    ----------
+    alpha : float, default=0.05
+        Largest share of in-distribution images to be rejected, in (0, 1).
+
+    Attributes
+    ----------
+    scores_ : ndarray of shape (n_held_out,)
+        Held-out scores in ascending order, float64.
+    offset_ : float
+        Threshold in units of the score: an image is rejected if its score is below it. It is -inf, which rejects
+        nothing, where the held-out images are too few for `alpha`.
+
+    See Also
+    --------
+    stratified_holdout : Chooses the images to hold out.
+
+    Notes
+    -----
+    With held-out scores :math:`s_1, \dots, s_n`, where higher is more in-distribution, a score :math:`s` has
+
+    .. math:: p(s) = \frac{1 + \#\{i : s_i \le s\}}{n + 1}, \qquad
+        \mathrm{offset} = s_{(k)}, \quad k = \lfloor \alpha (n + 1) \rfloor
+
+    where :math:`s_{(k)}` is the k-th smallest held-out score. An image is rejected if :math:`p(s) \le \alpha`, which is
+    the same as :math:`s < \mathrm{offset}`, ties included. For an image exchangeable with the held-out ones
+    :math:`P(p \le \alpha) \le \alpha`. The chance is over the held-out images too: for a single held-out set the
+    share rejected scatters about :math:`k / (n + 1)` with a standard deviation of about
+    :math:`\sqrt{\alpha (1 - \alpha) / n}`.
+
+    References
+    ----------
+    .. [1] V. Vovk, A. Gammerman, G. Shafer, *Algorithmic Learning in a Random World*, Springer, 2005.
+    .. [2] S. Bates, E. Candès, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with conformal p-values",
+       Annals of Statistics 51(1), 2023. arXiv:2104.08279.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.calibration import ConformalCalibrator
+    >>> calibrator = ConformalCalibrator(alpha=0.1).fit(np.arange(39.0))
+    >>> calibrator.offset_
+    3.0
+    >>> calibrator.p_values([2.5, 3.0, 100.0])
+    array([0.1  , 0.125, 1.   ])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"alpha": [Interval(Real, 0, 1, closed="neither")]}
+
+    scores_: npt.NDArray[np.float64]
+    offset_: float
+
+    def __init__(self, alpha: float = 0.05) -> None:
+        self.alpha = alpha
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, scores: npt.ArrayLike) -> Self:
+        """Set the threshold from the scores of held-out in-distribution images.
+
+        Parameters
+        ----------
+        scores : array-like of shape (n_held_out,)
+            Finite scores of held-out images; higher is more in-distribution.
+
+        Returns
+        -------
+        ConformalCalibrator
+            The fitted calibrator.
+
+        Raises
+        ------
+        ValueError
+            If `scores` is empty, not 1-d, not numeric or not finite.
+
+        Warns
+        -----
+        UserWarning
+            If the held-out images are too few for `alpha`, so that nothing can be rejected.
+        """
+        self.scores_ = np.sort(_check_scores(scores))
+        rank = _rank_of_offset(self.scores_.size, float(self.alpha))
+        self.offset_ = float(self.scores_[rank - 1]) if rank else -np.inf
+        if rank == 0:
+            _warn_too_few(self.scores_.size, float(self.alpha))
+        return self
+
+    def p_values(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Conformal p-values: small for images that score lower than the held-out ones.
+
+        Parameters
+        ----------
+        scores : array-like of shape (n,)
+            Finite scores of any images; higher is more in-distribution.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Values in [1 / (n_held_out + 1), 1], float64. An image is rejected if its value is at most `alpha`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If `scores` is empty, not 1-d, not numeric or not finite.
+        """
+        check_is_fitted(self)
+        n_at_most = np.searchsorted(self.scores_, _check_scores(scores), side="right")
+        values: npt.NDArray[np.float64] = (1 + n_at_most) / (self.scores_.size + 1)
+        return values
+
+
+def _rank_of_offset(n_held_out: int, alpha: float) -> int:
+    # floor(alpha * (n + 1)), counted on the p-values themselves: 0.05 * 60 may miss 3 by rounding, and this way
+    # `p <= alpha` and `score < offset` cannot disagree.
+    return int(np.count_nonzero(np.arange(1, n_held_out + 1) / (n_held_out + 1) <= alpha))
+
+
+def _warn_too_few(n_held_out: int, alpha: float) -> None:
+    # The needed number is ceil(1 / alpha) - 1; where 1 / alpha is a whole number, rounding must not add one.
+    nearest = round(1 / alpha)
+    needed = nearest - 1 if 1 / nearest <= alpha else nearest
+    warnings.warn(
+        f"{n_held_out} held-out images are too few for alpha={alpha:g}: offset_ is -inf and nothing will be rejected. "
+        f"At least {needed} are needed: give more images, a larger calibration_fraction or a larger alpha.",
+        UserWarning,
+        # The caller of `fit`, seen through scikit-learn's wrapper.
+        stacklevel=4,
+    )
+
+
+def _check_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    wanted = "a 1-d array with one finite score an image is wanted"
+    try:
+        array = np.asarray(scores)
+    except ValueError as error:
+        raise ValueError(f"scores cannot be made an array ({error}): {wanted}.") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"scores has dtype {array.dtype}: {wanted}; convert it to float first.")
+    if array.ndim != 1:
+        raise ValueError(f"scores has shape {array.shape}: {wanted}; ravel it or choose one column.")
+    if array.size == 0:
+        raise ValueError(f"scores is empty: {wanted}.")
+    n_bad = int(array.size - np.isfinite(array).sum())
+    if n_bad:
+        raise ValueError(f"scores holds {n_bad} NaN or infinite values of {array.size}: {wanted}; mend the scorer.")
+    return array.astype(np.float64)

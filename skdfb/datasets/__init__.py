@@ -1,0 +1,5 @@
+"""Small image sets for examples and tests, made from data that comes with scikit-learn."""
+
+from skdfb.datasets._digits_on_photos import load_digits_on_photos
+
+__all__ = ["load_digits_on_photos"]

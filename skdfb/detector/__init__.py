@@ -1,0 +1,5 @@
+"""The detector."""
+
+from skdfb.detector._dfb import DFBDetector
+
+__all__ = ["DFBDetector"]

@@ -1,0 +1,754 @@
+"""The detector: orchestration only."""
+
+import copy
+import inspect
+import os
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
+from sklearn.metrics import accuracy_score
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skdfb.calibration import ConformalCalibrator, stratified_holdout
+from skdfb.detector._collect import RepresentationPair, collect
+from skdfb.detector._forward import ForwardPass, NetworkBatch, perturbation_of, represent_background
+from skdfb.detector._pseudo_labels import pseudo_labels
+from skdfb.fusion import Fusion, TemperatureFusion
+from skdfb.masks import CAMMaskGenerator
+from skdfb.networks import DenseClassifier
+from skdfb.scorers import BackgroundLogit, ForegroundScorer, ViM, check_scorer, scorer_output
+from skdfb.training import Trainer, build_classifier, check_trained_classifier
+from skdfb.utils import Images, check_images, check_labels, resolve_device, spawn_seeds
+
+__all__ = ["DFBDetector"]
+
+Scores = npt.NDArray[np.float64]
+
+
+class _Seeds(NamedTuple):
+    build: int
+    split: int
+    classifier: int
+    masks: int
+    dense: int
+
+
+class _Kept(NamedTuple):
+    """What the dense network said of the images of ``fit``."""
+
+    train: RepresentationPair
+    labels: npt.NDArray[np.intp]
+    held_out: RepresentationPair | None = None
+
+
+class DFBDetector(OutlierMixin, BaseEstimator):
+    r"""Out-of-distribution (OOD) image detector by disentangled foreground and background features.
+
+    ``fit`` trains a classifier of K classes, makes pseudo masks from its class activation maps, trains a dense network of
+    K + 1 classes, the last of which is the background, and takes it, with the same weights, as a classifier again. An
+    image's score joins any foreground score with the background's:
+
+    .. math:: S(x) = S_f(x) + S_b(x) / T
+
+    in short; see :class:`~skdfb.fusion.TemperatureFusion` for scores made of probabilities. **Every score is higher for
+    in-distribution images.** The threshold is set by split conformal prediction on held-out training images: at most
+    ``alpha`` of in-distribution images are rejected.
+
+    Parameters
+    ----------
+    backbone : str, torch.nn.Module or DenseClassifier, default="resnetv2_50x1_bit.goog_in21k"
+        A timm model name, a timm model, or a module that maps images (n, 3, H, W) to feature maps (n, C, h, w). A
+        :class:`~skdfb.networks.DenseClassifier` counts as a trained classifier: its training is left out. Modules are
+        copied, never changed.
+    pretrained : bool, default=True
+        Whether a named backbone starts from the weights of timm's hub.
+    checkpoint_path : path, default=None
+        Local file of weights for a named backbone, instead of the hub's.
+    scorer : ForegroundScorer, default=None
+        What scores the foreground; None is :class:`~skdfb.scorers.ViM`.
+    background_scorer : ForegroundScorer, default=None
+        What scores the background representation; None is :class:`~skdfb.scorers.BackgroundLogit`, the paper's.
+    fusion : Fusion, default=None
+        What joins the two; None is :class:`~skdfb.fusion.TemperatureFusion`, the paper's.
+    mask_generator : transformer, default=None
+        What makes the masks; None is :class:`~skdfb.masks.CAMMaskGenerator`. The trained classifier is handed to its
+        ``backbone`` parameter.
+    classifier_trainer, dense_trainer : Trainer, default=None
+        How the two networks are trained; None is ``Trainer()``, whose number of steps follows the size of the data. The
+        paper's recipes are ``Trainer.paper_classifier()`` and ``Trainer.paper_dense()``.
+    image_size : int, default=None
+        Side of the network's input in pixels; None takes the backbone's own. Images of any size are resized to it.
+    image_shape : tuple of int, default=None
+        (H, W, C) of the images in the rows of a 2-d ``X``. Without it a row is shown to the network as one line of
+        pixels, scaled by the smallest and largest value of the training data.
+    alpha : float, default=0.05
+        Largest share of in-distribution images that may be rejected.
+    calibration_fraction : float, default=0.1
+        Share of the training images that is held out to set the threshold, in (0, 0.5].
+    batch_size : int, default=128
+        Images a forward pass, outside training.
+    device : str, default="auto"
+        "auto" is the GPU where there is one.
+    n_jobs : int, default=None
+        Threads that read images; None is 1.
+    random_state : int, RandomState or None, default=None
+        Fixes the split, the augmentation and the order of the images.
+    verbose : int, default=0
+        1 shows progress bars of the training.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+        Class labels.
+    classifier_ : DenseClassifier
+        The network of K classes.
+    network_ : DenseClassifier
+        The dense network of K + 1 classes.
+    scorer_, background_scorer_, fusion_
+        As fitted.
+    calibrator_ : ConformalCalibrator
+        Holds the scores of the held-out images.
+    offset_ : float
+        The threshold: ``decision_function = score_samples - offset_``.
+    training_history_ : dict
+        ``"classifier"`` and ``"dense"``: loss and learning rate of every step.
+    n_features_in_ : int
+        Number of features of a 2-d ``X``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        From ``fit``, before any training, if images, labels, parameters or weights are not as wanted.
+
+    See Also
+    --------
+    skdfb.masks.CAMMaskGenerator : The masks alone.
+    skdfb.scorers : Scorers for anyone with features and a linear head.
+
+    Notes
+    -----
+    Without labels (``y=None``, and no torch dataset that brings them) the images are clustered by k-means on the features of
+    the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them, at least 2.
+
+    References
+    ----------
+    Ding and Pang, "Improving Out-of-Distribution Detection with Disentangled Foreground and Background Features", ACM MM
+    2024, :arxiv:`2303.08727`.
+
+    Examples
+    --------
+    >>> from skdfb import DFBDetector
+    >>> from skdfb.datasets import load_digits_on_photos
+    >>> from skdfb.networks import create_backbone
+    >>> from skdfb.scorers import Energy
+    >>> from skdfb.training import Trainer
+    >>> data = load_digits_on_photos(n_train=300, n_test=20, n_ood=20, random_state=0)
+    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> detector = DFBDetector(
+    ...     backbone,
+    ...     scorer=Energy(),
+    ...     classifier_trainer=trainer,
+    ...     dense_trainer=trainer,
+    ...     image_size=32,
+    ...     random_state=0,
+    ... ).fit(data.images, data.target)
+    >>> detector.predict(data.images_test).shape  # +1 in-distribution, -1 OOD
+    (20,)
+    >>> detector.score_samples(data.ood_images["unseen_photo"]).shape
+    (20,)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "backbone": [str, nn.Module],
+        "pretrained": ["boolean"],
+        "checkpoint_path": [str, os.PathLike, None],
+        "scorer": "no_validation",  # a protocol: checked by check_scorer
+        "background_scorer": "no_validation",
+        "fusion": "no_validation",
+        "mask_generator": "no_validation",
+        "classifier_trainer": [Trainer, None],
+        "dense_trainer": [Trainer, None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "image_shape": ["array-like", None],
+        "alpha": [Interval(Real, 0, 1, closed="neither")],
+        "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "resnetv2_50x1_bit.goog_in21k",
+        *,
+        pretrained: bool = True,
+        checkpoint_path: str | os.PathLike[str] | None = None,
+        scorer: ForegroundScorer | None = None,
+        background_scorer: ForegroundScorer | None = None,
+        fusion: Fusion | None = None,
+        mask_generator: Any = None,
+        classifier_trainer: Trainer | None = None,
+        dense_trainer: Trainer | None = None,
+        image_size: int | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        alpha: float = 0.05,
+        calibration_fraction: float = 0.1,
+        batch_size: int = 128,
+        device: str | torch.device = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.checkpoint_path = checkpoint_path
+        self.scorer = scorer
+        self.background_scorer = background_scorer
+        self.fusion = fusion
+        self.mask_generator = mask_generator
+        self.classifier_trainer = classifier_trainer
+        self.dense_trainer = dense_trainer
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.alpha = alpha
+        self.calibration_fraction = calibration_fraction
+        self.batch_size = batch_size
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fit
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the networks, fit the scorers and set the threshold.
+
+        Parameters
+        ----------
+        X : images
+            n images: an array (n, H, W, 3), (n, H, W, 1) or (n, H, W), uint8 in 0..255 or float in 0..1; a sequence of
+            paths or PIL images; a torch dataset; or a 2-d array, see ``image_shape``.
+        y : array-like of shape (n,), default=None
+            Class labels of any kind; without them, see Notes.
+
+        Returns
+        -------
+        self : DFBDetector
+            Either fully fitted, or, after an error or an interrupt, as it was before.
+        """
+        fitted = self._without_fitted_state()
+        fitted._fit(X, y)
+        vars(self).update(vars(fitted))
+        return self
+
+    def _without_fitted_state(self) -> Self:
+        """Return a shallow copy that holds the parameters only."""
+        blank = copy.copy(self)
+        for name in [name for name in vars(blank) if name.endswith("_")]:
+            delattr(blank, name)
+        return blank
+
+    def _fit(self, X: Any, y: Any) -> None:
+        seeds = _Seeds(*spawn_seeds(self.random_state, 5))
+        device = resolve_device(self.device)
+        self._check_components()
+        images = check_images(self, X, reset=True)
+        labels = self._class_indices(X, y, images, seeds, device)
+        train, held_out = stratified_holdout(
+            self.classes_[labels],
+            self.calibration_fraction,
+            random_state=seeds.split,
+            min_per_class=1 if y is None else 2,
+        )
+        train_images, train_labels = images.subset(train), labels[train]
+
+        self.training_history_: dict[str, dict[str, list[float]]] = {}
+        self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device)
+        masks = self._make_masks(train_images, train_labels, seeds.masks)
+        self.network_ = self._fit_dense(train_images, train_labels, masks, seeds.dense, device)
+        del masks
+
+        self._split_ = (train, held_out)
+        self._fit_scorers(train_images, train_labels)
+        self._calibrate(images.subset(held_out))
+
+    def _check_components(self) -> None:
+        """Refuse parameters that only a later step would stumble on."""
+        for name in ("scorer", "background_scorer"):
+            if getattr(self, name) is not None:
+                check_scorer(getattr(self, name), name)
+                scorer_output(getattr(self, name))
+        for name, methods in (("fusion", ("fit", "combine")), ("mask_generator", ("fit_transform", "set_params"))):
+            given = getattr(self, name)
+            missing = [method for method in methods if given is not None and not callable(getattr(given, method, None))]
+            if missing or isinstance(given, type):
+                raise TypeError(f"{name}={given!r}; an object with the methods {' and '.join(methods)} is wanted.")
+        for name in ("classifier_trainer", "dense_trainer"):
+            if getattr(self, name) is not None:
+                getattr(self, name).validate(name)
+
+    def _class_indices(
+        self, X: Any, y: Any, images: Images, seeds: _Seeds, device: torch.device
+    ) -> npt.NDArray[np.intp]:
+        """Set ``classes_`` and return the class index of each image; without labels, clusters are the classes."""
+        brings_labels = isinstance(X, torch.utils.data.Dataset)
+        if y is not None or brings_labels or isinstance(self.backbone, DenseClassifier):
+            self.classes_, labels = check_labels(y, images, X)
+            return labels
+        untrained = self._build(2, images, seeds.build).to(device)
+        labels = pseudo_labels(ForwardPass(untrained, 2, self.batch_size, self.n_jobs), images, seeds.build)
+        self.classes_ = np.unique(labels)
+        return labels
+
+    def _build(self, n_classes: int, images: Images, seed: int) -> DenseClassifier:
+        return build_classifier(
+            self.backbone,
+            n_classes,
+            images,
+            pretrained=self.pretrained,
+            checkpoint_path=self.checkpoint_path,
+            image_size=self.image_size,
+            seed=seed,
+        )
+
+    def _fit_classifier(
+        self, images: Images, labels: npt.NDArray[np.intp], seeds: _Seeds, device: torch.device
+    ) -> DenseClassifier:
+        if isinstance(self.backbone, DenseClassifier):
+            check_trained_classifier(self.backbone, self.classes_)
+            return copy.deepcopy(self.backbone).to(device).eval()
+        network = self._build(len(self.classes_), images, seeds.build)
+        trainer = Trainer() if self.classifier_trainer is None else self.classifier_trainer
+        self.training_history_["classifier"] = trainer.train(
+            network,
+            images,
+            labels,
+            device=device,
+            random_state=seeds.classifier,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        return network
+
+    def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.unsignedinteger]:
+        """Run the mask generator on the trained classifier; masks come at the network's input size."""
+        generator = CAMMaskGenerator() if self.mask_generator is None else clone(self.mask_generator)
+        handed_over = {
+            "backbone": self.classifier_,
+            "mask_size": self.classifier_.preprocessor.image_size,
+            "device": self.classifier_.device,
+            "random_state": seed,
+            "n_jobs": self.n_jobs,
+        }
+        known = generator.get_params(deep=False)
+        generator.set_params(**{name: value for name, value in handed_over.items() if name in known})
+        masks: npt.NDArray[np.unsignedinteger] = generator.fit_transform(images, labels)
+        return masks
+
+    def _fit_dense(
+        self,
+        images: Images,
+        labels: npt.NDArray[np.intp],
+        masks: npt.NDArray[np.unsignedinteger],
+        seed: int,
+        device: torch.device,
+    ) -> DenseClassifier:
+        network = self.classifier_.with_background()
+        trainer = Trainer() if self.dense_trainer is None else self.dense_trainer
+        self.training_history_["dense"] = trainer.train(
+            network,
+            images,
+            labels,
+            masks,
+            device=device,
+            random_state=seed,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        return network
+
+    def _fit_scorers(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
+        scorer = ViM() if self.scorer is None else self.scorer
+        pair = collect(self._forward_pass(), images, scorer)
+        self._fit_scorers_on(pair, labels)
+        self._kept_ = None if perturbation_of(scorer) else _Kept(pair, labels)
+
+    def _fit_scorers_on(self, pair: RepresentationPair, labels: npt.NDArray[np.intp]) -> None:
+        scorer = ViM() if self.scorer is None else self.scorer
+        background_scorer = BackgroundLogit() if self.background_scorer is None else self.background_scorer
+        foreground, background = pair
+        self.scorer_ = clone(scorer, safe=False)
+        self.scorer_.fit(foreground, labels)
+        self.background_scorer_ = clone(background_scorer, safe=False)
+        self.background_scorer_.fit(background, labels)
+
+    def _calibrate(self, images: Images) -> None:
+        """Set the threshold on held-out images that nothing else was fitted on."""
+        pair = collect(self._forward_pass(), images, self.scorer_)
+        if self._kept_ is not None:
+            self._kept_ = self._kept_._replace(held_out=pair)
+        self._calibrate_parts(self._parts(pair))
+
+    def _calibrate_parts(self, parts: dict[str, Scores]) -> None:
+        self.fusion_ = TemperatureFusion() if self.fusion is None else clone(self.fusion, safe=False)
+        n_held_out = len(parts["foreground"])
+        # A fusion that learns from scores must not have seen those that set the threshold.
+        split = n_held_out // 2 if getattr(self.fusion_, "learns_from_scores", True) else 0
+        fitting = {name: scores[:split] if split else scores for name, scores in parts.items()}
+        if "outputs" in inspect.signature(self.fusion_.fit).parameters:
+            outputs = {
+                "foreground": scorer_output(self.scorer_),
+                "background": scorer_output(self.background_scorer_),
+            }
+            self.fusion_.fit(fitting, outputs=outputs)  # type: ignore[call-arg]
+        else:
+            self.fusion_.fit(fitting)
+        joint = self.fusion_.combine({name: scores[split:] for name, scores in parts.items()})
+        self.calibrator_ = ConformalCalibrator(self.alpha).fit(joint)
+        self.offset_ = self.calibrator_.offset_
+
+    # --------------------------------------------------------------- scores
+
+    def score_samples(self, X: Any) -> Scores:
+        """Return the joint score of each image.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            Higher is more in-distribution.
+        """
+        return self._combine(self.score_parts(X))
+
+    def decision_function(self, X: Any) -> Scores:
+        """Return ``score_samples(X) - offset_``.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        decisions : ndarray of shape (n,)
+            Higher is more in-distribution; negative is OOD.
+        """
+        decisions: Scores = self.score_samples(X) - self.offset_
+        return decisions
+
+    def predict(self, X: Any) -> npt.NDArray[np.intp]:
+        """Tell in-distribution from OOD images.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,)
+            +1 in-distribution, -1 OOD.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def p_values(self, X: Any) -> Scores:
+        """Return conformal p-values.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n,)
+            In (0, 1]; an in-distribution image gets one of at most a with probability at most a. ``predict`` rejects
+            where it is at most ``alpha``.
+        """
+        scores = self.score_samples(X)
+        return self.calibrator_.p_values(scores)
+
+    def score_parts(self, X: Any) -> dict[str, Scores]:
+        """Return the scores before they are joined.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        parts : dict of str to ndarray of shape (n,)
+            ``"foreground"`` and ``"background"``; higher is more in-distribution in each.
+        """
+        return self._run(X, ("parts",))[0]
+
+    def score_foreground(self, X: Any) -> Scores:
+        """Return the foreground part of :meth:`score_parts`, shape (n,); higher is more in-distribution."""
+        return self.score_parts(X)["foreground"]
+
+    def score_background(self, X: Any) -> Scores:
+        """Return the background part of :meth:`score_parts`, shape (n,); higher is more in-distribution."""
+        return self.score_parts(X)["background"]
+
+    # ----------------------------------------------------- classes and maps
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.floating]:
+        """Return the probabilities of the K classes.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, K)
+            In the order of ``classes_``; they say nothing of whether an image is in-distribution.
+        """
+        logits = torch.from_numpy(self._run(X, ("logits",))[0])
+        return logits.softmax(1).numpy()
+
+    def classify(self, X: Any) -> npt.NDArray[Any]:
+        """Return the most probable label of each image, whether it is in-distribution or not.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,)
+        """
+        return self._labels(self._run(X, ("logits",))[0])
+
+    def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
+        """Return the most probable label of in-distribution images, and ``unknown_label`` for the others.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+        unknown_label : label, default=None
+            Must not be a class. None is -1, or "unknown" where the classes are strings.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If ``unknown_label`` is one of ``classes_``.
+        """
+        check_is_fitted(self)
+        if unknown_label is None:
+            unknown_label = "unknown" if self.classes_.dtype.kind in "OUS" else -1
+        if unknown_label in self.classes_.tolist():
+            raise ValueError(f"unknown_label={unknown_label!r} is one of classes_; a label of its own is wanted.")
+        parts, logits = self._run(X, ("parts", "logits"))
+        known = self._combine(parts) >= self.offset_
+        return np.where(known, self._labels(logits), unknown_label)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the accuracy of :meth:`classify`.
+
+        Parameters
+        ----------
+        X : images
+            n in-distribution images.
+        y : array-like of shape (n,)
+            Their labels.
+
+        Returns
+        -------
+        accuracy : float
+        """
+        return float(accuracy_score(y, self.classify(X)))
+
+    def segment(self, X: Any) -> npt.NDArray[np.float32]:
+        """Return class probabilities a pixel.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, H, W, K + 1)
+            In the order of ``classes_``, the background last. H, W are the images' own, or the network's input size where
+            the images' sizes differ.
+        """
+        return self._run(X, ("segments",))[0]
+
+    def transform(self, X: Any) -> npt.NDArray[np.floating]:
+        """Return the pooled features of the dense network.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        features : ndarray of shape (n, C)
+        """
+        return self._run(X, ("features",))[0]
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
+        """Return the names of the columns of :meth:`transform`, shape (C,)."""
+        check_is_fitted(self)
+        return np.asarray([f"dfb_feature{index}" for index in range(self.network_.num_features)], dtype=object)
+
+    # ---------------------------------------------------------------- refit
+
+    def refit_scorer(
+        self,
+        scorer: ForegroundScorer | None = None,
+        X: Any = None,
+        y: Any = None,
+        *,
+        background_scorer: ForegroundScorer | None = None,
+        fusion: Fusion | None = None,
+        alpha: float | None = None,
+    ) -> Self:
+        """Return a detector with the same networks and other scorers; nothing is trained.
+
+        Parameters
+        ----------
+        scorer, background_scorer, fusion, alpha
+            What to change; None keeps what this detector has.
+        X, y : images and labels, default=None
+            Those of ``fit``. They are needed where this detector did not keep what its network said of them: after
+            unpickling, and for scorers that perturb their input.
+
+        Returns
+        -------
+        detector : DFBDetector
+            A new one, which shares the networks with this one. This one stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If X is needed, or is not what ``fit`` was given.
+
+        """
+        check_is_fitted(self)
+        changes = {"scorer": scorer, "background_scorer": background_scorer, "fusion": fusion, "alpha": alpha}
+        other = copy.copy(self)
+        for name, value in changes.items():
+            if value is not None:
+                setattr(other, name, value)
+        other._validate_params()
+        other._check_components()
+        other._refit(X, y)
+        return other
+
+    def _refit(self, X: Any, y: Any) -> None:
+        if X is None and (self._kept_ is None or perturbation_of(self.scorer)):
+            raise ValueError(
+                "X is None, but what the network said of the training images was not kept (it is not pickled), or the "
+                "scorer perturbs its input; pass the X and y of fit."
+            )
+        if X is None:
+            self._fit_scorers_on(self._kept_.train, self._kept_.labels)
+            self._calibrate_parts(self._parts(self._kept_.held_out))
+            return
+        images = check_images(self, X, reset=False)
+        _, labels = check_labels(y, images, X)
+        train, held_out = self._split_
+        if len(images) != len(train) + len(held_out):
+            raise ValueError(f"X has {len(images)} images; the {len(train) + len(held_out)} of fit are wanted.")
+        self._fit_scorers(images.subset(train), labels[train])
+        self._calibrate(images.subset(held_out))
+
+    # -------------------------------------------------------------- private
+
+    def _forward_pass(self) -> ForwardPass:
+        return ForwardPass(self.network_, len(self.classes_), self.batch_size, self.n_jobs)
+
+    def _run(self, X: Any, wanted: tuple[str, ...]) -> list[Any]:
+        """Run the network over X once and return what is wanted of it, over all images."""
+        check_is_fitted(self)
+        images = check_images(self, X, reset=False)
+        forward = self._forward_pass()
+        size = images.size or (forward.preprocessor.image_size,) * 2
+        outputs: dict[str, list[Any]] = {name: [] for name in wanted}
+        for batch in forward.batches(images):
+            for name in wanted:
+                outputs[name].append(self._output(name, forward, batch, size))
+        return [_join(outputs[name]) for name in wanted]
+
+    def _output(self, name: str, forward: ForwardPass, batch: NetworkBatch, size: tuple[int, int]) -> Any:
+        if name == "parts":
+            pair = forward.foreground(batch, self.scorer_), represent_background(forward.network, batch)
+            return self._parts(pair)
+        if name == "segments":
+            logits = F.interpolate(batch.logit_map, size, mode="bilinear")
+            return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
+        return getattr(forward.foreground(batch), name).cpu().numpy()
+
+    def _parts(self, pair: RepresentationPair) -> dict[str, Scores]:
+        foreground, background = pair
+        return {
+            "foreground": _as_scores(self.scorer_.score_samples(foreground), len(foreground), "scorer"),
+            "background": _as_scores(
+                self.background_scorer_.score_samples(background), len(background), "background_scorer"
+            ),
+        }
+
+    def _combine(self, parts: dict[str, Scores]) -> Scores:
+        return np.asarray(self.fusion_.combine(parts), dtype=np.float64)
+
+    def _labels(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[Any]:
+        labels: npt.NDArray[Any] = self.classes_[logits.argmax(1)]
+        return labels
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "offset_")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the representations kept for refitting: they are large, and scoring does not need them."""
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"_kept_": None} if "_kept_" in state else state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _join(pieces: list[Any]) -> Any:
+    """Join the outputs of batches: arrays, or dicts of arrays."""
+    if isinstance(pieces[0], dict):
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return np.concatenate(pieces)
+
+
+def _as_scores(values: Any, n_images: int, name: str) -> Scores:
+    """Check what a scorer returned: it may be anybody's."""
+    values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.shape != (n_images,):
+        raise ValueError(f"{name}.score_samples returned shape {scores.shape} for {n_images} images; (n,) is wanted.")
+    if np.isnan(scores).any():
+        raise ValueError(f"{name}.score_samples returned NaN for {int(np.isnan(scores).sum())} images.")
+    return scores

@@ -1,0 +1,115 @@
+"""From images to representations: the one forward pass that everything else reads."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from skdfb.networks import DenseClassifier
+from skdfb.scorers import InputPerturbingScorer, Representation
+from skdfb.utils import Images, Preprocessor, evaluation_mode, iterate_batches, sequential_batches
+
+__all__ = ["ForwardPass", "NetworkBatch", "represent_background", "represent_foreground"]
+
+
+@dataclass(frozen=True)
+class NetworkBatch:
+    """What a network says of a batch of images, on its device.
+
+    ``logit_map`` is (b, K + 1, h, w) for a dense network, (b, K, h, w) for a classifier.
+    """
+
+    indices: npt.NDArray[np.intp]
+    images: Tensor
+    feature_map: Tensor
+    logit_map: Tensor
+
+
+def represent_foreground(
+    network: DenseClassifier, feature_map: Tensor, n_classes: int, input_perturbation: float = 0.0
+) -> Representation:
+    """Return pooled features and the K class logits; the background logit of a dense network is left out."""
+    features = feature_map.mean((2, 3))
+    weight, bias = network.head.weight[:n_classes].detach(), network.head.bias[:n_classes].detach()
+    return Representation(
+        features=features,
+        logits=torch.nn.functional.linear(features, weight, bias),
+        weight=weight,
+        bias=bias,
+        input_perturbation=input_perturbation,
+    )
+
+
+def represent_background(network: DenseClassifier, batch: NetworkBatch) -> Representation:
+    r"""Return features pooled over the background probability, and the background logit S_b (Eq. 6).
+
+    .. math:: \frac{\sum_p p(K \mid p) F_p}{\sum_p p(K \mid p)}, \qquad S_b = (W' \, \mathrm{GAP}(F) + b')_K
+    """
+    probability = batch.logit_map.softmax(1)[:, -1]  # (b, h, w)
+    total = probability.sum((1, 2)).clamp_min(torch.finfo(probability.dtype).tiny)
+    features = torch.einsum("bchw,bhw->bc", batch.feature_map, probability) / total[:, None]
+    return Representation(
+        features=features,
+        logits=batch.logit_map[:, -1:].mean((2, 3)),
+        weight=network.head.weight[-1:].detach(),
+        bias=network.head.bias[-1:].detach(),
+    )
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """How a trained network is run over images: batch size and threads; weights and train flags stay as they are."""
+
+    network: DenseClassifier
+    n_classes: int
+    batch_size: int
+    n_jobs: int | None = None
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """Size and normalisation of the network's inputs."""
+        return self.network.preprocessor
+
+    @torch.no_grad()
+    def batches(self, images: Images) -> Iterator[NetworkBatch]:
+        """Yield what the network says, in order, a batch at a time."""
+        network = self.network
+        loaded = iterate_batches(
+            images,
+            sequential_batches(len(images), self.batch_size),
+            network.preprocessor,
+            device=network.device,
+            dtype=network.dtype,
+            n_jobs=self.n_jobs,
+        )
+        with evaluation_mode(network):
+            for indices, pixels in loaded:
+                feature_map = network.feature_map(pixels)
+                yield NetworkBatch(indices, pixels, feature_map, network.map_head(feature_map))
+
+    def foreground(self, batch: NetworkBatch, scorer: Any = None) -> Representation:
+        """Return the foreground representation, of perturbed images where ``scorer`` asks for it."""
+        magnitude = perturbation_of(scorer)
+        if not magnitude:
+            return represent_foreground(self.network, batch.feature_map, self.n_classes)
+        images = self._perturb(batch.images, scorer.perturbation_objective, magnitude)
+        with torch.no_grad():
+            return represent_foreground(self.network, self.network.feature_map(images), self.n_classes, magnitude)
+
+    def _perturb(self, images: Tensor, objective: Callable[[Tensor], Tensor], magnitude: float) -> Tensor:
+        """Move each pixel by ``magnitude`` (in 0..1) to where the objective rises."""
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            logits = represent_foreground(self.network, self.network.feature_map(images), self.n_classes).logits
+            (gradient,) = torch.autograd.grad(objective(logits).sum(), images)
+        step: Tensor = gradient.sign() * magnitude / self.preprocessor.channel_std(images)
+        return (images + step).detach()
+
+
+def perturbation_of(scorer: Any) -> float:
+    """Return the input perturbation that a scorer asks for; 0 for those that ask for none."""
+    return float(scorer.input_perturbation) if isinstance(scorer, InputPerturbingScorer) else 0.0

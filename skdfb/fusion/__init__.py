@@ -1,0 +1,6 @@
+"""Ways to join the scores of foreground and background into one; higher is more in-distribution."""
+
+from skdfb.fusion._protocol import Fusion
+from skdfb.fusion._temperature import TemperatureFusion
+
+__all__ = ["Fusion", "TemperatureFusion"]

@@ -1,0 +1,185 @@
+"""Eq. 7 of DFB: foreground score plus tempered background score."""
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+_OUTPUTS = ("logit", "probability", "log_probability")
+
+
+class TemperatureFusion(BaseEstimator):  # type: ignore[misc]
+    r"""Joint score of DFB, Eq. 7: one foreground and one background part, added on a fixed scale.
+
+    Parameters
+    ----------
+    temperature : float, default=2.5
+        Divisor T of the background score where the foreground score comes from logits; greater than 0. The larger,
+        the less the background counts.
+    probability_temperature : float, default=1.0
+        Divisor of the logarithm of the background score where the foreground score is a probability; greater than 0.
+
+    Attributes
+    ----------
+    part_names_ : tuple of str
+        Name of the foreground part and name of the background part.
+    outputs_ : dict of str to str
+        Output kind of each part: "logit", "probability" or "log_probability". Only the foreground's is used.
+
+    See Also
+    --------
+    Fusion : The protocol.
+
+    Notes
+    -----
+    With foreground score :math:`S_f` and background score :math:`S_b`, of which higher is more in-distribution,
+
+    .. math::
+        S = \begin{cases}
+            S_f + S_b / T & S_f \text{ from logits (Energy, ViM, ...)} \\
+            S_f + \log(\mathrm{softplus}(S_b)) / T_p & S_f \text{ a probability (MSP, ODIN)}
+        \end{cases}
+
+    with `temperature` :math:`T` and `probability_temperature` :math:`T_p`; softplus is :math:`\log(1 + e^s)`. A
+    "log_probability" is exponentiated first. The paper has :math:`\log S_b`, which is undefined where
+    :math:`S_b \le 0`; softplus keeps the order of the scores, and its logarithm tends to :math:`\log S_b` for large
+    and to :math:`S_b` for very negative scores. In the paper :math:`T_p = 1`.
+
+    References
+    ----------
+    .. [1] C. Ding, G. Pang, "Improving Out-of-Distribution Detection with Disentangled Foreground and Background
+       Features", ACM MM 2024, Eq. 7. arXiv:2303.08727.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.fusion import TemperatureFusion
+    >>> parts = {"foreground": np.array([9.0, 4.0]), "background": np.array([5.0, -2.5])}
+    >>> TemperatureFusion().fit(parts).combine(parts)
+    array([11.,  3.])
+    >>> parts = {"foreground": np.array([0.9, 0.5]), "background": np.array([50.0, -50.0])}
+    >>> TemperatureFusion().fit(parts, outputs={"foreground": "probability"}).combine(parts)
+    array([  4.812023..., -49.5     ...])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "probability_temperature": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    part_names_: tuple[str, str]
+    outputs_: dict[str, str]
+
+    def __init__(self, temperature: float = 2.5, probability_temperature: float = 1.0) -> None:
+        self.temperature = temperature
+        self.probability_temperature = probability_temperature
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, parts: Mapping[str, npt.ArrayLike], outputs: Mapping[str, str] | None = None) -> Self:
+        """Note which part is which; nothing is learned from the scores.
+
+        Parameters
+        ----------
+        parts : mapping of str to array-like of shape (n,)
+            Scores by the name of the part: one name starts with "foreground", the other with "background".
+        outputs : mapping of str to {"logit", "probability", "log_probability"}, default=None
+            Output kind by the name of the part; "logit" where a part is missing.
+
+        Returns
+        -------
+        TemperatureFusion
+            The fitted fusion.
+
+        Raises
+        ------
+        ValueError
+            If the parts are others than one foreground and one background part, differ in length, are not 1-d or
+            not finite, or an output kind is unknown.
+        """
+        part_names = _foreground_and_background(parts)
+        _check_parts(parts, part_names)
+        self.outputs_ = _check_outputs(outputs or {}, part_names)
+        self.part_names_ = part_names
+        return self
+
+    def combine(self, parts: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float64]:
+        """Joint scores of images.
+
+        Parameters
+        ----------
+        parts : mapping of str to array-like of shape (n,)
+            Scores under the names given to `fit`; higher is more in-distribution.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Joint scores, float64; higher is more in-distribution.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If names differ from those of `fit`, or parts differ in length, are not 1-d or not finite.
+        """
+        check_is_fitted(self)
+        self._validate_params()  # set_params may have changed a temperature since `fit`
+        foreground, background = _check_parts(parts, self.part_names_)
+        output = self.outputs_[self.part_names_[0]]
+        if output == "logit":
+            return foreground + background / self.temperature
+        if output == "log_probability":
+            foreground = np.exp(foreground)
+        return foreground + _log_softplus(background) / self.probability_temperature
+
+
+def _log_softplus(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # Far below zero softplus underflows; there log(log(1 + e^s)) = s - e^s / 2 + O(e^2s), exact to rounding at -30.
+    log_of_softplus = np.log(np.logaddexp(0.0, np.maximum(scores, -30.0)))
+    return np.where(scores < -30.0, scores - np.exp(np.minimum(scores, -30.0)) / 2, log_of_softplus)
+
+
+def _foreground_and_background(parts: Mapping[str, Any]) -> tuple[str, str]:
+    foreground = [name for name in parts if name.startswith("foreground")]
+    background = [name for name in parts if name.startswith("background")]
+    if len(parts) != 2 or len(foreground) != 1 or len(background) != 1:
+        raise ValueError(
+            f"parts has the names {list(parts)}: Eq. 7 joins one part whose name starts with 'foreground' and one "
+            "whose name starts with 'background'; leave the others out or use a fusion for any number of parts."
+        )
+    return foreground[0], background[0]
+
+
+def _check_outputs(outputs: Mapping[str, str], part_names: tuple[str, str]) -> dict[str, str]:
+    unknown = [name for name in outputs if name not in part_names]
+    if unknown:
+        raise ValueError(f"outputs names {unknown}, which are no parts: the parts are {list(part_names)}.")
+    for name, output in outputs.items():
+        if output not in _OUTPUTS:
+            raise ValueError(f"outputs[{name!r}]={output!r} is no output kind: use one of {list(_OUTPUTS)}.")
+    return {name: outputs.get(name, "logit") for name in part_names}
+
+
+def _check_parts(parts: Mapping[str, npt.ArrayLike], part_names: tuple[str, str]) -> list[npt.NDArray[np.float64]]:
+    if set(parts) != set(part_names):
+        raise ValueError(f"parts has the names {list(parts)}: those given to fit are wanted, {list(part_names)}.")
+    arrays = [_check_part(parts[name], name) for name in part_names]
+    sizes = [array.size for array in arrays]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"parts {list(part_names)} hold {sizes} scores: all parts must be of the same images.")
+    return arrays
+
+
+def _check_part(scores: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    wanted = "a 1-d array with one finite score an image is wanted"
+    array = np.asarray(scores)
+    if array.dtype.kind not in "biuf" or array.ndim != 1 or array.size == 0:
+        raise ValueError(f"parts[{name!r}] has shape {array.shape} and dtype {array.dtype}: {wanted}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"parts[{name!r}] holds NaN or infinite values: {wanted}; mend the scorer.")
+    return array.astype(np.float64)

@@ -1,0 +1,243 @@
+"""A backbone and a linear head at every place: dense network and classifier in one."""
+
+import copy
+import os
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skdfb.networks._feature_map import FeatureMap
+from skdfb.networks._timm import create_backbone, preprocessor_of
+from skdfb.utils import evaluation_mode
+
+__all__ = ["DenseClassifier"]
+
+
+class DenseClassifier(nn.Module):
+    r"""Network that says a class for every place, and, without any change, for the whole image.
+
+    .. math::
+
+        \text{logit_map}(x) = W F(x) + b
+        \qquad
+        \text{forward}(x) = W \, \mathrm{GAP}(F(x)) + b = \mathrm{GAP}(\text{logit_map}(x))
+
+    :math:`F(x)` is the backbone's feature map (n, C, h, w), GAP the mean over places. Because the head is linear at
+    each place, the two are equal: a network trained on pixels becomes a classifier with the same weights (Eq. 5 of
+    [1]_).
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module
+        A timm model name, a timm model, or a module that maps images (n, 3, H, W) to feature maps (n, C, h, w).
+        A module is used as it is, not copied.
+    num_classes : int
+        Number of outputs: K for a classifier, K + 1 for a dense network whose last class is the background.
+    pretrained, checkpoint_path, **options
+        Where the weights of a named backbone come from, and further options for timm, like ``output_stride=8``; see
+        :func:`create_backbone`.
+    image_size : int, default=None
+        Side of the input in pixels. None takes the backbone's own.
+    fallback_size : int, default=None
+        Side of the input for a module that names none of its own; None is 224.
+
+    Attributes
+    ----------
+    preprocessor : Preprocessor
+        Size and normalisation of the inputs.
+    map_size : tuple of (int, int)
+        Height and width of the feature map of an ``image_size`` image.
+    num_features : int
+        Width C of the feature map.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the weights cannot be had, or the backbone gives no map of at least 4 x 4 places; or if
+        ``checkpoint_path`` or options come with a module.
+    TypeError
+        If ``backbone`` is neither a name nor a module.
+
+    References
+    ----------
+    .. [1] Ding and Pang, "Improving Out-of-Distribution Detection with Disentangled Foreground and Background
+       Features", ACM MM 2024, :arxiv:`2303.08727`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdfb.networks import DenseClassifier
+    >>> network = DenseClassifier("test_resnet", 7, pretrained=False, image_size=64, output_stride=8).eval()
+    >>> images = torch.rand(2, 3, 64, 64)
+    >>> network.logit_map(images).shape
+    torch.Size([2, 7, 8, 8])
+    >>> torch.allclose(network(images), network.logit_map(images).mean((2, 3)), atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        num_classes: int,
+        *,
+        pretrained: bool = True,
+        checkpoint_path: str | os.PathLike[str] | None = None,
+        image_size: int | None = None,
+        fallback_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        name = repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
+        if isinstance(backbone, str):
+            backbone = create_backbone(
+                backbone, pretrained=pretrained, checkpoint_path=checkpoint_path, image_size=image_size, **options
+            )
+        elif not isinstance(backbone, nn.Module):
+            raise TypeError(
+                f"backbone is a {type(backbone).__name__}; a timm model name or a torch.nn.Module that maps images "
+                "(n, 3, H, W) to feature maps (n, C, h, w) is wanted."
+            )
+        elif checkpoint_path is not None or options:
+            given = ["checkpoint_path"] * (checkpoint_path is not None) + list(options)
+            raise ValueError(
+                f"backbone is a module, so {', '.join(given)} would have no effect; build the module with them, or "
+                "give a timm model name."
+            )
+        self.preprocessor = preprocessor_of(backbone, image_size, fallback_size)
+        self.feature_map = FeatureMap(backbone, self.preprocessor.image_size, name)
+        parameter = next(backbone.parameters(), torch.zeros(1))
+        self.head = nn.Linear(self.feature_map.width, num_classes, device=parameter.device, dtype=parameter.dtype)
+        nn.init.zeros_(self.head.weight)  # as BiT: no random logits to unlearn
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the feature map."""
+        return self.feature_map.map_size
+
+    @property
+    def num_features(self) -> int:
+        """Width C of the feature map."""
+        return self.feature_map.width
+
+    @property
+    def num_classes(self) -> int:
+        """Number of outputs."""
+        return self.head.out_features
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights, and of the inputs it wants."""
+        return self.head.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.head.weight.device
+
+    def logit_map(self, images: Tensor) -> Tensor:
+        """Map images (n, 3, H, W) to logits at every place (n, num_classes, h, w)."""
+        return self.map_head(self.feature_map(images))
+
+    def map_head(self, feature_map: Tensor) -> Tensor:
+        """Apply the head at each place of a feature map: (n, C, h, w) to (n, num_classes, h, w)."""
+        return F.conv2d(feature_map, self.head.weight[:, :, None, None], self.head.bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map images (n, 3, H, W) to pooled features (n, C)."""
+        features: Tensor = self.feature_map(images).mean((2, 3))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, 3, H, W) to logits (n, num_classes)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    def with_background(self) -> "DenseClassifier":
+        """Return a copy with one more class, the background, whose weights are zero; the rest stay as they are.
+
+        The dense stage starts here, from the classifier's weights.
+        """
+        network = copy.deepcopy(self)
+        network.head = nn.Linear(self.num_features, self.num_classes + 1, device=self.device, dtype=self.dtype)
+        with torch.no_grad():
+            for grown, old in ((network.head.weight, self.head.weight), (network.head.bias, self.head.bias)):
+                grown.zero_()
+                grown[: self.num_classes] = old
+        return network
+
+    def accepts_size(self, size: int) -> bool:
+        """Tell whether the network takes inputs of ``size`` x ``size`` pixels; some families take one size only."""
+        trial = torch.zeros(1, 3, size, size, dtype=self.dtype, device=self.device)
+        try:
+            with torch.no_grad(), evaluation_mode(self):  # a trial must not move batch statistics
+                self.feature_map(trial)
+        except Exception:  # families refuse a size in their own ways; MViTv2 by an IndexError
+            return False
+        return True
+
+    @classmethod
+    def from_classifier(cls, model: nn.Module, *, image_size: int | None = None) -> "DenseClassifier":
+        """Take over a trained timm classifier, head included.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            A timm model whose classifier is linear on the mean of its last feature map. It is copied.
+        image_size : int, default=None
+            Side of the input in pixels; None takes the model's own.
+
+        Returns
+        -------
+        network : DenseClassifier
+            With the model's classes, in the model's order, and its exact outputs.
+
+        Raises
+        ------
+        ValueError
+            If the model's head is not linear on pooled features (a trial image gives other logits).
+
+        Examples
+        --------
+        >>> import timm
+        >>> from skdfb.networks import DenseClassifier
+        >>> trained = timm.create_model("test_resnet", num_classes=5)
+        >>> DenseClassifier.from_classifier(trained).num_classes
+        5
+        """
+        model = copy.deepcopy(model).eval()
+        classifier = getattr(model, "get_classifier", lambda: None)()
+        weights = _linear_weights(classifier)
+        if weights is None:
+            raise ValueError(
+                f"model {type(model).__name__} has no linear classifier (it is a {type(classifier).__name__}); use "
+                "DenseClassifier(model, num_classes) and train a head."
+            )
+        weight, bias = weights
+        network = cls(model, len(weight), image_size=image_size).eval()
+        if weight.shape == network.head.weight.shape:
+            with torch.no_grad():
+                network.head.weight.copy_(weight)
+                if bias is not None:
+                    network.head.bias.copy_(bias)
+                size = network.preprocessor.image_size
+                trial = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+                trial = trial.to(network.device, network.dtype)
+                if torch.allclose(network(trial), model(trial), rtol=1e-3, atol=1e-4):
+                    getattr(model, "reset_classifier", int)(0)  # the head has taken its place
+                    return network
+        raise ValueError(
+            f"model {type(model).__name__} puts more than a linear layer on the mean of its feature map, so its logits "
+            "have no value a place; use DenseClassifier(model, num_classes) and train a head."
+        )
+
+
+def _linear_weights(classifier: object) -> tuple[Tensor, Tensor | None] | None:
+    """Return weight (K, C) and bias of a linear layer, which BiT and others write as a 1x1 convolution."""
+    if isinstance(classifier, nn.Linear):
+        return classifier.weight, classifier.bias
+    if isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1) and classifier.groups == 1:
+        return classifier.weight[:, :, 0, 0], classifier.bias
+    return None

@@ -1,0 +1,208 @@
+"""The library's only door to timm."""
+
+import difflib
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skdfb.utils import Preprocessor
+
+try:
+    import timm
+    from timm.data import resolve_model_data_config
+except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover - needs a broken installation
+    if "torchvision" in str(error):
+        raise ImportError(
+            f"timm cannot be imported, because torch {torch.__version__} and the installed torchvision were not built "
+            "for each other. Install both from the same index in one step: "
+            "pip install --force-reinstall torch torchvision"
+        ) from error
+    raise
+
+__all__ = ["create_backbone", "preprocessor_of"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Vision transformers keep their position embeddings for one size unless they are told; other families refuse these
+# options, which is found out by trying.
+_SIZE_OPTIONS: tuple[tuple[str, ...], ...] = (
+    ("img_size", "dynamic_img_size"),
+    ("img_size", "strict_img_size"),
+    ("img_size",),
+    (),
+)
+
+
+def create_backbone(
+    name: str,
+    *,
+    pretrained: bool = True,
+    checkpoint_path: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Create a timm model without its classifier.
+
+    Parameters
+    ----------
+    name : str
+        A model name of timm, with or without a tag, like ``"resnetv2_50x1_bit.goog_in21k"``.
+    pretrained : bool, default=True
+        Whether to take the weights that timm's hub has for that name (downloaded once, then cached).
+    checkpoint_path : path, default=None
+        A local ``.safetensors`` or ``.pth`` file of weights to take instead, as timm publishes them. It is read with
+        ``weights_only=True``: nothing in it is run.
+    image_size : int, default=None
+        Side of the input in pixels, for families that are built for one size; None takes timm's.
+    **options
+        Passed on to :func:`timm.create_model`, like ``output_stride=8``.
+
+    Returns
+    -------
+    model : torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If timm knows no such model (near names are given) or tag, if the model does not take an option, if the weights
+        cannot be downloaded, or if the file does not hold weights of this model.
+
+    Examples
+    --------
+    >>> from skdfb.networks import create_backbone
+    >>> model = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> model.num_features
+    96
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r} is a {type(name).__name__}; the name of a timm model is wanted.")
+    base, _, tag = name.partition(".")
+    if not timm.is_model(name) or (tag and name not in timm.list_pretrained(f"{base}.*")):
+        raise ValueError(_unknown_name(name))
+    fetch = pretrained and checkpoint_path is None
+    model = _create(name, fetch, image_size, options)
+    if checkpoint_path is not None:
+        _load_checkpoint(model, name, Path(checkpoint_path))
+    return model
+
+
+def _unknown_name(name: str) -> str:
+    base, _, tag = name.partition(".")
+    if timm.is_model(base):
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+        return (
+            f"backbone={name!r}: timm has no weights tagged {tag!r} for {base}; its tags: {', '.join(tags) or 'none'}."
+        )
+    near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
+    hint = f" Near names: {', '.join(near)}." if near else ""
+    return f"backbone={name!r} is no timm model.{hint} timm.list_models('*resnet*') lists more."
+
+
+def _create(name: str, pretrained: bool, image_size: int | None, options: Mapping[str, Any]) -> nn.Module:
+    values = {"img_size": image_size, "dynamic_img_size": True, "strict_img_size": False}
+    for names in _SIZE_OPTIONS:
+        extra = {key: values[key] for key in names if values[key] is not None}
+        try:
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **{**extra, **options})
+        except TypeError as error:
+            if names and "unexpected keyword argument" in str(error):
+                continue
+            raise ValueError(f"backbone={name!r} does not take the options {dict(options)}: {error}.") from error
+        except Exception as error:
+            if pretrained:
+                _create(name, False, image_size, options)  # raises if the options are to blame
+                raise ValueError(_no_weights(name, error)) from error
+            raise ValueError(
+                f"backbone={name!r} cannot be built with options {dict(options)} and image_size={image_size}: "
+                f"{type(error).__name__}: {str(error) or 'no reason given'}."
+            ) from error
+        return model
+    raise AssertionError("the last entry of _SIZE_OPTIONS is empty")  # pragma: no cover
+
+
+def _no_weights(name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()
+    return (
+        f"the pretrained weights of backbone={name!r} cannot be had ({type(error).__name__}: "
+        f"{reason[0] if reason else 'no reason given'}). Without a network there are two ways round: give a local file "
+        "of weights by checkpoint_path=, or start from random weights by pretrained=False."
+    )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a safetensors or torch file; nothing in the file is run."""
+    if not path.is_file():
+        raise ValueError(f"checkpoint_path: there is no file {str(path)!r}.")
+    try:
+        content = _read_file(path)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint_path: {str(path)!r} is cut, is no file of weights, or holds objects beside weights, which are "
+            "not loaded because they could run code. Save model.state_dict() alone, best as .safetensors."
+        ) from error
+    except Exception as error:
+        raise ValueError(f"checkpoint_path: {str(path)!r} is no readable file of weights: {error}.") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"checkpoint_path: {str(path)!r} holds no state dict (a mapping from names to tensors).")
+    # what DataParallel and torch.compile put before the names
+    return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+
+
+def _read_file(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _load_checkpoint(model: nn.Module, name: str, path: Path) -> None:
+    weights, wanted = read_weights(path), model.state_dict()
+    unfit = _unfit(weights, wanted)
+    family_filter = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if unfit and family_filter is not None:
+        try:  # timm's own step after a download: renames layers, brings position embeddings to the model's size
+            weights = family_filter(dict(weights), model)
+        except Exception:  # not a file of this family; the message below says what does not fit
+            weights = read_weights(path)
+        unfit = _unfit(weights, wanted)
+    if unfit:
+        raise ValueError(
+            f"checkpoint_path: {str(path)!r} does not fit backbone={name!r}: {len(unfit)} of {len(wanted)} weights are "
+            f"missing or have another shape (first: {unfit[0]})."
+        )
+    model.load_state_dict({key: weights[key] for key in wanted})  # the classifier's own weights stay behind
+
+
+def _unfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Describe what is missing from ``weights`` or has another shape."""
+    missing = [f"{key!r} is missing" for key in wanted if key not in weights]
+    return missing + [
+        f"{key!r} is {tuple(weights[key].shape)}, wanted {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+
+
+def preprocessor_of(model: nn.Module, image_size: int | None, fallback_size: int | None = None) -> Preprocessor:
+    """Return size and normalisation that a timm model was trained with; ImageNet's for any other module.
+
+    ``image_size`` overrides the size, ``fallback_size`` stands in for modules that name none.
+    """
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    if not config:
+        return Preprocessor(image_size or fallback_size or 224, IMAGENET_MEAN, IMAGENET_STD)
+    data = resolve_model_data_config(model)
+    interpolation = data["interpolation"] if data["interpolation"] in ("bilinear", "bicubic") else "bicubic"
+    return Preprocessor(
+        image_size or int(data["input_size"][-1]), tuple(data["mean"]), tuple(data["std"]), interpolation
+    )

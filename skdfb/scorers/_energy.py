@@ -1,0 +1,65 @@
+"""Energy: log-sum-exp of the logits."""
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, as_double
+from skdfb.scorers._representation import Representation
+
+
+class Energy(BaseScorer):
+    r"""Negative free energy: the log-sum-exp of the logits.
+
+    .. math:: S(x) = T \log \sum_k e^{z_k / T}
+
+    where z are the K logits of image x and T is `temperature`. Higher is more in-distribution (the energy itself,
+    -S, has the opposite sign). It learns nothing: `fit` only records the sizes.
+
+    Parameters
+    ----------
+    temperature : float, default=1.0
+        T > 0. Towards 0, the score tends to :class:`MaxLogit`.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`.
+    output : str
+        "logit".
+
+    See Also
+    --------
+    MaxLogit : The largest logit.
+    ViM : Energy less a residual of the features.
+
+    References
+    ----------
+    Liu et al., *Energy-based Out-of-distribution Detection*, NeurIPS 2020, arXiv 2010.03759.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import Energy, Representation
+    >>> features = np.array([[4.0, 0.0], [1.0, 1.0]])
+    >>> representation = Representation.from_numpy(features=features, weight=np.eye(2), bias=np.zeros(2))
+    >>> Energy().fit(representation).score_samples(representation).round(3)
+    array([4.018, 1.693])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "temperature": [Interval(Real, 0, None, closed="neither")]
+    }
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        for batch in representation.batches():
+            yield self.temperature * torch.logsumexp(as_double(batch.logits) / self.temperature, dim=1)

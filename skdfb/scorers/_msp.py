@@ -1,0 +1,62 @@
+"""Maximum softmax probability."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, log_max_softmax
+from skdfb.scorers._protocol import ScorerOutput
+from skdfb.scorers._representation import Representation
+
+
+class MSP(BaseScorer):
+    r"""Maximum softmax probability, as its logarithm.
+
+    .. math:: S(x) = \max_k \log p_k, \qquad p = \mathrm{softmax}(z)
+
+    where z are the K logits of image x. Higher is more in-distribution; the largest value is 0. `fit` only records
+    the sizes.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`, at least 2.
+    output : str
+        "log_probability": the exponential of the score is the probability of Eq. 7.
+
+    See Also
+    --------
+    ODIN : The same at a high temperature, on perturbed images.
+    MaxLogit : The largest logit, not normalised.
+
+    Notes
+    -----
+    The probability itself rounds to 1 for confident images (in float32 from a margin of about 17 between the two
+    largest logits), and equal scores cannot be ranked. The logarithm is computed as
+    :math:`-\log(1 + \sum_{j \ne k} e^{z_j - z_k})`, with k the largest logit, in float64: distinct up to margins of
+    about 700.
+
+    References
+    ----------
+    Hendrycks and Gimpel, *A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
+    Networks*, ICLR 2017, arXiv 1610.02136.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import MSP, Representation
+    >>> features = np.array([[4.0, 0.0], [1.0, 1.0]])
+    >>> representation = Representation.from_numpy(features=features, weight=np.eye(2), bias=np.zeros(2))
+    >>> scores = MSP().fit(representation).score_samples(representation)
+    >>> np.exp(scores).round(3)
+    array([0.982, 0.5  ])
+    """
+
+    _min_classes = 2
+    output: ScorerOutput = "log_probability"
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        for batch in representation.batches():
+            yield log_max_softmax(batch.logits)

@@ -1,0 +1,357 @@
+"""The record of what a network says of n images, which every scorer reads."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+_ROWS_A_BATCH = 1024
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Representation:
+    """What a network says of n images: features, logits and the linear head between them.
+
+    All tensors lie on one device. They are only read, never written, so `features` and `logits` may be views of
+    memory-mapped or read-only arrays. From NumPy arrays, use :meth:`from_numpy`.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, C)
+        Pooled features of any floating-point type, which is kept.
+    logits : Tensor of shape (n, K)
+        Logits, one column a class.
+    weight : Tensor of shape (K, C)
+        Weight of the linear head.
+    bias : Tensor of shape (K,)
+        Bias of the linear head.
+    activations : mapping of str to Tensor of shape (n, ...), default=None
+        Further tensors by layer, for the scorers that ask for them.
+    input_perturbation : float, default=0.0
+        Magnitude by which the images were perturbed before the network saw them, in pixel values of 0..1; 0 for
+        images as they are. See :class:`InputPerturbingScorer`.
+
+    Raises
+    ------
+    TypeError
+        If a tensor is not a floating-point torch tensor.
+    ValueError
+        If shapes or devices do not fit together, or `input_perturbation` is negative or not finite.
+
+    Notes
+    -----
+    The *background representation* has the same fields: features pooled over the background probability, and the
+    background logit alone, so K = 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdfb.scorers import Representation
+    >>> features, weight, bias = torch.rand(5, 3), torch.rand(2, 3), torch.zeros(2)
+    >>> representation = Representation(
+    ...     features=features, logits=features @ weight.T + bias, weight=weight, bias=bias
+    ... )
+    >>> len(representation), representation.n_features, representation.n_classes
+    (5, 3, 2)
+    >>> [len(batch) for batch in representation.batches(batch_size=2)]
+    [2, 2, 1]
+    >>> len(representation[[0, 4]])
+    2
+    """
+
+    features: Tensor
+    logits: Tensor
+    weight: Tensor
+    bias: Tensor
+    activations: Mapping[str, Tensor] | None = None
+    input_perturbation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, n_dimensions in (("features", 2), ("logits", 2), ("weight", 2), ("bias", 1)):
+            _check_tensor(name, getattr(self, name), n_dimensions)
+        n, C = self.features.shape
+        K = self.weight.shape[0]
+        if C == 0 or K == 0:
+            raise ValueError(
+                f"features has {C} columns and weight has {K} rows; at least one feature and one class are wanted."
+            )
+        self._check_shape("weight", (K, C), "one column per column of features; pass the head these features go into")
+        self._check_shape("bias", (K,), "one value per row of weight; pass zeros for a head without bias")
+        self._check_shape("logits", (n, K), "one row per row of features, one column per row of weight")
+        for name in ("logits", "weight", "bias"):
+            _check_device(name, getattr(self, name), self.features.device)
+        self._check_activations()
+        if not (math.isfinite(self.input_perturbation) and self.input_perturbation >= 0):
+            raise ValueError(
+                f"input_perturbation is {self.input_perturbation!r}; wanted a finite number >= 0 in pixel values of "
+                "0..1, and 0 for images as they are."
+            )
+
+    def _check_shape(self, name: str, wanted: tuple[int, ...], meaning: str) -> None:
+        shape = tuple(getattr(self, name).shape)
+        if shape != wanted:
+            raise ValueError(f"{name} has shape {shape}; wanted {wanted}: {meaning}.")
+
+    def _check_activations(self) -> None:
+        if self.activations is None:
+            return
+        if not isinstance(self.activations, Mapping):
+            raise TypeError(
+                f"activations is a {type(self.activations).__name__}; "
+                "wanted None or a mapping of layer names to tensors."
+            )
+        for layer, tensor in self.activations.items():
+            name = f"activations[{layer!r}]"
+            _check_tensor(name, tensor, None)
+            if tensor.ndim == 0 or tensor.shape[0] != len(self):
+                raise ValueError(
+                    f"{name} has shape {tuple(tensor.shape)}; wanted {len(self)} rows, one per row of features."
+                )
+            _check_device(name, tensor, self.features.device)
+
+    def __len__(self) -> int:
+        return int(self.features.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features C."""
+        return int(self.features.shape[1])
+
+    @property
+    def n_classes(self) -> int:
+        """Number of columns K of the logits; 1 for a background representation."""
+        return int(self.logits.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """The device all tensors lie on."""
+        return self.features.device
+
+    def batches(self, batch_size: int = _ROWS_A_BATCH) -> Iterator[Self]:
+        """Iterate over the images in order, a batch at a time.
+
+        Parameters
+        ----------
+        batch_size : int, default=1024
+            Images in a batch; the last batch may hold fewer.
+
+        Returns
+        -------
+        iterator of Representation
+            Views: nothing is copied and types stay as stored.
+
+        Raises
+        ------
+        ValueError
+            If `batch_size` is less than 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; wanted an integer >= 1.")
+        return (self[start : start + batch_size] for start in range(0, len(self), batch_size))
+
+    def __getitem__(self, index: slice | ArrayLike | Tensor) -> Self:
+        rows = _row_index(index, len(self), self.device)
+        activations = None
+        if self.activations is not None:
+            activations = {layer: tensor[rows] for layer, tensor in self.activations.items()}
+        return replace(self, features=self.features[rows], logits=self.logits[rows], activations=activations)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return this representation with all tensors on a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where the tensors shall lie. Tensors that are there already are not copied.
+
+        Returns
+        -------
+        Representation
+            The same images, in the same order.
+        """
+        activations = None
+        if self.activations is not None:
+            activations = {layer: tensor.to(device) for layer, tensor in self.activations.items()}
+        tensors = {name: getattr(self, name).to(device) for name in ("features", "logits", "weight", "bias")}
+        return replace(self, **tensors, activations=activations)
+
+    @classmethod
+    def from_numpy(
+        cls,
+        *,
+        features: ArrayLike,
+        weight: ArrayLike,
+        bias: ArrayLike,
+        logits: ArrayLike | None = None,
+        activations: Mapping[str, ArrayLike] | None = None,
+    ) -> Self:
+        """Build a representation on the CPU from NumPy arrays.
+
+        Parameters
+        ----------
+        features : array-like of shape (n, C)
+            Pooled features of any floating-point type; may be read-only or an `np.memmap`.
+        weight : array-like of shape (K, C)
+            Weight of the linear head.
+        bias : array-like of shape (K,)
+            Bias of the linear head.
+        logits : array-like of shape (n, K), default=None
+            Logits; may be read-only or an `np.memmap`. None computes ``features @ weight.T + bias`` in float64,
+            a batch at a time, and keeps it in memory, as float64 if an input is float64, else as float32.
+        activations : mapping of str to array-like of shape (n, ...), default=None
+            Further arrays by layer.
+
+        Returns
+        -------
+        Representation
+            Its tensors share memory with the arrays where NumPy's type and strides allow it. Never write to the
+            tensors: torch knows no read-only memory.
+
+        Raises
+        ------
+        TypeError
+            If an array does not hold floating-point numbers.
+        ValueError
+            If shapes do not fit together, or `features`, `logits`, `weight` or `bias` hold NaN or infinity.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skdfb.scorers import Representation
+        >>> features = np.array([[1.0, 2.0], [0.0, -1.0]])
+        >>> representation = Representation.from_numpy(features=features, weight=np.eye(2), bias=np.ones(2))
+        >>> representation.logits.numpy()
+        array([[2., 3.],
+               [1., 0.]])
+        """
+        feature_view = _tensor_view("features", features)
+        weight_view = _tensor_view("weight", weight)
+        bias_view = _tensor_view("bias", bias)
+        if logits is None:
+            logits_view = _linear(feature_view, weight_view, bias_view)
+        else:
+            logits_view = _tensor_view("logits", logits)
+        activation_views = None
+        if activations is not None:
+            activation_views = {layer: _tensor_view(f"activations[{layer!r}]", a) for layer, a in activations.items()}
+        representation = cls(
+            features=feature_view,
+            logits=logits_view,
+            weight=weight_view,
+            bias=bias_view,
+            activations=activation_views,
+        )
+        for name in ("features", "logits", "weight", "bias"):
+            _check_finite(name, getattr(representation, name))
+        return representation
+
+
+def _check_tensor(name: str, value: Any, n_dimensions: int | None) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; wanted a torch tensor. "
+            "For NumPy arrays use Representation.from_numpy(...)."
+        )
+    if not value.is_floating_point():
+        raise TypeError(f"{name} has dtype {value.dtype}; wanted floating-point numbers: convert with {name}.float().")
+    if n_dimensions is not None and value.ndim != n_dimensions:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}; wanted {n_dimensions} dimension(s): "
+            "features (n, C), logits (n, K), weight (K, C), bias (K,). Pool feature maps over their places first."
+        )
+
+
+def _check_device(name: str, tensor: Tensor, wanted: torch.device) -> None:
+    if tensor.device != wanted:
+        raise ValueError(
+            f"{name} lies on {tensor.device} and features on {wanted}; wanted one device: move it with "
+            f"{name}.to({str(wanted)!r})."
+        )
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    for start in range(0, len(tensor), _ROWS_A_BATCH):
+        finite = torch.isfinite(tensor[start : start + _ROWS_A_BATCH])
+        if not finite.all():
+            row = start + int((~finite).nonzero()[0, 0])
+            raise ValueError(
+                f"{name} holds NaN or infinity, first in row {row}; wanted finite numbers: leave out such rows, "
+                "or compute them in a wider floating-point type."
+            )
+
+
+def _row_index(index: slice | ArrayLike | Tensor, n: int, device: torch.device) -> slice | Tensor:
+    """Turn a slice or an index array into what a torch tensor takes."""
+    if isinstance(index, slice):
+        if index.step is None or index.step > 0:
+            return index
+        # Torch refuses negative steps.
+        index = np.arange(*index.indices(n))
+    # A copy, since torch warns of read-only arrays.
+    rows = index.cpu().numpy() if isinstance(index, Tensor) else np.array(index)
+    if rows.size == 0 and rows.dtype.kind != "b":
+        rows = rows.astype(np.int64)
+    if rows.ndim != 1 or rows.dtype.kind not in "iub":
+        raise TypeError(
+            f"index is {index!r}; wanted a slice or a 1-d array of integers or booleans: "
+            "take one image with [i : i + 1], and iterate with batches()."
+        )
+    if rows.dtype.kind == "u":
+        rows = rows.astype(np.int64)
+    return torch.from_numpy(rows).to(device)
+
+
+class _Writeable:
+    """Show an array to NumPy's array interface as writeable, without copying it.
+
+    `torch.from_numpy` warns of read-only arrays, because torch cannot forbid writing to them; nothing here does.
+    Silencing the warning would change the warning filters of the whole process.
+    """
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        # The memory must outlive this view.
+        self.array = array
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+
+
+def _tensor_view(name: str, value: ArrayLike) -> Tensor:
+    """View an array as a tensor; copy only what torch cannot view."""
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; wanted floating-point numbers: convert with {name}.astype(np.float32)."
+        )
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    if not array.flags.writeable:
+        array = np.asarray(_Writeable(array))
+    return torch.from_numpy(array)
+
+
+def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return features @ weight.T + bias, computed in float64 a batch at a time."""
+    for name, tensor, n_dimensions in (("features", features, 2), ("weight", weight, 2), ("bias", bias, 1)):
+        _check_tensor(name, tensor, n_dimensions)
+    n, C = features.shape
+    if weight.shape[1] != C or bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)} and bias {tuple(bias.shape)}; wanted (K, {C}) and (K,), "
+            "the head these features go into."
+        )
+    double = torch.float64 in (features.dtype, weight.dtype, bias.dtype)
+    logits = torch.empty(n, len(weight), dtype=torch.float64 if double else torch.float32)
+    W, b = weight.double(), bias.double()
+    for start in range(0, n, _ROWS_A_BATCH):
+        rows = slice(start, start + _ROWS_A_BATCH)
+        logits[rows] = features[rows].double() @ W.T + b
+    return logits

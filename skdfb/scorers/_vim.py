@@ -1,0 +1,188 @@
+"""ViM: virtual-logit matching."""
+
+import warnings
+from collections.abc import Iterator
+from numbers import Integral
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, as_double, double_like
+from skdfb.scorers._representation import Representation
+
+
+class ViM(BaseScorer):
+    r"""Virtual-logit matching: the energy of the logits less the residual of the features.
+
+    .. math::
+
+        S(x) = \log \sum_k e^{z_k} - \alpha \, r(x), \qquad
+        r(x) = \lVert R^\top (h - u) \rVert, \qquad
+        u = -W^{+} b, \qquad
+        \alpha = \frac{\sum_i \max_k z_{ik}}{\sum_i r(x_i)}
+
+    where h are the C features and z the K logits of image x, W and b are the head, W⁺ is the pseudo-inverse and the
+    sums run over the training images i. The principal space is spanned by the D eigenvectors of
+    :math:`\sum_i (h_i - u)(h_i - u)^\top` with the largest eigenvalues; R holds the other C - D as columns,
+    so r(x) is how far the feature lies from where training features lie. Higher is more in-distribution.
+
+    Parameters
+    ----------
+    n_components : int, default=None
+        Size D of the principal space, less than C and less than the numerical rank of the training features about
+        u. None takes 1000 if C >= 2048, 512 if C >= 768, else C // 2, but at most half of that rank, so that few
+        training images leave a residual, too.
+
+    Attributes
+    ----------
+    origin_ : ndarray of shape (C,)
+        The origin u, at which all logits are as close to 0 as can be.
+    residual_basis_ : ndarray of shape (C, C - D)
+        R, with orthonormal columns. (Some libraries hold it under the name of the principal space.)
+    alpha_ : float
+        Scale of the residual.
+    n_components_ : int
+        The D in use.
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`.
+    output : str
+        "logit".
+
+    Warns
+    -----
+    UserWarning
+        If `fit` finds alpha_ <= 0, because the largest logits of the training images sum to 0 or less.
+
+    See Also
+    --------
+    Energy : The score without the residual.
+
+    Notes
+    -----
+    `fit` raises ValueError if no residual is left: D >= C, or D >= rank of the training features, where alpha would
+    be infinite or made of rounding errors. The second moment is not centred, and it is summed up and
+    decomposed in float64. `fit` reads the features twice, a batch at a time; beyond a batch it holds C x C numbers.
+
+    References
+    ----------
+    Wang et al., *ViM: Out-Of-Distribution with Virtual-logit Matching*, CVPR 2022, arXiv 2203.10807.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import Representation, ViM
+    >>> rng = np.random.default_rng(0)
+    >>> head = {"weight": np.eye(2, 4), "bias": np.zeros(2)}
+    >>> features = rng.normal(size=(100, 4)) * [3.0, 3.0, 0.1, 0.1]
+    >>> scorer = ViM(n_components=2).fit(Representation.from_numpy(features=features, **head))
+    >>> new = np.array([[3.0, 0.0, 0.0, 0.0], [3.0, 0.0, 1.0, 0.0]])
+    >>> in_distribution, out = scorer.score_samples(Representation.from_numpy(features=new, **head))
+    >>> bool(in_distribution > out)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), None]
+    }
+
+    def __init__(self, n_components: int | None = None) -> None:
+        self.n_components = n_components
+
+    def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
+        C = representation.n_features
+        if C < 2 or (self.n_components is not None and self.n_components >= C):
+            raise ValueError(
+                f"n_components={self.n_components} leaves no residual of the {C} feature(s) of representation; wanted "
+                "n_components < number of features, so at least 2 features. Energy() needs no features."
+            )
+        origin = _origin(representation)
+        eigenvalues, eigenvectors = torch.linalg.eigh(_second_moment(representation, origin))  # ascending
+        D = self._choose_components(_numerical_rank(eigenvalues, representation.features.dtype), C)
+        residual_basis = eigenvectors[:, : C - D]
+        alpha = _alpha(representation, origin, residual_basis)
+        if alpha <= 0:
+            warnings.warn(
+                f"alpha_ is {alpha:.3g}: the largest logits of the training images sum to 0 or less, so the residual "
+                "does not lower ViM's score. Check the head, or use a scorer that does not scale by logits.",
+                UserWarning,
+                stacklevel=4,
+            )
+        self.origin_ = origin.numpy(force=True)
+        self.residual_basis_ = residual_basis.contiguous().numpy(force=True)
+        self.alpha_ = alpha
+        self.n_components_ = D
+
+    def _choose_components(self, rank: int, C: int) -> int:
+        """Return D, which must leave a residual of data of this rank in C dimensions."""
+        D = self.n_components
+        if D is None:
+            default = 1000 if C >= 2048 else 512 if C >= 768 else C // 2
+            D = max(1, min(default, rank // 2))
+        if rank <= D:
+            raise ValueError(
+                f"n_components={self.n_components} leaves no residual: the training features of representation have "
+                f"numerical rank {rank} about ViM's origin. Wanted n_components < rank, so a rank of at least 2: "
+                "lower n_components, give more or more varied images, or use Energy()."
+            )
+        return int(D)
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        origin = double_like(self.origin_, representation.features)
+        residual_basis = double_like(self.residual_basis_, representation.features)
+        for batch in representation.batches():
+            energy = torch.logsumexp(as_double(batch.logits), dim=1)
+            yield energy - self.alpha_ * _residual_norm(batch, origin, residual_basis)
+
+
+def _origin(representation: Representation) -> Tensor:
+    """Return u = -W⁺ b, shape (C,)."""
+    weight = representation.weight
+    W, b = as_double(weight), as_double(representation.bias)
+    # A softmax head is free up to one vector added to all its rows. Weight decay takes that one to 0, which leaves a
+    # singular value made of the stored type's rounding: inverted, it would throw u far away.
+    rtol = max(max(W.shape) * torch.finfo(torch.float64).eps, 4 * torch.finfo(weight.dtype).eps)
+    inverse: Tensor = torch.linalg.pinv(W, rtol=rtol)
+    return -inverse @ b
+
+
+def _second_moment(representation: Representation, origin: Tensor) -> Tensor:
+    """Return the mean of (h - u)(h - u)ᵀ over the images, shape (C, C), not centred."""
+    moment = torch.zeros(len(origin), len(origin), dtype=torch.float64, device=origin.device)
+    for batch in representation.batches():
+        centred = as_double(batch.features) - origin  # (m, C)
+        moment += centred.T @ centred
+    if not torch.isfinite(moment).all():
+        raise ValueError(
+            "representation.features, weight or bias hold NaN or infinity or are too large to square; wanted finite "
+            "numbers: compute them in a wider floating-point type, or leave out such images."
+        )
+    return moment / len(representation)
+
+
+def _numerical_rank(eigenvalues: Tensor, dtype: torch.dtype) -> int:
+    """Return how many eigenvalues stand out from rounding errors."""
+    C = len(eigenvalues)
+    decomposition = C * torch.finfo(torch.float64).eps * eigenvalues[-1]
+    # Rounding features to the stored type adds about eps² / 12 of their mean square in every direction.
+    storage = torch.finfo(dtype).eps ** 2 * eigenvalues.clamp(min=0).mean()
+    return int((eigenvalues > torch.maximum(decomposition, storage)).sum())
+
+
+def _residual_norm(batch: Representation, origin: Tensor, residual_basis: Tensor) -> Tensor:
+    """Return r(x) = ||Rᵀ(h - u)||, shape (m,)."""
+    residual: Tensor = (as_double(batch.features) - origin) @ residual_basis  # (m, C - D)
+    return residual.square().sum(dim=1).sqrt()
+
+
+def _alpha(representation: Representation, origin: Tensor, residual_basis: Tensor) -> float:
+    """Return the sum of the largest logits over the sum of the residual norms."""
+    largest_logits = residuals = 0.0
+    for batch in representation.batches():
+        largest_logits += float(as_double(batch.logits).amax(dim=1).sum())
+        residuals += float(_residual_norm(batch, origin, residual_basis).sum())
+    return largest_logits / residuals

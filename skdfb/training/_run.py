@@ -1,0 +1,171 @@
+"""One training run: a trainer, a network and data, on Lightning Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from skdfb.exceptions import TrainingDivergedError
+from skdfb.networks import DenseClassifier
+from skdfb.training._objectives import ClassificationLoss, DenseLoss
+from skdfb.training._sampling import shuffled_batches, step_seed
+from skdfb.training._schedule import learning_rate_factor
+from skdfb.training._transforms import Batch, mixup, zoom_and_flip
+from skdfb.utils import Images, iterate_batches
+
+if TYPE_CHECKING:
+    from skdfb.training._trainer import Trainer
+
+__all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingRun"]
+
+CLASSIFIER_SCALES, DENSE_SCALES = (1.25, 1.25), (0.5, 2.0)
+_CLASSIFIER_MIXUP = 0.1
+_STEPS_BETWEEN_CHECKS = 50  # reading a loss waits for the GPU
+
+
+class TrainingRun:
+    """What a :class:`Trainer` becomes once it meets a network and data."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        network: DenseClassifier,
+        images: Images,
+        labels: npt.NDArray[Any],
+        masks: npt.NDArray[Any] | None,
+        device: torch.device,
+        seed: int,
+        n_jobs: int | None,
+    ) -> None:
+        self.trainer, self.network, self.images, self.masks = trainer, network, images, masks
+        self.labels = torch.as_tensor(labels, dtype=torch.long)
+        self.seed, self.n_jobs = seed, n_jobs
+        self.n_steps = trainer.n_steps(len(images))
+        self.stage = "classifier" if masks is None else "dense"
+        self.n_classes = network.num_classes - (masks is not None)
+        self.scale_range = self._resolve_scales()
+        self.mixup_alpha = self._resolve_mixup()
+        self.fabric = _fabric(device, trainer.precision, network.dtype)
+
+    def _resolve_scales(self) -> tuple[float, float] | None:
+        if self.trainer.scale_range == "auto":
+            return CLASSIFIER_SCALES if self.masks is None else DENSE_SCALES
+        if self.trainer.scale_range is None:
+            return None
+        low, high = self.trainer.scale_range
+        return float(low), float(high)
+
+    def _resolve_mixup(self) -> float:
+        if self.masks is not None:
+            return 0.0
+        return _CLASSIFIER_MIXUP if self.trainer.mixup == "auto" else float(self.trainer.mixup or 0)
+
+    def train(self, verbose: int) -> dict[str, list[float]]:
+        """Train the network in place and return the loss and the learning rate of every step."""
+        loss_module: nn.Module = (
+            ClassificationLoss(self.network)
+            if self.masks is None
+            else DenseLoss(self.network, self.trainer.classification_weight)
+        )
+        model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
+        model.train()
+        losses = torch.zeros(self.n_steps, dtype=torch.float64, device=self.fabric.device)
+        rates = [self._learning_rate(step) for step in range(self.n_steps)]
+        with tqdm(total=self.n_steps, desc=f"training the {self.stage}", disable=not verbose) as bar:
+            for step, batch in enumerate(self._batches()):
+                self._set_rate(optimizer, rates[step])
+                loss = model(batch.images, batch.targets, batch.masks)
+                optimizer.zero_grad()
+                self.fabric.backward(loss)
+                if self.trainer.clip_grad_norm is not None:
+                    self.fabric.clip_gradients(model, optimizer, max_norm=self.trainer.clip_grad_norm)
+                optimizer.step()
+                losses[step] = loss.detach()
+                if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
+                    self._check_losses(losses[: step + 1], rates)
+                bar.update()
+        self.network.eval()
+        return {"loss": losses.tolist(), "learning_rate": rates}
+
+    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        options: dict[str, Any] = {"lr": self.trainer.learning_rate, "weight_decay": self.trainer.weight_decay}
+        if self.trainer.optimizer == "sgd":
+            return torch.optim.SGD(module.parameters(), momentum=self.trainer.momentum, **options)
+        return torch.optim.AdamW(module.parameters(), **options)
+
+    def _learning_rate(self, step: int) -> float:
+        warmup = self.trainer.warmup_steps
+        warmup = min(500, self.n_steps // 5) if warmup is None else warmup
+        factor = learning_rate_factor(step, self.n_steps, warmup, self.trainer.schedule)
+        return float(self.trainer.learning_rate * factor)
+
+    @staticmethod
+    def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+    def _batches(self) -> Iterator[Batch]:
+        """Yield the augmented batch of each step; torch's own generator is set for the step as well."""
+        size = self.network.preprocessor.image_size
+        batches = shuffled_batches(len(self.images), self.trainer.batch_size, 0, self.n_steps, self.seed)
+        rank, world_size = self.fabric.global_rank, self.fabric.world_size
+        loaded = iterate_batches(
+            self.images,
+            (indices[rank::world_size] for indices in batches),
+            self.network.preprocessor,
+            device=self.fabric.device,
+            dtype=self.network.dtype,
+            size=self._reading_size(size),
+            n_jobs=self.n_jobs,
+        )
+        for step, (indices, images) in enumerate(loaded):
+            seed = step_seed(self.seed, step) + rank
+            torch.manual_seed(seed)  # for dropout and stochastic depth
+            yield self._augment(Batch(images, *self._targets(indices)), size, torch.Generator().manual_seed(seed))
+
+    def _targets(self, indices: npt.NDArray[np.intp]) -> tuple[Tensor, Tensor | None]:
+        labels = F.one_hot(self.labels[torch.from_numpy(indices)], self.n_classes)
+        targets = labels.to(self.fabric.device, self.network.dtype)
+        if self.masks is None:
+            return targets, None
+        masks = torch.from_numpy(np.asarray(self.masks[indices], dtype=np.int64))
+        return targets, masks.to(self.fabric.device)
+
+    def _reading_size(self, size: int) -> int:
+        """Return the side to read images at: larger than the input only where enlarging would lose detail."""
+        largest = 1.0 if self.scale_range is None else max(1.0, self.scale_range[1])
+        native = max(self.images.size) if self.images.size is not None else round(size * largest)
+        return int(min(max(native, size), round(size * largest)))
+
+    def _augment(self, batch: Batch, size: int, generator: torch.Generator) -> Batch:
+        if self.scale_range is not None or self.trainer.flip:
+            batch = zoom_and_flip(batch, self.scale_range or (1.0, 1.0), self.trainer.flip, size, generator)
+        if self.mixup_alpha:
+            batch = mixup(batch, self.mixup_alpha, generator)
+        return batch
+
+    def _check_losses(self, losses: Tensor, rates: list[float]) -> None:
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            step = int(bad[0])
+            raise TrainingDivergedError(
+                f"the loss of the {self.stage} stage became {float(losses[step])} at step {step + 1} of "
+                f"{self.n_steps}, with a learning rate of {rates[step]:.3g}; lower learning_rate, set "
+                "clip_grad_norm=1.0, or use precision='32-true'."
+            )
+
+
+def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:
+    """Return an engine of its own: nothing is shared with other trainings in the process."""
+    if dtype == torch.float64:
+        precision = "64-true"
+    devices: Any = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]

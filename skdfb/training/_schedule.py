@@ -1,0 +1,34 @@
+"""How long to train, and at which learning rate."""
+
+import math
+
+__all__ = ["bit_steps", "learning_rate_factor"]
+
+SCHEDULES = ("step", "cosine", "constant")
+_MILESTONES, _DROP = (0.3, 0.6, 0.9), 0.1
+
+
+def bit_steps(n_images: int) -> int:
+    """Return the number of steps for a training set of ``n_images``: BiT's rule.
+
+    500 steps below 20,000 images, 10,000 below 500,000, else 20,000 (Kolesnikov et al., "Big Transfer (BiT)", ECCV
+    2020, :arxiv:`1912.11370`, section 3.3).
+    """
+    if n_images < 20_000:
+        return 500
+    return 10_000 if n_images < 500_000 else 20_000
+
+
+def learning_rate_factor(step: int, max_steps: int, warmup_steps: int, schedule: str) -> float:
+    """Return what the learning rate is multiplied with at ``step`` (0 to max_steps - 1).
+
+    A linear warm-up to 1, then the schedule: ``"step"`` divides by ten at 30 %, 60 % and 90 % of all steps,
+    ``"cosine"`` falls to 0 along half a cosine, ``"constant"`` stays.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if schedule == "step":
+        return _DROP ** sum(step >= fraction * max_steps for fraction in _MILESTONES)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, max_steps - warmup_steps)))
+    return 1.0

@@ -1,0 +1,70 @@
+"""Augmentation of whole batches on their device; images and masks move together."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+__all__ = ["IGNORED", "Batch", "mixup", "zoom_and_flip"]
+
+IGNORED = -1  # the mask value of pixels outside the image, which the loss leaves out
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (b, 3, H, W), normalised; class probabilities (b, K); masks (b, S, S) of integers or None."""
+
+    images: Tensor
+    targets: Tensor
+    masks: Tensor | None = None
+
+
+def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
+    return low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)
+
+
+def zoom_and_flip(
+    batch: Batch, scale_range: tuple[float, float], flip: bool, output_size: int, generator: Generator
+) -> Batch:
+    """Scale each image by its own factor, cut out or place it at random, mirror half of them.
+
+    Above 1, a random window of ``output_size`` is cut out of the enlarged image; below 1, the smaller image lies at a
+    random place, its surroundings are 0 (the mean pixel) and :data:`IGNORED` in the mask.
+    """
+    n = len(batch.images)
+    inverse = 1 / _uniform(n, *scale_range, generator)  # half the side of the window, in half sides of the image
+    slack = (1 - inverse).abs()
+    x, y = (slack * _uniform(n, -1, 1, generator) for _ in range(2))
+    sign = 1 - 2 * (torch.rand(n, generator=generator, dtype=torch.float64) < 0.5) if flip else torch.ones(n)
+    zero = torch.zeros(n)
+    theta = torch.stack([torch.stack([sign * inverse, zero, x], 1), torch.stack([zero, inverse, y], 1)], 1)
+    theta = theta.to(batch.images)  # (b, 2, 3)
+    grid = F.affine_grid(theta, [n, 1, output_size, output_size], align_corners=False)
+    images = F.grid_sample(batch.images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if batch.masks is None:
+        return replace(batch, images=images)
+    shifted = (batch.masks - IGNORED)[:, None].to(images.dtype)  # outside the image, sampling gives 0
+    masks = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return replace(batch, images=images, masks=masks[:, 0].round().long() + IGNORED)
+
+
+def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
+    """Mix each image and its target with another one's, by one weight a batch drawn from Beta(alpha, alpha).
+
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, :arxiv:`1710.09412`.
+    """
+    n = len(batch.images)
+    first, second = _gamma(alpha, generator), _gamma(alpha, generator)
+    weight = float(first / (first + second)) if float(first + second) > 0 else 1.0
+    other = torch.randperm(n, generator=generator).to(batch.images.device)
+    return replace(
+        batch,
+        images=torch.lerp(batch.images[other], batch.images, weight),
+        targets=torch.lerp(batch.targets[other], batch.targets, weight),
+    )
+
+
+def _gamma(alpha: float, generator: Generator) -> Tensor:
+    """Draw from Gamma(alpha, 1) with a generator of our own, which ``torch.distributions`` does not take."""
+    return torch._standard_gamma(torch.tensor(alpha, dtype=torch.float64), generator=generator)

@@ -1,0 +1,22 @@
+"""Checking and reading input, devices and random states; the lowest layer."""
+
+from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils._images import Images, Indices, as_images, value_bounds
+from skdfb.utils._loading import Preprocessor, iterate_batches, sequential_batches
+from skdfb.utils._validation import check_images, check_labels
+
+__all__ = [
+    "Images",
+    "Indices",
+    "Preprocessor",
+    "as_images",
+    "check_images",
+    "check_labels",
+    "evaluation_mode",
+    "isolated_rng",
+    "iterate_batches",
+    "resolve_device",
+    "sequential_batches",
+    "spawn_seeds",
+    "value_bounds",
+]

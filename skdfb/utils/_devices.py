@@ -1,0 +1,69 @@
+"""Devices, random states and train flags: found, set for a while, and put back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import nn
+
+__all__ = ["evaluation_mode", "isolated_rng", "resolve_device", "spawn_seeds"]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the torch device for ``device``; ``"auto"`` is the GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown to torch, or one that this machine does not have.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device={device!r} is no device; use 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use device='auto' or 'cpu'."
+        )
+    try:
+        torch.empty(1, device=resolved)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"device={device!r} cannot be used on this machine; use device='auto' or 'cpu'.") from error
+    return resolved
+
+
+def spawn_seeds(random_state: int | np.random.RandomState | None, n_seeds: int) -> list[int]:
+    """Draw ``n_seeds`` independent seeds, one for each random part of a computation."""
+    return [int(seed) for seed in check_random_state(random_state).randint(2**31 - 1, size=n_seeds)]
+
+
+@contextmanager
+def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of ``device`` inside the block and put their states back after it."""
+    cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would touch every GPU
+        for index in cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Set ``module`` to evaluation inside the block and give each submodule its own train flag back.
+
+    A module that is all in evaluation already is not touched, so that threads can share it.
+    """
+    training = [part for part in module.modules() if part.training]
+    if training:
+        module.eval()  # by the method: some timm families drop values cached from older weights there
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

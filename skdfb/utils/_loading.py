@@ -1,0 +1,119 @@
+"""From images on the user's side to batches of network inputs."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from joblib import effective_n_jobs
+from torch import Tensor
+
+from skdfb.utils._images import Images, Indices
+
+__all__ = ["Preprocessor", "iterate_batches", "sequential_batches"]
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """Resize to a square and normalise, as the backbone was trained.
+
+    Parameters
+    ----------
+    image_size : int
+        Side of the network's input in pixels. The whole image is squeezed into the square, nothing is cropped.
+    mean, std : tuple of float
+        A channel's mean and standard deviation, for pixels in 0..1.
+    interpolation : {"bilinear", "bicubic"}, default="bicubic"
+        Always antialiased.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+    def resize(self, pixels: Tensor, size: int | None = None) -> Tensor:
+        """Bring pixels (..., 3, H, W), uint8 or 0..1, to floats in 0..1 of shape (..., 3, size, size)."""
+        size = self.image_size if size is None else size
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        if pixels.shape[-2:] == (size, size):
+            return pixels
+        images = pixels if pixels.ndim == 4 else pixels[None]
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        images = F.interpolate(images, (size, size), mode=self.interpolation, antialias=True)
+        images = images.clamp(low, high)  # bicubic overshoots
+        return images if pixels.ndim == 4 else images[0]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation, a channel; the input is (b, 3, H, W) in 0..1."""
+        mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
+        return (pixels - mean) / self.channel_std(pixels)
+
+    def channel_std(self, like: Tensor) -> Tensor:
+        """Return the standard deviations as (3, 1, 1) with dtype and device of ``like``."""
+        return torch.tensor(self.std, dtype=like.dtype, device=like.device).view(3, 1, 1)
+
+    def __call__(self, pixels: Tensor, size: int | None = None) -> Tensor:
+        """Resize and normalise a batch of pixels (b, 3, H, W)."""
+        return self.normalise(self.resize(pixels, size))
+
+
+def sequential_batches(n_images: int, batch_size: int) -> Iterator[Indices]:
+    """Yield the indices 0..n-1 in order, ``batch_size`` at a time."""
+    for start in range(0, n_images, batch_size):
+        yield np.arange(start, min(start + batch_size, n_images))
+
+
+def iterate_batches(
+    images: Images,
+    batches: Iterable[Indices],
+    preprocessor: Preprocessor,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    size: int | None = None,
+    n_jobs: int | None = None,
+) -> Iterator[tuple[Indices, Tensor]]:
+    """Read batches and bring them to the device as network inputs (b, 3, size, size).
+
+    With ``n_jobs`` above 1 as many threads read and decode ahead, at most one batch each. Images that share a size travel as they are and
+    are resized on the device; others are resized where they are read, by the same function, so that an image gives
+    the same input however it came.
+    """
+
+    def read(indices: Indices) -> tuple[Indices, Tensor]:
+        pixels = images.read(indices)
+        if isinstance(pixels, list):
+            pixels = torch.stack([preprocessor.resize(image, size) for image in pixels])
+        return indices, pixels
+
+    n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
+    for indices, pixels in map(read, batches) if n_threads == 1 else _read_ahead(read, batches, n_threads):
+        pixels = pixels.to(device, non_blocking=True)
+        yield indices, preprocessor(pixels, size).to(dtype)
+
+
+_Batch = tuple[Indices, Tensor]
+
+
+def _read_ahead(read: Callable[[Indices], _Batch], batches: Iterable[Indices], n_threads: int) -> Iterator[_Batch]:
+    """Yield ``read(indices)`` in order, read by threads that stay at most ``n_threads`` batches ahead.
+
+    joblib's generator reads on without end, whether or not its results are taken: the whole set would be in memory.
+    """
+    waiting: deque[Future[_Batch]] = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            for indices in batches:
+                waiting.append(pool.submit(read, indices))
+                if len(waiting) > n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also where the caller stops early
+            for future in waiting:
+                future.cancel()

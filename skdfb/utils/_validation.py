@@ -1,0 +1,79 @@
+"""Checks of X and y that the estimators share."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from skdfb.utils._images import Images, as_images, dataset_labels, is_sequence_of_images, value_bounds
+
+__all__ = ["check_images", "check_labels"]
+
+
+def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
+    """Check the images given to an estimator and make them readable.
+
+    A table (2-d ``X``) also passes scikit-learn's own checks. With ``reset``, which is during ``fit``, the number of
+    features and, where the estimator has no ``image_shape``, the range of the values are remembered.
+    """
+    image_shape = estimator.image_shape
+    if not _is_table(X):
+        return as_images(X, image_shape=image_shape)
+    X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
+    if image_shape is not None:
+        return as_images(X, image_shape=image_shape)
+    if reset:
+        estimator.value_range_ = value_bounds(X, "X")
+    return as_images(X, value_range=estimator.value_range_)
+
+
+def _is_table(X: Any) -> bool:
+    """Tell whether ``X`` is for scikit-learn to check: a 2-d array, a data frame, a sparse matrix, lists of numbers."""
+    if isinstance(X, Images | Dataset | Image.Image | str | Tensor) or is_sequence_of_images(X):
+        return False
+    if hasattr(X, "ndim"):
+        is_list_of_images = X.ndim == 1 and getattr(X, "dtype", None) is not None and X.dtype.kind in "OUS"
+        return X.ndim < 3 and not is_list_of_images
+    return np.ndim(X) < 3
+
+
+def check_labels(y: Any, images: Images, X: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Check class labels and encode them.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or None
+        None takes the labels of a torch dataset ``X`` whose items are (image, label).
+    images : Images
+        The n images.
+    X : any
+        What the user gave as images.
+
+    Returns
+    -------
+    classes : ndarray of shape (K,)
+        Sorted labels.
+    indices : ndarray of int of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, labels are continuous, or there are fewer than two classes.
+    """
+    if y is None and isinstance(X, Dataset):
+        y = dataset_labels(X)
+    if y is None:
+        raise ValueError("y is None; class labels, one for each image, are wanted.")
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(images, y)
+    check_classification_targets(y)
+    classes, indices = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"y has one class, {classes[0]!r}; at least 2 classes are wanted.")
+    return classes, indices

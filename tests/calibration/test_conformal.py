@@ -1,0 +1,141 @@
+"""The conformal threshold against its definition and by simulation."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from skdfb.calibration import ConformalCalibrator
+
+# Few different values, so that ties are common.
+scores = st.lists(st.integers(-5, 5), min_size=1, max_size=60)
+deterministic = settings(derandomize=True, deadline=None)
+quiet = pytest.mark.filterwarnings("ignore:.*too few for alpha:UserWarning")
+
+
+def oracle_p_values(held_out, tested):
+    return [(1 + sum(h <= s for h in held_out)) / (len(held_out) + 1) for s in tested]
+
+
+@quiet
+@deterministic
+@given(scores, scores)
+def test_p_values_follow_their_definition(held_out, tested):
+    p_values = ConformalCalibrator().fit(held_out).p_values(tested)
+    np.testing.assert_allclose(p_values, oracle_p_values(held_out, tested), rtol=1e-14)
+    assert p_values.dtype == np.float64
+
+
+@quiet
+@deterministic
+@given(scores, scores, st.floats(0.001, 0.999) | st.sampled_from([0.05, 0.1, 1 / 3, 0.35, 0.7]))
+def test_threshold_and_p_values_reject_the_same_images(held_out, tested, alpha):
+    calibrator = ConformalCalibrator(alpha).fit(held_out)
+    by_p_value = calibrator.p_values(tested) <= alpha
+    by_threshold = np.array(tested) < calibrator.offset_
+    np.testing.assert_array_equal(by_p_value, by_threshold)
+
+
+@quiet
+@deterministic
+@given(scores, st.randoms(use_true_random=False))
+def test_order_of_held_out_images_does_not_count(held_out, random):
+    shuffled = held_out.copy()
+    random.shuffle(shuffled)
+    one, other = ConformalCalibrator(0.2).fit(held_out), ConformalCalibrator(0.2).fit(shuffled)
+    assert one.offset_ == other.offset_
+    np.testing.assert_array_equal(one.scores_, other.scores_)
+
+
+@quiet
+@deterministic
+@given(scores, scores)
+def test_higher_scores_have_higher_p_values(held_out, tested):
+    p_values = ConformalCalibrator().fit(held_out).p_values(sorted(tested))
+    assert np.all(np.diff(p_values) >= 0)
+    assert p_values.min() >= 1 / (len(held_out) + 1)
+    assert p_values.max() <= 1
+
+
+@pytest.mark.parametrize("percent", range(1, 100))
+def test_rank_of_offset_is_not_lost_to_rounding(percent):
+    alpha = percent / 100
+    for n in (19, 39, 59, 99, 139, 199, 299, 999):
+        rank = int(Fraction(percent, 100) * (n + 1))
+        if rank:
+            assert ConformalCalibrator(alpha).fit(np.arange(n)).offset_ == rank - 1
+
+
+@pytest.mark.parametrize(("n", "rank"), [(19, 1), (20, 1), (38, 1), (39, 2), (58, 2), (59, 3)])
+def test_rank_at_the_default_alpha(n, rank):
+    assert ConformalCalibrator().fit(np.arange(n)[::-1]).offset_ == rank - 1
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+@pytest.mark.parametrize("n_held_out", [19, 50, 137])
+def test_at_most_alpha_of_exchangeable_images_are_rejected(alpha, n_held_out):
+    rng = np.random.default_rng(0)
+    rejected = []
+    for _ in range(1500):
+        # One draw for both parts, heavy-tailed and with ties: exchangeable and nothing more.
+        pool = np.round(rng.standard_t(2, size=n_held_out + 40), 1)
+        calibrator = ConformalCalibrator(alpha).fit(pool[:n_held_out])
+        rejected.append(np.mean(pool[n_held_out:] < calibrator.offset_))
+    standard_error = np.std(rejected) / np.sqrt(len(rejected))
+    assert np.mean(rejected) <= alpha + 2 * standard_error
+    # Nor far fewer than alpha: a threshold that rejects nothing would pass the line above. Ties cost some.
+    assert np.mean(rejected) >= int(alpha * (n_held_out + 1)) / (n_held_out + 1) - 0.03
+
+
+@pytest.mark.parametrize(("alpha", "needed"), [(0.05, 19), (0.1, 9), (0.07, 14), (1 / 49, 48), (1 / 3, 2), (0.5, 1)])
+def test_too_few_held_out_images_warn_with_the_number_needed(alpha, needed):
+    if needed > 1:
+        with pytest.warns(UserWarning, match=rf"At least {needed} are needed.*calibration_fraction") as caught:
+            calibrator = ConformalCalibrator(alpha).fit(np.arange(needed - 1))
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        assert calibrator.offset_ == -np.inf
+        assert np.all(calibrator.p_values([-1e300]) > alpha)
+    assert ConformalCalibrator(alpha).fit(np.arange(needed)).offset_ == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([], "is empty"),
+        ([[1.0]], r"shape \(1, 1\)"),
+        ([0.0, np.nan], "1 NaN or infinite values of 2"),
+        ([np.inf, -np.inf, 0.0], "2 NaN or infinite values of 3"),
+        (["a"], "dtype <U1"),
+        ([[1.0], [1.0, 2.0]], "cannot be made an array"),
+    ],
+)
+def test_bad_scores_are_refused(bad, message):
+    with pytest.raises(ValueError, match=f"^scores .*{message}"):
+        ConformalCalibrator().fit(bad)
+    with pytest.raises(ValueError, match=f"^scores .*{message}"):
+        ConformalCalibrator().fit(np.arange(19)).p_values(bad)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.1, 5, "0.05", None])
+def test_bad_alpha_is_refused(alpha):
+    with pytest.raises(ValueError, match="'alpha' parameter of ConformalCalibrator"):
+        ConformalCalibrator(alpha).fit(np.arange(99))
+
+
+def test_p_values_before_fit_are_refused():
+    with pytest.raises(NotFittedError):
+        ConformalCalibrator().p_values([0.0])
+
+
+def test_is_an_estimator_that_leaves_its_input():
+    held_out = np.arange(39.0)[::-1].copy()
+    calibrator = ConformalCalibrator(alpha=0.1).fit(held_out)
+    assert held_out[0] == 38
+    assert calibrator.get_params() == {"alpha": 0.1}
+    assert not hasattr(clone(calibrator), "offset_")
+    assert calibrator.scores_.tolist() == list(range(39))
