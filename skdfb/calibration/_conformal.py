@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 
-class ConformalCalibrator(BaseEstimator):  # type: ignore[misc]
+class ConformalCalibrator(BaseEstimator):
     r"""Threshold that rejects at most a share `alpha` of in-distribution images, in finite samples.
 
     The held-out images must not have taken part in training the network, the scorers or the fusion: then their scores
@@ -72,7 +72,7 @@ class ConformalCalibrator(BaseEstimator):  # type: ignore[misc]
     def __init__(self, alpha: float = 0.05) -> None:
         self.alpha = alpha
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, scores: npt.ArrayLike) -> Self:
         """Set the threshold from the scores of held-out in-distribution images.
 

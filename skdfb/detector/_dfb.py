@@ -1,16 +1,13 @@
 """The detector: orchestration only."""
 
 import copy
-import inspect
 import os
-from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval
@@ -19,7 +16,9 @@ from torch import nn
 
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._collect import RepresentationPair, collect
-from skdfb.detector._forward import ForwardPass, NetworkBatch, perturbation_of, represent_background
+from skdfb.detector._forward import ForwardPass, perturbation_of
+from skdfb.detector._outputs import run
+from skdfb.detector._parts import PartScorers, Scores, fit_fusion
 from skdfb.detector._pseudo_labels import pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
 from skdfb.masks import CAMMaskGenerator
@@ -29,8 +28,6 @@ from skdfb.training import Trainer, build_classifier, check_trained_classifier
 from skdfb.utils import Images, check_images, check_labels, resolve_device, spawn_seeds
 
 __all__ = ["DFBDetector"]
-
-Scores = npt.NDArray[np.float64]
 
 
 class _Seeds(NamedTuple):
@@ -52,9 +49,9 @@ class _Kept(NamedTuple):
 class DFBDetector(OutlierMixin, BaseEstimator):
     r"""Out-of-distribution (OOD) image detector by disentangled foreground and background features.
 
-    ``fit`` trains a classifier of K classes, makes pseudo masks from its class activation maps, trains a dense network of
-    K + 1 classes, the last of which is the background, and takes it, with the same weights, as a classifier again. An
-    image's score joins any foreground score with the background's:
+    ``fit`` trains a classifier of K classes, makes pseudo masks from its class activation maps, trains a dense network
+    of K + 1 classes, the last of which is the background, and takes it, with the same weights, as a classifier again.
+    An image's score joins any foreground score with the background's:
 
     .. math:: S(x) = S_f(x) + S_b(x) / T
 
@@ -135,13 +132,13 @@ class DFBDetector(OutlierMixin, BaseEstimator):
 
     Notes
     -----
-    Without labels (``y=None``, and no torch dataset that brings them) the images are clustered by k-means on the features of
-    the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them, at least 2.
+    Without labels (``y=None``, and no torch dataset that brings them) the images are clustered by k-means on the
+    features of the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them, at least 2.
 
     References
     ----------
-    Ding and Pang, "Improving Out-of-Distribution Detection with Disentangled Foreground and Background Features", ACM MM
-    2024, :arxiv:`2303.08727`.
+    Ding and Pang, "Improving Out-of-Distribution Detection with Disentangled Foreground and Background Features",
+    ACM MM 2024, :arxiv:`2303.08727`.
 
     Examples
     --------
@@ -150,7 +147,7 @@ class DFBDetector(OutlierMixin, BaseEstimator):
     >>> from skdfb.networks import create_backbone
     >>> from skdfb.scorers import Energy
     >>> from skdfb.training import Trainer
-    >>> data = load_digits_on_photos(n_train=300, n_test=20, n_ood=20, random_state=0)
+    >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
     >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
     >>> detector = DFBDetector(
@@ -250,7 +247,7 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         """
         fitted = self._without_fitted_state()
         fitted._fit(X, y)
-        vars(self).update(vars(fitted))
+        self.__dict__ = fitted.__dict__  # all at once
         return self
 
     def _without_fitted_state(self) -> Self:
@@ -380,44 +377,34 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         return network
 
     def _fit_scorers(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
-        scorer = ViM() if self.scorer is None else self.scorer
-        pair = collect(self._forward_pass(), images, scorer)
-        self._fit_scorers_on(pair, labels)
-        self._kept_ = None if perturbation_of(scorer) else _Kept(pair, labels)
-
-    def _fit_scorers_on(self, pair: RepresentationPair, labels: npt.NDArray[np.intp]) -> None:
-        scorer = ViM() if self.scorer is None else self.scorer
-        background_scorer = BackgroundLogit() if self.background_scorer is None else self.background_scorer
-        foreground, background = pair
-        self.scorer_ = clone(scorer, safe=False)
-        self.scorer_.fit(foreground, labels)
-        self.background_scorer_ = clone(background_scorer, safe=False)
-        self.background_scorer_.fit(background, labels)
+        """Fit the scorers on what the dense network says of its training images."""
+        scorers = self._part_scorers()
+        pair = collect(self._forward_pass(), images, scorers.foreground)
+        self._take_scorers(scorers.fitted_clone(pair, labels))
+        self._kept_ = None if perturbation_of(scorers.foreground) else _Kept(pair, labels)
 
     def _calibrate(self, images: Images) -> None:
         """Set the threshold on held-out images that nothing else was fitted on."""
         pair = collect(self._forward_pass(), images, self.scorer_)
         if self._kept_ is not None:
             self._kept_ = self._kept_._replace(held_out=pair)
-        self._calibrate_parts(self._parts(pair))
+        self._calibrate_on(pair)
 
-    def _calibrate_parts(self, parts: dict[str, Scores]) -> None:
-        self.fusion_ = TemperatureFusion() if self.fusion is None else clone(self.fusion, safe=False)
-        n_held_out = len(parts["foreground"])
-        # A fusion that learns from scores must not have seen those that set the threshold.
-        split = n_held_out // 2 if getattr(self.fusion_, "learns_from_scores", True) else 0
-        fitting = {name: scores[:split] if split else scores for name, scores in parts.items()}
-        if "outputs" in inspect.signature(self.fusion_.fit).parameters:
-            outputs = {
-                "foreground": scorer_output(self.scorer_),
-                "background": scorer_output(self.background_scorer_),
-            }
-            self.fusion_.fit(fitting, outputs=outputs)  # type: ignore[call-arg]
-        else:
-            self.fusion_.fit(fitting)
-        joint = self.fusion_.combine({name: scores[split:] for name, scores in parts.items()})
+    def _calibrate_on(self, pair: RepresentationPair) -> None:
+        scorers = PartScorers(self.scorer_, self.background_scorer_)
+        fusion = TemperatureFusion() if self.fusion is None else self.fusion
+        self.fusion_, joint = fit_fusion(fusion, scorers.score(pair), scorers.outputs)
         self.calibrator_ = ConformalCalibrator(self.alpha).fit(joint)
         self.offset_ = self.calibrator_.offset_
+
+    def _part_scorers(self) -> PartScorers:
+        return PartScorers(
+            ViM() if self.scorer is None else self.scorer,
+            BackgroundLogit() if self.background_scorer is None else self.background_scorer,
+        )
+
+    def _take_scorers(self, fitted: PartScorers) -> None:
+        self.scorer_, self.background_scorer_ = fitted.foreground, fitted.background
 
     # --------------------------------------------------------------- scores
 
@@ -482,7 +469,8 @@ class DFBDetector(OutlierMixin, BaseEstimator):
             where it is at most ``alpha``.
         """
         scores = self.score_samples(X)
-        return self.calibrator_.p_values(scores)
+        p_values: Scores = self.calibrator_.p_values(scores)
+        return p_values
 
     def score_parts(self, X: Any) -> dict[str, Scores]:
         """Return the scores before they are joined.
@@ -497,7 +485,8 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         parts : dict of str to ndarray of shape (n,)
             ``"foreground"`` and ``"background"``; higher is more in-distribution in each.
         """
-        return self._run(X, ("parts",))[0]
+        parts: dict[str, Scores] = self._run(X, "parts")[0]
+        return parts
 
     def score_foreground(self, X: Any) -> Scores:
         """Return the foreground part of :meth:`score_parts`, shape (n,); higher is more in-distribution."""
@@ -522,7 +511,7 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         probabilities : ndarray of shape (n, K)
             In the order of ``classes_``; they say nothing of whether an image is in-distribution.
         """
-        logits = torch.from_numpy(self._run(X, ("logits",))[0])
+        logits = torch.from_numpy(self._run(X, "logits")[0])
         return logits.softmax(1).numpy()
 
     def classify(self, X: Any) -> npt.NDArray[Any]:
@@ -537,7 +526,7 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         -------
         labels : ndarray of shape (n,)
         """
-        return self._labels(self._run(X, ("logits",))[0])
+        return self._labels(self._run(X, "logits")[0])
 
     def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
         """Return the most probable label of in-distribution images, and ``unknown_label`` for the others.
@@ -563,7 +552,7 @@ class DFBDetector(OutlierMixin, BaseEstimator):
             unknown_label = "unknown" if self.classes_.dtype.kind in "OUS" else -1
         if unknown_label in self.classes_.tolist():
             raise ValueError(f"unknown_label={unknown_label!r} is one of classes_; a label of its own is wanted.")
-        parts, logits = self._run(X, ("parts", "logits"))
+        parts, logits = self._run(X, "parts", "logits")
         known = self._combine(parts) >= self.offset_
         return np.where(known, self._labels(logits), unknown_label)
 
@@ -594,10 +583,11 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n, H, W, K + 1)
-            In the order of ``classes_``, the background last. H, W are the images' own, or the network's input size where
-            the images' sizes differ.
+            In the order of ``classes_``, the background last. H, W are the images' own, or the network's input size
+            where the images' sizes differ.
         """
-        return self._run(X, ("segments",))[0]
+        probabilities: npt.NDArray[np.float32] = self._run(X, "segments")[0]
+        return probabilities
 
     def transform(self, X: Any) -> npt.NDArray[np.floating]:
         """Return the pooled features of the dense network.
@@ -611,7 +601,8 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         -------
         features : ndarray of shape (n, C)
         """
-        return self._run(X, ("features",))[0]
+        features: npt.NDArray[np.floating] = self._run(X, "features")[0]
+        return features
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Return the names of the columns of :meth:`transform`, shape (C,)."""
@@ -663,14 +654,15 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         return other
 
     def _refit(self, X: Any, y: Any) -> None:
-        if X is None and (self._kept_ is None or perturbation_of(self.scorer)):
+        kept = self._kept_
+        if X is None and (kept is None or kept.held_out is None or perturbation_of(self.scorer)):
             raise ValueError(
                 "X is None, but what the network said of the training images was not kept (it is not pickled), or the "
                 "scorer perturbs its input; pass the X and y of fit."
             )
-        if X is None:
-            self._fit_scorers_on(self._kept_.train, self._kept_.labels)
-            self._calibrate_parts(self._parts(self._kept_.held_out))
+        if kept is not None and kept.held_out is not None and X is None:
+            self._take_scorers(self._part_scorers().fitted_clone(kept.train, kept.labels))
+            self._calibrate_on(kept.held_out)
             return
         images = check_images(self, X, reset=False)
         _, labels = check_labels(y, images, X)
@@ -685,38 +677,15 @@ class DFBDetector(OutlierMixin, BaseEstimator):
     def _forward_pass(self) -> ForwardPass:
         return ForwardPass(self.network_, len(self.classes_), self.batch_size, self.n_jobs)
 
-    def _run(self, X: Any, wanted: tuple[str, ...]) -> list[Any]:
-        """Run the network over X once and return what is wanted of it, over all images."""
+    def _run(self, X: Any, *wanted: str) -> list[Any]:
+        """Run the network over X once; see :func:`skdfb.detector._outputs.run`."""
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
-        forward = self._forward_pass()
-        size = images.size or (forward.preprocessor.image_size,) * 2
-        outputs: dict[str, list[Any]] = {name: [] for name in wanted}
-        for batch in forward.batches(images):
-            for name in wanted:
-                outputs[name].append(self._output(name, forward, batch, size))
-        return [_join(outputs[name]) for name in wanted]
-
-    def _output(self, name: str, forward: ForwardPass, batch: NetworkBatch, size: tuple[int, int]) -> Any:
-        if name == "parts":
-            pair = forward.foreground(batch, self.scorer_), represent_background(forward.network, batch)
-            return self._parts(pair)
-        if name == "segments":
-            logits = F.interpolate(batch.logit_map, size, mode="bilinear")
-            return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
-        return getattr(forward.foreground(batch), name).cpu().numpy()
-
-    def _parts(self, pair: RepresentationPair) -> dict[str, Scores]:
-        foreground, background = pair
-        return {
-            "foreground": _as_scores(self.scorer_.score_samples(foreground), len(foreground), "scorer"),
-            "background": _as_scores(
-                self.background_scorer_.score_samples(background), len(background), "background_scorer"
-            ),
-        }
+        return run(self._forward_pass(), images, wanted, PartScorers(self.scorer_, self.background_scorer_))
 
     def _combine(self, parts: dict[str, Scores]) -> Scores:
-        return np.asarray(self.fusion_.combine(parts), dtype=np.float64)
+        scores: Scores = np.asarray(self.fusion_.combine(parts), dtype=np.float64)
+        return scores
 
     def _labels(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[Any]:
         labels: npt.NDArray[Any] = self.classes_[logits.argmax(1)]
@@ -734,21 +703,3 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _join(pieces: list[Any]) -> Any:
-    """Join the outputs of batches: arrays, or dicts of arrays."""
-    if isinstance(pieces[0], dict):
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    return np.concatenate(pieces)
-
-
-def _as_scores(values: Any, n_images: int, name: str) -> Scores:
-    """Check what a scorer returned: it may be anybody's."""
-    values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
-    scores = np.asarray(values, dtype=np.float64)
-    if scores.shape != (n_images,):
-        raise ValueError(f"{name}.score_samples returned shape {scores.shape} for {n_images} images; (n,) is wanted.")
-    if np.isnan(scores).any():
-        raise ValueError(f"{name}.score_samples returned NaN for {int(np.isnan(scores).sum())} images.")
-    return scores

@@ -15,8 +15,8 @@ _MOST_CLUSTERS, _IMAGES_A_CLUSTER = 10, 20
 def pseudo_labels(forward: ForwardPass, images: Images, seed: int) -> npt.NDArray[np.intp]:
     """Cluster images by k-means on the features of the untrained backbone.
 
-    There are ``min(10, n // 20)`` clusters, but at least 2; who knows the number better clusters first and passes ``y``.
-    Images that all have the same features are split at random.
+    There are ``min(10, n // 20)`` clusters, but at least 2; who knows the number better clusters first and passes
+    ``y``. Images that all have the same features are split at random.
     """
     features = np.concatenate(
         [

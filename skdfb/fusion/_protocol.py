@@ -14,7 +14,8 @@ class Fusion(Protocol):
     Nothing is to be inherited. The detector names its parts "foreground" and "background", or, where there are
     several, names that start with these words, such as "background_logit". `fit` may take a keyword `outputs`, a
     mapping from the name of a part to its output kind ("logit", "probability" or "log_probability"): it is passed
-    only to a fusion that accepts it.
+    only to a fusion that accepts it. An attribute ``learns_from_scores = False`` says that `fit` learns nothing from
+    the scores; without it, the detector holds back half of the held-out images from the threshold to fit the fusion.
 
     See Also
     --------

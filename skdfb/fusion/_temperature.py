@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 _OUTPUTS = ("logit", "probability", "log_probability")
 
 
-class TemperatureFusion(BaseEstimator):  # type: ignore[misc]
+class TemperatureFusion(BaseEstimator):
     r"""Joint score of DFB, Eq. 7: one foreground and one background part, added on a fixed scale.
 
     Parameters
@@ -72,6 +72,8 @@ class TemperatureFusion(BaseEstimator):  # type: ignore[misc]
         "probability_temperature": [Interval(Real, 0, None, closed="neither")],
     }
 
+    learns_from_scores: ClassVar[bool] = False
+
     part_names_: tuple[str, str]
     outputs_: dict[str, str]
 
@@ -79,7 +81,7 @@ class TemperatureFusion(BaseEstimator):  # type: ignore[misc]
         self.temperature = temperature
         self.probability_temperature = probability_temperature
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, parts: Mapping[str, npt.ArrayLike], outputs: Mapping[str, str] | None = None) -> Self:
         """Note which part is which; nothing is learned from the scores.
 

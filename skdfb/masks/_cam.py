@@ -46,8 +46,8 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
         \qquad
         \text{mask} = \begin{cases} y & M_y \ge \theta \\ K & \text{elsewhere} \end{cases}
 
-    with feature map F, the classifier's weights W, class y, a Gaussian :math:`G_\sigma`, threshold :math:`\theta`, and K the
-    index of the background.
+    with feature map F, the classifier's weights W, class y, a Gaussian :math:`G_\sigma`, threshold
+    :math:`\theta`, and K the index of the background.
 
     Parameters
     ----------
@@ -218,7 +218,13 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
                 seed=build_seed,
             )
             trainer.train(
-                network, images, labels, device=device, random_state=train_seed, n_jobs=self.n_jobs, verbose=self.verbose
+                network,
+                images,
+                labels,
+                device=device,
+                random_state=train_seed,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
             )
         self.network_, self.classes_ = network, classes
         return images, labels
@@ -287,7 +293,8 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
                 f"y has shape {y.shape} for {n_images} images and {int(unknown.sum())} labels that fit did not see; "
                 "one label of classes_ for each image is wanted."
             )
-        return np.searchsorted(self.classes_, y).astype(np.intp)
+        indices: npt.NDArray[np.intp] = np.searchsorted(self.classes_, y).astype(np.intp)
+        return indices
 
     def _masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> npt.NDArray[np.unsignedinteger]:
         background = len(self.classes_)

@@ -83,7 +83,7 @@ def create_backbone(
     if not isinstance(name, str):
         raise TypeError(f"name={name!r} is a {type(name).__name__}; the name of a timm model is wanted.")
     base, _, tag = name.partition(".")
-    if not timm.is_model(name) or (tag and name not in timm.list_pretrained(f"{base}.*")):
+    if not timm.is_model(name) or (tag and name not in _tagged_names(base)):
         raise ValueError(_unknown_name(name))
     fetch = pretrained and checkpoint_path is None
     model = _create(name, fetch, image_size, options)
@@ -95,13 +95,16 @@ def create_backbone(
 def _unknown_name(name: str) -> str:
     base, _, tag = name.partition(".")
     if timm.is_model(base):
-        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
-        return (
-            f"backbone={name!r}: timm has no weights tagged {tag!r} for {base}; its tags: {', '.join(tags) or 'none'}."
-        )
+        tags = ", ".join(known.partition(".")[2] for known in _tagged_names(base)) or "none"
+        return f"backbone={name!r}: timm has no weights tagged {tag!r} for {base}; its tags: {tags}."
     near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
     hint = f" Near names: {', '.join(near)}." if near else ""
     return f"backbone={name!r} is no timm model.{hint} timm.list_models('*resnet*') lists more."
+
+
+def _tagged_names(base: str) -> list[str]:
+    names: list[str] = timm.list_models(f"{base}.*", include_tags=True)
+    return names
 
 
 def _create(name: str, pretrained: bool, image_size: int | None, options: Mapping[str, Any]) -> nn.Module:

@@ -16,7 +16,7 @@ from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
 
 
-class BaseScorer(ABC, BaseEstimator):  # type: ignore[misc]
+class BaseScorer(ABC, BaseEstimator):
     """Base of the built-in scorers: `fit` and `score_samples` around the formula in `_score_batches`.
 
     A subclass writes `_score_batches`, and `_fit` if it learns anything. `_fit` sets fitted attributes last, so that
@@ -32,7 +32,7 @@ class BaseScorer(ABC, BaseEstimator):  # type: ignore[misc]
 
     output: ScorerOutput = "logit"
 
-    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, representation: Representation, y: ArrayLike | None = None) -> Self:
         """Learn from in-distribution images.
 

@@ -47,7 +47,7 @@ def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's generators of the CPU and of ``device`` inside the block and put their states back after it."""
     cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would touch every GPU
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch every GPU
         for index in cuda:
             torch.cuda.default_generators[index].manual_seed(seed)
         yield

@@ -1,15 +1,16 @@
 """One way to read images, wherever they come from: arrays, paths, PIL images, torch datasets."""
 
+import numbers
 import os
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -156,10 +157,10 @@ def as_images(
         return X
     if isinstance(X, Dataset) and not isinstance(X, Tensor):
         return _from_dataset(X, name)
-    if isinstance(X, str | Path | Image.Image):
+    if isinstance(X, str | bytes | os.PathLike | Image.Image):
         raise TypeError(f"{name} is a single {type(X).__name__}; wrap it in a list: {name}=[...].")
     if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
+        X = _tensor_to_array(X)
     if is_sequence_of_images(X):
         return _from_sequence(X, name)
     array = np.asarray(X)
@@ -169,10 +170,19 @@ def as_images(
 
 
 def is_sequence_of_images(X: Any) -> bool:
-    """Tell whether ``X`` is a list or tuple whose first item is a path or a PIL image."""
-    if not isinstance(X, Sequence) or isinstance(X, np.ndarray) or len(X) == 0:
+    """Tell lists of paths, of PIL images, of tensors and of arrays of several sizes from lists of numbers."""
+    if not isinstance(X, Sequence) or len(X) == 0:
         return False
-    return isinstance(X[0], str | os.PathLike | Image.Image)
+    if isinstance(X[0], str | os.PathLike | Image.Image):
+        return True
+    tensors = all(isinstance(item, Tensor) and item.ndim > 1 for item in X)
+    arrays = all(isinstance(item, np.ndarray) and item.ndim > 1 for item in X)
+    return tensors or (arrays and len({item.shape for item in X}) > 1)
+
+
+def _tensor_to_array(tensor: Tensor) -> npt.NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
 
 
 def _from_dataset(dataset: Dataset[Any], name: str) -> Images:
@@ -205,7 +215,9 @@ def _from_sequence(items: Sequence[Any] | npt.NDArray[Any], name: str) -> Images
     for index, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
             _open_image(item, index, header_only=True)
-        elif not isinstance(item, Image.Image | np.ndarray | Tensor):
+        elif isinstance(item, np.ndarray | Tensor):
+            _item_from_array(item, f"{name}[{index}]")
+        elif not isinstance(item, Image.Image):
             raise TypeError(f"{name}[{index}] is a {type(item).__name__}; wanted are {_WANTED}.")
     return _ImageFiles(list(items))
 
@@ -218,35 +230,49 @@ def _from_array(
 ) -> Images:
     if array.dtype.kind not in "buif":
         raise TypeError(f"{name} has dtype {array.dtype}; wanted are {_WANTED}.")
-    if array.shape[0] == 0 if array.ndim else True:
-        raise ValueError(f"{name} has shape {array.shape}, so 0 images; wanted are {_WANTED}.")
-    if array.ndim == 2 and image_shape is None:
-        low, high = value_range if value_range is not None else value_bounds(array, name)
-        return _ScaledRows(array[:, None, :, None], (low, high))
+    if array.ndim == 0 or 0 in array.shape:
+        raise ValueError(f"{name} has shape {array.shape}, so no pixels; wanted are {_WANTED}.")
     if array.ndim == 2:
+        if image_shape is None:
+            low, high = value_range if value_range is not None else value_bounds(array, name)
+            return _ScaledRows(array[:, None, :, None], (low, high))
         array = array.reshape(len(array), *_checked_shape(image_shape, array.shape[1], name))
+    elif array.ndim == 3 and array.shape[-1] in (3, 4):
+        raise ValueError(
+            f"{name} has shape {array.shape}, which looks like a single colour image; wanted are {_WANTED}. For one "
+            f"image pass {name}[None]; for grey images {array.shape[-1]} pixels wide pass {name}[..., None]."
+        )
     if array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape:
-        hint = ""
-        if array.ndim == 4 and array.shape[1] in (1, 3):
-            hint = f" Channels come last here: pass {name}.transpose(0, 2, 3, 1)."
-        elif array.ndim == 4 and array.shape[-1] == 4:
-            hint = f" Drop the alpha channel: pass {name}[..., :3]."
-        raise ValueError(f"{name} has shape {array.shape}; wanted are {_WANTED}.{hint}")
+    if array.ndim != 4 or array.shape[-1] not in (1, 3):
+        raise ValueError(f"{name} has shape {array.shape}; wanted are {_WANTED}.{_layout_hint(array.shape, name)}")
     return ArrayImages(_checked_pixels(array, name))
 
 
+def _layout_hint(shape: tuple[int, ...], name: str) -> str:
+    """Say how an array of wrong shape becomes a right one, for one image or for a batch."""
+    if len(shape) == 1:
+        return f" Reshape your data: for a single image given as one row, pass {name}.reshape(1, -1)."
+    if len(shape) in (3, 4) and shape[-1] == 4:
+        return f" Drop the alpha channel: pass {name}[..., :3]."
+    if len(shape) in (3, 4) and shape[-3] in (1, 3):
+        return f" Channels come last here: pass np.moveaxis({name}, -3, -1)."
+    return ""
+
+
 def _checked_shape(image_shape: Any, n_features: int, name: str) -> tuple[int, ...]:
-    shape = tuple(int(side) for side in image_shape) if isinstance(image_shape, Sequence) else ()
-    if len(shape) not in (2, 3) or min(shape) < 1:
-        raise ValueError(f"image_shape={image_shape!r}; (H, W) or (H, W, C) is wanted.")
-    if int(np.prod(shape)) != n_features:
+    shape = tuple(image_shape) if isinstance(image_shape, Sequence) and not isinstance(image_shape, str) else ()
+    whole = all(isinstance(side, numbers.Integral) and int(side) > 0 for side in shape)
+    if len(shape) not in (2, 3) or not whole or (len(shape) == 3 and shape[2] not in (1, 3)):
+        raise ValueError(f"image_shape={image_shape!r}; (H, W), (H, W, 1) or (H, W, 3) is wanted.")
+    shape = tuple(int(side) for side in shape)
+    n_values = int(np.prod(shape))
+    if n_values != n_features:
         raise ValueError(
-            f"{name} has {n_features} features, but image_shape={shape} needs {int(np.prod(shape))}; "
-            f"X has {n_features} features, but an image has {int(np.prod(shape))} values."
+            f"{name} has {n_features} features, but an image of image_shape={shape} has {n_values} values; give the "
+            "image_shape of these rows."
         )
-    return shape
+    return (*shape, 1) if len(shape) == 2 else shape
 
 
 def _checked_pixels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
@@ -263,7 +289,8 @@ def _checked_pixels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if low < 0 or high > 1:
         raise ValueError(
             f"{name} has float pixels in {low:g}..{high:g}; floats in 0..1 or uint8 in 0..255 are wanted. "
-            f"Divide by the largest possible value, or pass {name}.astype('uint8') if these are 0..255."
+            "Divide by the largest possible value, or convert to uint8 if these are 0..255; normalising by mean and "
+            "standard deviation is done here."
         )
     return array
 
@@ -287,14 +314,25 @@ def _read_item(item: Any, index: int) -> Tensor:
         item = _open_image(item, index)
     if isinstance(item, Image.Image):
         return _from_pil(item)
-    if isinstance(item, Tensor):  # torchvision's layout: channels first
-        item = item.detach().cpu().numpy()
-        item = np.moveaxis(item, 0, -1) if item.ndim == 3 else item
-    if not isinstance(item, np.ndarray) or item.ndim not in (2, 3):
+    if not isinstance(item, np.ndarray | Tensor):
         raise TypeError(f"image {index} is a {type(item).__name__}; a PIL image or an (H, W[, C]) array is wanted.")
-    single = _from_array(item[None], None, None, name=f"image {index}")
-    batch = single.read(np.zeros(1, dtype=np.intp))
-    return batch[0]
+    return _item_from_array(item, f"image {index}").read(np.zeros(1, dtype=np.intp))[0]
+
+
+def _item_from_array(item: npt.NDArray[Any] | Tensor, name: str) -> ArrayImages:
+    """Check one image, an array (H, W[, C]) or, as torchvision has it, a tensor ([C, ]H, W)."""
+    if isinstance(item, Tensor):
+        item = _tensor_to_array(item)
+        item = np.moveaxis(item, 0, -1) if item.ndim == 3 else item
+    if item.ndim == 2:
+        item = item[..., None]
+    if item.ndim != 3 or item.shape[-1] not in (1, 3) or 0 in item.shape or item.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} has shape {item.shape} and dtype {item.dtype}; an image (H, W), (H, W, 1) or (H, W, 3), uint8 in "
+            f"0..255 or float in 0..1, is wanted (a torch tensor has its channels first)."
+            + _layout_hint(item.shape, name)
+        )
+    return ArrayImages(_checked_pixels(item[None], name))
 
 
 def _from_pil(image: Image.Image) -> Tensor:
@@ -302,6 +340,8 @@ def _from_pil(image: Image.Image) -> Tensor:
     if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion clips them at 255
         levels = np.clip(np.asarray(image, dtype=np.float32) / 65535, 0, 1)
         return torch.from_numpy(levels).expand(3, -1, -1)
+    if isinstance(image.info.get("transparency"), bytes):  # a palette with alpha: PIL warns unless asked for it
+        image = image.convert("RGBA")
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
@@ -313,5 +353,5 @@ def _open_image(path: str | os.PathLike[str], index: int, header_only: bool = Fa
             return image
     except FileNotFoundError as error:
         raise ValueError(f"image {index} is missing: there is no file {str(path)!r}.") from error
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"image {index} cannot be read: file {str(path)!r}: {error}.") from error

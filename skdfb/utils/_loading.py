@@ -80,9 +80,9 @@ def iterate_batches(
 ) -> Iterator[tuple[Indices, Tensor]]:
     """Read batches and bring them to the device as network inputs (b, 3, size, size).
 
-    With ``n_jobs`` above 1 as many threads read and decode ahead, at most one batch each. Images that share a size travel as they are and
-    are resized on the device; others are resized where they are read, by the same function, so that an image gives
-    the same input however it came.
+    With ``n_jobs`` above 1 as many threads read and decode ahead, a batch each. Images that share a size travel as they
+    are and are resized on the device; others are resized where they are read, by the same function, so that an image
+    gives the same input however it came.
     """
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:

@@ -1,5 +1,6 @@
 """Checks of X and y that the estimators share."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
 
 def _is_table(X: Any) -> bool:
     """Tell whether ``X`` is for scikit-learn to check: a 2-d array, a data frame, a sparse matrix, lists of numbers."""
-    if isinstance(X, Images | Dataset | Image.Image | str | Tensor) or is_sequence_of_images(X):
+    if isinstance(X, Images | Dataset | Image.Image | str | bytes | os.PathLike | Tensor) or is_sequence_of_images(X):
         return False
     if hasattr(X, "ndim"):
         is_list_of_images = X.ndim == 1 and getattr(X, "dtype", None) is not None and X.dtype.kind in "OUS"
