@@ -8,15 +8,17 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, _fit_context, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
+from torch.utils.data import Dataset
 
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._collect import RepresentationPair, collect
 from skdfb.detector._forward import ForwardPass, perturbation_of
+from skdfb.detector._input import check_masks, check_nested_parameters, check_readable
 from skdfb.detector._outputs import run
 from skdfb.detector._parts import PartScorers, Scores, fit_fusion
 from skdfb.detector._pseudo_labels import pseudo_labels
@@ -25,7 +27,7 @@ from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import BackgroundLogit, ForegroundScorer, ViM, check_scorer, scorer_output
 from skdfb.training import Trainer, build_classifier, check_trained_classifier
-from skdfb.utils import Images, check_images, check_labels, resolve_device, spawn_seeds
+from skdfb.utils import Images, check_images, check_labels, dataset_labels, resolve_device, spawn_seeds
 
 __all__ = ["DFBDetector"]
 
@@ -36,6 +38,15 @@ class _Seeds(NamedTuple):
     classifier: int
     masks: int
     dense: int
+    order: int
+
+
+class _Split(NamedTuple):
+    """Which images of ``fit`` trained and which were held out, and the class index of each."""
+
+    train: npt.NDArray[np.intp]
+    held_out: npt.NDArray[np.intp]
+    labels: npt.NDArray[np.intp]
 
 
 class _Kept(NamedTuple):
@@ -46,7 +57,7 @@ class _Kept(NamedTuple):
     held_out: RepresentationPair | None = None
 
 
-class DFBDetector(OutlierMixin, BaseEstimator):
+class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
     r"""Out-of-distribution (OOD) image detector by disentangled foreground and background features.
 
     ``fit`` trains a classifier of K classes, makes pseudo masks from its class activation maps, trains a dense network
@@ -180,7 +191,7 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "n_jobs": [Integral, None],
+        "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -245,31 +256,42 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         self : DFBDetector
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
-        fitted = self._without_fitted_state()
-        fitted._fit(X, y)
+        fitted = self._shallow_copy(fitted_state=False)
+        with torch.inference_mode(False):  # gradients, also where the caller has switched them off
+            fitted._fit(X, y)
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
-    def _without_fitted_state(self) -> Self:
-        """Return a shallow copy that holds the parameters only."""
-        blank = copy.copy(self)
-        for name in [name for name in vars(blank) if name.endswith("_")]:
-            delattr(blank, name)
-        return blank
+    def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[np.intp]:
+        """Return ``fit(X, y).predict(X)``: images of the training set that score below the threshold get -1.
+
+        Parameters
+        ----------
+        X, y
+            As in :meth:`fit`; the labels are used, unlike in scikit-learn's other outlier detectors.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,)
+            +1 in-distribution, -1 OOD.
+        """
+        return self.fit(X, y).predict(X)
+
+    def _shallow_copy(self, *, fitted_state: bool) -> Self:
+        """Return a detector with the same parameters; ``copy.copy`` would leave out what ``__getstate__`` does."""
+        other = object.__new__(type(self))
+        other.__dict__ = {name: value for name, value in vars(self).items() if fitted_state or not name.endswith("_")}
+        return other
 
     def _fit(self, X: Any, y: Any) -> None:
-        seeds = _Seeds(*spawn_seeds(self.random_state, 5))
+        seeds = _Seeds(*spawn_seeds(self.random_state, len(_Seeds._fields)))
         device = resolve_device(self.device)
         self._check_components()
         images = check_images(self, X, reset=True)
+        check_readable(images, self.batch_size, self.n_jobs)
         labels = self._class_indices(X, y, images, seeds, device)
-        train, held_out = stratified_holdout(
-            self.classes_[labels],
-            self.calibration_fraction,
-            random_state=seeds.split,
-            min_per_class=1 if y is None else 2,
-        )
-        train_images, train_labels = images.subset(train), labels[train]
+        self._split_ = self._hold_out(labels, seeds)
+        train_images, train_labels = images.subset(self._split_.train), labels[self._split_.train]
 
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device)
@@ -277,9 +299,8 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         self.network_ = self._fit_dense(train_images, train_labels, masks, seeds.dense, device)
         del masks
 
-        self._split_ = (train, held_out)
         self._fit_scorers(train_images, train_labels)
-        self._calibrate(images.subset(held_out))
+        self._calibrate(images.subset(self._split_.held_out))
 
     def _check_components(self) -> None:
         """Refuse parameters that only a later step would stumble on."""
@@ -287,11 +308,18 @@ class DFBDetector(OutlierMixin, BaseEstimator):
             if getattr(self, name) is not None:
                 check_scorer(getattr(self, name), name)
                 scorer_output(getattr(self, name))
-        for name, methods in (("fusion", ("fit", "combine")), ("mask_generator", ("fit_transform", "set_params"))):
+        if perturbation_of(self.background_scorer):
+            raise ValueError(
+                f"background_scorer={self.background_scorer!r} asks for perturbed images, which only scorer= is given; "
+                "set its input_perturbation to 0, or choose another."
+            )
+        for name, methods in (("fusion", ("fit", "combine")), ("mask_generator", ("fit_transform",))):
             given = getattr(self, name)
             missing = [method for method in methods if given is not None and not callable(getattr(given, method, None))]
             if missing or isinstance(given, type):
                 raise TypeError(f"{name}={given!r}; an object with the methods {' and '.join(methods)} is wanted.")
+        for name in ("scorer", "background_scorer", "fusion", "mask_generator"):
+            check_nested_parameters(getattr(self, name), name)
         for name in ("classifier_trainer", "dense_trainer"):
             if getattr(self, name) is not None:
                 getattr(self, name).validate(name)
@@ -300,14 +328,22 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         self, X: Any, y: Any, images: Images, seeds: _Seeds, device: torch.device
     ) -> npt.NDArray[np.intp]:
         """Set ``classes_`` and return the class index of each image; without labels, clusters are the classes."""
-        brings_labels = isinstance(X, torch.utils.data.Dataset)
-        if y is not None or brings_labels or isinstance(self.backbone, DenseClassifier):
+        if y is None and isinstance(X, Dataset):
+            y = dataset_labels(X)
+        if y is not None or isinstance(self.backbone, DenseClassifier):
             self.classes_, labels = check_labels(y, images, X)
             return labels
         untrained = self._build(2, images, seeds.build).to(device)
         labels = pseudo_labels(ForwardPass(untrained, 2, self.batch_size, self.n_jobs), images, seeds.build)
         self.classes_ = np.unique(labels)
         return labels
+
+    def _hold_out(self, labels: npt.NDArray[np.intp], seeds: _Seeds) -> _Split:
+        train, held_out = stratified_holdout(
+            self.classes_[labels], self.calibration_fraction, random_state=seeds.split
+        )
+        # In random order: a fusion may learn from the first of them, and those left must be like any others.
+        return _Split(train, np.random.RandomState(seeds.order).permutation(held_out), labels)
 
     def _build(self, n_classes: int, images: Images, seed: int) -> DenseClassifier:
         return build_classifier(
@@ -339,9 +375,10 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         )
         return network
 
-    def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.unsignedinteger]:
+    def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.integer]:
         """Run the mask generator on the trained classifier; masks come at the network's input size."""
-        generator = CAMMaskGenerator() if self.mask_generator is None else clone(self.mask_generator)
+        default = CAMMaskGenerator(batch_size=self.batch_size)
+        generator = default if self.mask_generator is None else clone(self.mask_generator, safe=False)
         handed_over = {
             "backbone": self.classifier_,
             "mask_size": self.classifier_.preprocessor.image_size,
@@ -349,16 +386,18 @@ class DFBDetector(OutlierMixin, BaseEstimator):
             "random_state": seed,
             "n_jobs": self.n_jobs,
         }
-        known = generator.get_params(deep=False)
-        generator.set_params(**{name: value for name, value in handed_over.items() if name in known})
-        masks: npt.NDArray[np.unsignedinteger] = generator.fit_transform(images, labels)
-        return masks
+        known = generator.get_params(deep=False) if hasattr(generator, "get_params") else {}
+        if known.get("n_jobs") is not None:
+            del handed_over["n_jobs"]  # the user's own
+        if known:
+            generator.set_params(**{name: value for name, value in handed_over.items() if name in known})
+        return check_masks(generator.fit_transform(images, labels), len(images), len(self.classes_))
 
     def _fit_dense(
         self,
         images: Images,
         labels: npt.NDArray[np.intp],
-        masks: npt.NDArray[np.unsignedinteger],
+        masks: npt.NDArray[np.integer],
         seed: int,
         device: torch.device,
     ) -> DenseClassifier:
@@ -541,6 +580,7 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n,)
+            Of dtype object where strings and numbers meet.
 
         Raises
         ------
@@ -554,7 +594,10 @@ class DFBDetector(OutlierMixin, BaseEstimator):
             raise ValueError(f"unknown_label={unknown_label!r} is one of classes_; a label of its own is wanted.")
         parts, logits = self._run(X, "parts", "logits")
         known = self._combine(parts) >= self.offset_
-        return np.where(known, self._labels(logits), unknown_label)
+        labels, unknown = self._labels(logits), np.asarray(unknown_label)
+        if (labels.dtype.kind in "US") != (unknown.dtype.kind in "US"):
+            labels = labels.astype(object)  # else NumPy would turn numbers to strings
+        return np.where(known, labels, unknown)
 
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy of :meth:`classify`.
@@ -583,8 +626,8 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n, H, W, K + 1)
-            In the order of ``classes_``, the background last. H, W are the images' own, or the network's input size
-            where the images' sizes differ.
+            In the order of ``classes_``, the background last. H, W are the images' own where they come as an array,
+            else the network's input size.
         """
         probabilities: npt.NDArray[np.float32] = self._run(X, "segments")[0]
         return probabilities
@@ -627,9 +670,11 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         ----------
         scorer, background_scorer, fusion, alpha
             What to change; None keeps what this detector has.
-        X, y : images and labels, default=None
-            Those of ``fit``. They are needed where this detector did not keep what its network said of them: after
-            unpickling, and for scorers that perturb their input.
+        X : images, default=None
+            Those of ``fit``, in the same order. They are needed where what the network said of them was not kept: after
+            unpickling, and where the scorer, the old one or the new, perturbs its input.
+        y : array-like of shape (n,), default=None
+            Those of ``fit``, too; they are known, so that they are only compared.
 
         Returns
         -------
@@ -639,12 +684,11 @@ class DFBDetector(OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is needed, or is not what ``fit`` was given.
-
+            If X is needed, or X and y are not those of ``fit``.
         """
         check_is_fitted(self)
         changes = {"scorer": scorer, "background_scorer": background_scorer, "fusion": fusion, "alpha": alpha}
-        other = copy.copy(self)
+        other = self._shallow_copy(fitted_state=True)
         for name, value in changes.items():
             if value is not None:
                 setattr(other, name, value)
@@ -655,22 +699,30 @@ class DFBDetector(OutlierMixin, BaseEstimator):
 
     def _refit(self, X: Any, y: Any) -> None:
         kept = self._kept_
-        if X is None and (kept is None or kept.held_out is None or perturbation_of(self.scorer)):
-            raise ValueError(
-                "X is None, but what the network said of the training images was not kept (it is not pickled), or the "
-                "scorer perturbs its input; pass the X and y of fit."
-            )
-        if kept is not None and kept.held_out is not None and X is None:
+        if X is not None:
+            images = check_images(self, X, reset=False)
+            self._check_same(images, X, y)
+            self._fit_scorers(images.subset(self._split_.train), self._split_.labels[self._split_.train])
+            self._calibrate(images.subset(self._split_.held_out))
+        elif kept is not None and kept.held_out is not None and not perturbation_of(self.scorer):
             self._take_scorers(self._part_scorers().fitted_clone(kept.train, kept.labels))
             self._calibrate_on(kept.held_out)
+        else:
+            raise ValueError(
+                "X is None, but what the network said of the training images was not kept (it is not pickled, nor kept "
+                "of images that a scorer perturbed), or the new scorer perturbs its input; pass the X and y of fit."
+            )
+
+    def _check_same(self, images: Images, X: Any, y: Any) -> None:
+        """Refuse images and labels that are not those of ``fit``, as far as their number and the labels tell."""
+        wanted = self._split_.labels
+        if len(images) != len(wanted):
+            raise ValueError(f"X has {len(images)} images; the {len(wanted)} of fit are wanted.")
+        if y is None:
             return
-        images = check_images(self, X, reset=False)
-        _, labels = check_labels(y, images, X)
-        train, held_out = self._split_
-        if len(images) != len(train) + len(held_out):
-            raise ValueError(f"X has {len(images)} images; the {len(train) + len(held_out)} of fit are wanted.")
-        self._fit_scorers(images.subset(train), labels[train])
-        self._calibrate(images.subset(held_out))
+        classes, labels = check_labels(y, images, X)
+        if not np.array_equal(classes, self.classes_) or not np.array_equal(labels, wanted):
+            raise ValueError("y differs from the labels of fit; the same X and y in the same order are wanted.")
 
     # -------------------------------------------------------------- private
 
@@ -702,4 +754,5 @@ class DFBDetector(OutlierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []  # features have the network's
         return tags

@@ -102,8 +102,8 @@ class ForwardPass:
 
     def _perturb(self, images: Tensor, objective: Callable[[Tensor], Tensor], magnitude: float) -> Tensor:
         """Move each pixel by ``magnitude`` (in 0..1) to where the objective rises."""
-        with torch.enable_grad():
-            images = images.detach().requires_grad_()
+        with torch.inference_mode(False):  # gradients, also where the caller has switched them off
+            images = images.detach().clone().requires_grad_()
             logits = represent_foreground(self.network, self.network.feature_map(images), self.n_classes).logits
             (gradient,) = torch.autograd.grad(objective(logits).sum(), images)
         step: Tensor = gradient.sign() * magnitude / self.preprocessor.channel_std(images)

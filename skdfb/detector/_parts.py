@@ -27,11 +27,10 @@ class PartScorers:
 
     def fitted_clone(self, pair: RepresentationPair, labels: npt.NDArray[np.intp]) -> Self:
         """Return clones fitted on the representations of training images."""
-        fitted = (
-            clone(scorer, safe=False).fit(representation, labels)
-            for scorer, representation in zip((self.foreground, self.background), pair, strict=True)
-        )
-        return type(self)(*fitted)
+        fitted = type(self)(clone(self.foreground, safe=False), clone(self.background, safe=False))
+        for scorer, representation in zip((fitted.foreground, fitted.background), pair, strict=True):
+            scorer.fit(representation, labels)
+        return fitted
 
     def score(self, pair: RepresentationPair) -> Parts:
         """Return each part's scores; higher is more in-distribution."""
@@ -65,7 +64,7 @@ def fit_fusion(fusion: Any, parts: Parts, outputs: dict[str, str]) -> tuple[Any,
     """Fit a clone of a fusion on held-out scores, and return it with the joint scores that may set the threshold.
 
     A fusion that learns from scores gets the first half of them, and only the second half is returned: what fitted the
-    fusion must not set the threshold. ``learns_from_scores = False`` on a fusion says that it learns nothing.
+    fusion must not set the threshold. The scores must be in random order. ``learns_from_scores = False`` on a fusion says that it learns nothing.
     """
     fusion = clone(fusion, safe=False)
     n_held_out = len(parts["foreground"])

@@ -197,6 +197,15 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
         return self
 
     def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
+        """Fit a copy and take its state over at the end: a failed fit leaves the generator as it was."""
+        fitted = copy.copy(self)
+        for name in [name for name in vars(fitted) if name.endswith("_")]:
+            delattr(fitted, name)
+        images, labels = fitted._train(X, y)
+        self.__dict__ = fitted.__dict__
+        return images, labels
+
+    def _train(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
         device = resolve_device(self.device)
         trainer = Trainer() if self.trainer is None else clone(self.trainer)
         trainer.validate("trainer")
@@ -340,16 +349,19 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
         return images.size if images.size is not None else (side, side)
 
     def _checked_scales(self) -> list[float]:
-        scales = [float(scale) for scale in self.scales]
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales={self.scales!r}; at least one factor above 0 is wanted.")
-        return scales
+        scales = np.asarray(self.scales)
+        if scales.ndim != 1 or scales.dtype.kind not in "iuf" or not len(scales) or not (scales > 0).all():
+            raise ValueError(f"scales={self.scales!r}; a sequence of at least one factor above 0 is wanted.")
+        if not np.isfinite(scales).all():
+            raise ValueError(f"scales={self.scales!r}; finite factors are wanted.")
+        return [float(scale) for scale in scales]
 
     def _input_sizes(self) -> list[int]:
         """Return the input sides of all scales that the network takes."""
         own = self.network_.preprocessor.image_size
-        found = {scale: own if scale == 1 else self._accepted_size(scale) for scale in self._checked_scales()}
-        refused = [scale for scale, size in found.items() if size is None]
+        scales = self._checked_scales()
+        sizes = [own if scale == 1 else self._accepted_size(scale) for scale in scales]
+        refused = [scale for scale, size in zip(scales, sizes, strict=True) if size is None]
         if refused:
             warnings.warn(
                 f"the network takes no inputs at the scales {refused}, which are left out; "
@@ -357,7 +369,7 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
-        return [size for size in found.values() if size is not None] or [own]
+        return [size for size in sizes if size is not None] or [own]
 
     def _accepted_size(self, scale: float) -> int | None:
         """Return the input side nearest to ``scale``: as it is, or else a whole number of the map's places."""
@@ -371,5 +383,6 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = []  # masks are small integers
         tags.input_tags.three_d_array = True
         return tags

@@ -108,9 +108,7 @@ class DenseClassifier(nn.Module):
         self.preprocessor = preprocessor_of(backbone, image_size, fallback_size)
         self.feature_map = FeatureMap(backbone, self.preprocessor.image_size, name)
         parameter = next(backbone.parameters(), torch.zeros(1))
-        self.head = nn.Linear(self.feature_map.width, num_classes, device=parameter.device, dtype=parameter.dtype)
-        nn.init.zeros_(self.head.weight)  # as BiT: no random logits to unlearn
-        nn.init.zeros_(self.head.bias)
+        self.head = _zero_head(self.feature_map.width, num_classes, parameter)
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -161,11 +159,10 @@ class DenseClassifier(nn.Module):
         The dense stage starts here, from the classifier's weights.
         """
         network = copy.deepcopy(self)
-        network.head = nn.Linear(self.num_features, self.num_classes + 1, device=self.device, dtype=self.dtype)
+        network.head = _zero_head(self.num_features, self.num_classes + 1, self.head.weight)
         with torch.no_grad():
-            for grown, old in ((network.head.weight, self.head.weight), (network.head.bias, self.head.bias)):
-                grown.zero_()
-                grown[: self.num_classes] = old
+            network.head.weight[: self.num_classes] = self.head.weight
+            network.head.bias[: self.num_classes] = self.head.bias
         return network
 
     def accepts_size(self, size: int) -> bool:
@@ -232,6 +229,16 @@ class DenseClassifier(nn.Module):
             f"model {type(model).__name__} puts more than a linear layer on the mean of its feature map, so its logits "
             "have no value a place; use DenseClassifier(model, num_classes) and train a head."
         )
+
+
+def _zero_head(num_features: int, num_classes: int, like: Tensor) -> nn.Linear:
+    """Return a head of zeros, as BiT's: no random logits to unlearn, and no draw from the global generator."""
+    head: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Linear, num_features, num_classes, device=like.device, dtype=like.dtype
+    )
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _linear_weights(classifier: object) -> tuple[Tensor, Tensor | None] | None:

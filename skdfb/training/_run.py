@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from skdfb.training._objectives import ClassificationLoss, DenseLoss
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
 from skdfb.training._transforms import Batch, mixup, zoom_and_flip
-from skdfb.utils import Images, iterate_batches
+from skdfb.utils import Images, isolated_rng, iterate_batches
 
 if TYPE_CHECKING:
     from skdfb.training._trainer import Trainer
@@ -29,6 +31,7 @@ __all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingRun"]
 CLASSIFIER_SCALES, DENSE_SCALES = (1.25, 1.25), (0.5, 2.0)
 _CLASSIFIER_MIXUP = 0.1
 _STEPS_BETWEEN_CHECKS = 50  # reading a loss waits for the GPU
+_TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
 
 
 class TrainingRun:
@@ -47,13 +50,24 @@ class TrainingRun:
     ) -> None:
         self.trainer, self.network, self.images, self.masks = trainer, network, images, masks
         self.labels = torch.as_tensor(labels, dtype=torch.long)
-        self.seed, self.n_jobs = seed, n_jobs
+        self.n_jobs = n_jobs
+        self.dtype = torch.promote_types(network.dtype, torch.float32)  # the engine rounds to halves, if at all
         self.n_steps = trainer.n_steps(len(images))
         self.stage = "classifier" if masks is None else "dense"
         self.n_classes = network.num_classes - (masks is not None)
         self.scale_range = self._resolve_scales()
         self.mixup_alpha = self._resolve_mixup()
         self.fabric = _fabric(device, trainer.precision, network.dtype)
+        self.seed = self.fabric.broadcast(seed)  # processes that train together must agree
+        self._check_share()
+
+    def _check_share(self) -> None:
+        batch_size, n_processes = min(self.trainer.batch_size, len(self.images)), self.fabric.world_size
+        if batch_size < n_processes:
+            raise ValueError(
+                f"a batch of {batch_size} images cannot be shared by {n_processes} processes; raise batch_size or "
+                "launch fewer processes."
+            )
 
     def _resolve_scales(self) -> tuple[float, float] | None:
         if self.trainer.scale_range == "auto":
@@ -76,13 +90,27 @@ class TrainingRun:
             else DenseLoss(self.network, self.trainer.classification_weight)
         )
         model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
-        model.train()
+        try:
+            model.train()
+            history = self._loop(model, optimizer, verbose)
+            self._share_buffers()
+        finally:
+            self.network.eval()
+            self.network.zero_grad()  # gradients would double what the network holds
+        return history
+
+    def _loop(self, model: nn.Module, optimizer: Any, verbose: int) -> dict[str, list[float]]:
         losses = torch.zeros(self.n_steps, dtype=torch.float64, device=self.fabric.device)
         rates = [self._learning_rate(step) for step in range(self.n_steps)]
-        with tqdm(total=self.n_steps, desc=f"training the {self.stage}", disable=not verbose) as bar:
-            for step, batch in enumerate(self._batches()):
+        n_checked = 0
+        with (
+            closing(self._batches()) as batches,  # stops the readers also where a step fails
+            tqdm(total=self.n_steps, desc=f"training the {self.stage}", disable=not verbose) as bar,
+        ):
+            for step, batch in enumerate(batches):
                 self._set_rate(optimizer, rates[step])
-                loss = model(batch.images, batch.targets, batch.masks)
+                with isolated_rng(self._step_seed(step), self.fabric.device):  # dropout, stochastic depth
+                    loss = model(batch.images, batch.targets, batch.masks)
                 optimizer.zero_grad()
                 self.fabric.backward(loss)
                 if self.trainer.clip_grad_norm is not None:
@@ -90,10 +118,19 @@ class TrainingRun:
                 optimizer.step()
                 losses[step] = loss.detach()
                 if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
-                    self._check_losses(losses[: step + 1], rates)
+                    self._check_losses(losses, n_checked, step + 1, rates)
+                    n_checked = step + 1
                 bar.update()
-        self.network.eval()
         return {"loss": losses.tolist(), "learning_rate": rates}
+
+    def _share_buffers(self) -> None:
+        """Give all processes the first one's batch statistics; the weights are equal as they are."""
+        for buffer in self.network.buffers() if self.fabric.world_size > 1 else ():
+            buffer.copy_(self.fabric.broadcast(buffer))
+
+    def _step_seed(self, step: int) -> int:
+        """Return the seed of one step's random numbers, which no two processes share."""
+        return step_seed(self.seed, step) + self.fabric.global_rank
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         options: dict[str, Any] = {"lr": self.trainer.learning_rate, "weight_decay": self.trainer.weight_decay}
@@ -112,8 +149,8 @@ class TrainingRun:
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-    def _batches(self) -> Iterator[Batch]:
-        """Yield the augmented batch of each step; torch's own generator is set for the step as well."""
+    def _batches(self) -> Generator[Batch]:
+        """Yield the augmented batch of each step, or this process's share of it."""
         size = self.network.preprocessor.image_size
         batches = shuffled_batches(len(self.images), self.trainer.batch_size, 0, self.n_steps, self.seed)
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
@@ -122,18 +159,17 @@ class TrainingRun:
             (indices[rank::world_size] for indices in batches),
             self.network.preprocessor,
             device=self.fabric.device,
-            dtype=self.network.dtype,
+            dtype=self.dtype,
             size=self._reading_size(size),
             n_jobs=self.n_jobs,
         )
         for step, (indices, images) in enumerate(loaded):
-            seed = step_seed(self.seed, step) + rank
-            torch.manual_seed(seed)  # for dropout and stochastic depth
-            yield self._augment(Batch(images, *self._targets(indices)), size, torch.Generator().manual_seed(seed))
+            generator = torch.Generator().manual_seed(self._step_seed(step))
+            yield self._augment(Batch(images, *self._targets(indices)), size, generator)
 
     def _targets(self, indices: npt.NDArray[np.intp]) -> tuple[Tensor, Tensor | None]:
         labels = F.one_hot(self.labels[torch.from_numpy(indices)], self.n_classes)
-        targets = labels.to(self.fabric.device, self.network.dtype)
+        targets = labels.to(self.fabric.device, self.dtype)
         if self.masks is None:
             return targets, None
         masks = torch.from_numpy(np.asarray(self.masks[indices], dtype=np.int64))
@@ -152,10 +188,13 @@ class TrainingRun:
             batch = mixup(batch, self.mixup_alpha, generator)
         return batch
 
-    def _check_losses(self, losses: Tensor, rates: list[float]) -> None:
-        bad = (~torch.isfinite(losses)).nonzero()
+    def _check_losses(self, losses: Tensor, first: int, end: int, rates: list[float]) -> None:
+        """Average the losses of steps ``first`` to ``end - 1`` over the processes and refuse any that is not finite."""
+        mean: Any = self.fabric.all_reduce(losses[first:end])
+        losses[first:end] = mean
+        bad = (~torch.isfinite(losses[first:end])).nonzero()
         if len(bad):
-            step = int(bad[0])
+            step = first + int(bad[0])
             raise TrainingDivergedError(
                 f"the loss of the {self.stage} stage became {float(losses[step])} at step {step + 1} of "
                 f"{self.n_steps}, with a learning rate of {rates[step]:.3g}; lower learning_rate, set "
@@ -164,8 +203,23 @@ class TrainingRun:
 
 
 def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:
-    """Return an engine of its own: nothing is shared with other trainings in the process."""
-    if dtype == torch.float64:
-        precision = "64-true"
-    devices: Any = [device.index or 0] if device.type == "cuda" else 1
-    return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+    """Return an engine of its own: nothing is shared with other trainings in the process.
+
+    Under torchrun or ``fabric run`` the launched processes train together, a share of each batch each.
+    """
+    precision = _TRUE_PRECISIONS.get(dtype, precision)
+    n_processes = int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
+    n_local = int(os.environ["LOCAL_WORLD_SIZE"]) if n_processes > 1 else 1
+    devices: Any = [device.index or 0] if device.type == "cuda" and n_processes == 1 else n_local
+    # unused weights are common: a backbone's last norm, which only its own head would use
+    strategy = "ddp_find_unused_parameters_true" if n_processes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=device.type,
+        strategy=os.environ.get("LT_STRATEGY", strategy),  # the options of `fabric run` go before
+        devices=os.environ.get("LT_DEVICES", devices),
+        num_nodes=n_processes // n_local,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    if n_processes > 1 and "LT_CLI_USED" not in os.environ:
+        fabric.launch()
+    return fabric

@@ -1,5 +1,6 @@
 """The training loop, its parameters in one object."""
 
+import math
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -53,13 +54,19 @@ class Trainer(BaseEstimator):
     classification_weight : float, default=1.0
         Weight of the classification loss beside the pixel loss of the dense stage; the paper has none (0).
     precision : {"32-true", "bf16-mixed", "16-mixed"}, default="32-true"
-        Of the computation; the weights stay in their own dtype.
+        Of the computation; the weights stay in their own dtype. Networks whose weights are not float32 compute in the
+        precision of their weights.
     clip_grad_norm : float, default=None
         Largest norm of the gradient.
 
     See Also
     --------
     skdfb.DFBDetector : Takes trainers as ``classifier_trainer`` and ``dense_trainer``.
+
+    Notes
+    -----
+    Under ``torchrun`` or ``fabric run`` the launched processes train one network together: each takes its share of
+    every batch, and all end with the same weights.
 
     References
     ----------
@@ -154,12 +161,18 @@ class Trainer(BaseEstimator):
                 raise ValueError(
                     f"max_steps={self.max_steps} and max_epochs={self.max_epochs} are both given; give one of them."
                 )
-            if self.scale_range not in (None, "auto"):
-                scales: tuple[Any, ...] = tuple(self.scale_range or ())
-                if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
-                    raise ValueError(f"scale_range={self.scale_range!r}; (low, high) with 0 < low <= high is wanted.")
+            self._check_scale_range()
         except ValueError as error:
             raise type(error)(f"{name}: {error}") from None
+
+    def _check_scale_range(self) -> None:
+        if self.scale_range is None or isinstance(self.scale_range, str):
+            return
+        scales = tuple(self.scale_range)
+        if len(scales) != 2 or not all(isinstance(scale, Real) and math.isfinite(scale) for scale in scales):
+            raise ValueError(f"scale_range={self.scale_range!r}; two numbers (low, high), 'auto' or None are wanted.")
+        if not 0 < scales[0] <= scales[1]:
+            raise ValueError(f"scale_range={self.scale_range!r}; (low, high) with 0 < low <= high is wanted.")
 
     def train(
         self,
@@ -178,13 +191,15 @@ class Trainer(BaseEstimator):
         Parameters
         ----------
         network : DenseClassifier
-            With K outputs, or with K + 1 where masks are given. It ends in evaluation mode on ``device``.
+            With K outputs, or with K + 1 where masks are given. It ends in evaluation mode on ``device``, also where
+            training fails.
         X : images
             In any of the accepted forms, n of them.
         y : array-like of int of shape (n,)
             Class indices 0..K-1.
-        masks : array-like of int of shape (n, S, S), default=None
-            Class indices a pixel, K for background. With masks this is the dense stage.
+        masks : array-like of int of shape (n, H, W), default=None
+            Class indices a pixel, K for background; of any size, they cover the whole image. With masks this is the
+            dense stage.
         device, random_state, n_jobs, verbose
             As in :class:`~skdfb.DFBDetector`.
 
@@ -195,12 +210,15 @@ class Trainer(BaseEstimator):
 
         Raises
         ------
+        ValueError
+            If a parameter, ``y`` or ``masks`` is not as wanted; before any training.
         skdfb.exceptions.TrainingDivergedError
             If a loss is NaN or infinite.
         """
         self.validate()
         images, labels = as_images(X), np.asarray(y)
         pixel_labels = None if masks is None else np.asarray(masks)
+        _check_targets(network, len(images), labels, pixel_labels)
         (seed,) = spawn_seeds(random_state, 1)
         run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
         with isolated_rng(seed, run.fabric.device):
@@ -213,3 +231,27 @@ class Trainer(BaseEstimator):
         if self.max_epochs is not None:
             return self.max_epochs * (n_images // min(self.batch_size, n_images))
         return bit_steps(n_images)
+
+
+def _check_targets(
+    network: DenseClassifier, n_images: int, labels: npt.NDArray[Any], masks: npt.NDArray[Any] | None
+) -> None:
+    """Refuse targets that the network has no output for."""
+    n_classes = network.num_classes - (masks is not None)
+    if labels.shape != (n_images,):
+        raise ValueError(f"y has shape {labels.shape} for {n_images} images; one class index for each is wanted.")
+    _check_indices(labels, n_classes - 1, "y")
+    if masks is None:
+        return
+    if masks.ndim != 3 or len(masks) != n_images or 0 in masks.shape:
+        raise ValueError(f"masks has shape {masks.shape} for {n_images} images; (n, H, W) is wanted.")
+    _check_indices(masks, n_classes, "masks")
+
+
+def _check_indices(values: npt.NDArray[Any], highest: int, name: str) -> None:
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{name} has dtype {values.dtype}; class indices, which are integers, are wanted.")
+    if values.min() < 0 or values.max() > highest:
+        raise ValueError(
+            f"{name} has values in {values.min()}..{values.max()}; 0..{highest} is wanted, by the network's outputs."
+        )

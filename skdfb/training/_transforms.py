@@ -30,7 +30,8 @@ def zoom_and_flip(
     """Scale each image by its own factor, cut out or place it at random, mirror half of them.
 
     Above 1, a random window of ``output_size`` is cut out of the enlarged image; below 1, the smaller image lies at a
-    random place, its surroundings are 0 (the mean pixel) and :data:`IGNORED` in the mask.
+    random place, its surroundings are 0 (the mean pixel) and :data:`IGNORED` in the mask. Masks may have another size
+    than the images.
     """
     n = len(batch.images)
     inverse = 1 / _uniform(n, *scale_range, generator)  # half the side of the window, in half sides of the image
@@ -41,12 +42,30 @@ def zoom_and_flip(
     theta = torch.stack([torch.stack([sign * inverse, zero, x], 1), torch.stack([zero, inverse, y], 1)], 1)
     theta = theta.to(batch.images)  # (b, 2, 3)
     grid = F.affine_grid(theta, [n, 1, output_size, output_size], align_corners=False)
-    images = F.grid_sample(batch.images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    images = _sample(batch.images, grid, inverse * (batch.images.shape[-1] / output_size))
     if batch.masks is None:
         return replace(batch, images=images)
     shifted = (batch.masks - IGNORED)[:, None].to(images.dtype)  # outside the image, sampling gives 0
     masks = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return replace(batch, images=images, masks=masks[:, 0].round().long() + IGNORED)
+
+
+def _sample(images: Tensor, grid: Tensor, step: Tensor) -> Tensor:
+    """Sample each image bilinearly at its grid, whose points lie ``step`` pixels apart.
+
+    Where that is two or more, as when a photograph is read large and scaled down, the image is halved with antialiasing
+    first: points that far apart would miss what lies between.
+    """
+    halvings = step.log2().floor().clamp_min(0)
+    sampled = images.new_empty(len(images), images.shape[1], *grid.shape[1:3])
+    for count in sorted(set(halvings.tolist())):
+        chosen = (halvings == count).nonzero()[:, 0].to(images.device)
+        source = images if len(chosen) == len(images) else images[chosen]
+        if count:
+            side = max(1, round(images.shape[-1] / 2**count))
+            source = F.interpolate(source, (side, side), mode="bilinear", antialias=True)
+        sampled[chosen] = F.grid_sample(source, grid[chosen], padding_mode="zeros", align_corners=False)
+    return sampled
 
 
 def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:

@@ -1,7 +1,7 @@
 """Checking and reading input, devices and random states; the lowest layer."""
 
 from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
-from skdfb.utils._images import Images, Indices, as_images, value_bounds
+from skdfb.utils._images import Images, Indices, as_images, dataset_labels, value_bounds
 from skdfb.utils._loading import Preprocessor, iterate_batches, sequential_batches
 from skdfb.utils._validation import check_images, check_labels
 
@@ -12,6 +12,7 @@ __all__ = [
     "as_images",
     "check_images",
     "check_labels",
+    "dataset_labels",
     "evaluation_mode",
     "isolated_rng",
     "iterate_batches",

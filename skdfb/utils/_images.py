@@ -160,7 +160,7 @@ def as_images(
     if isinstance(X, str | bytes | os.PathLike | Image.Image):
         raise TypeError(f"{name} is a single {type(X).__name__}; wrap it in a list: {name}=[...].")
     if isinstance(X, Tensor):
-        X = _tensor_to_array(X)
+        X = tensor_to_array(X)
     if is_sequence_of_images(X):
         return _from_sequence(X, name)
     array = np.asarray(X)
@@ -180,7 +180,7 @@ def is_sequence_of_images(X: Any) -> bool:
     return tensors or (arrays and len({item.shape for item in X}) > 1)
 
 
-def _tensor_to_array(tensor: Tensor) -> npt.NDArray[Any]:
+def tensor_to_array(tensor: Tensor) -> npt.NDArray[Any]:
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
 
@@ -253,10 +253,10 @@ def _layout_hint(shape: tuple[int, ...], name: str) -> str:
     """Say how an array of wrong shape becomes a right one, for one image or for a batch."""
     if len(shape) == 1:
         return f" Reshape your data: for a single image given as one row, pass {name}.reshape(1, -1)."
-    if len(shape) in (3, 4) and shape[-1] == 4:
-        return f" Drop the alpha channel: pass {name}[..., :3]."
     if len(shape) in (3, 4) and shape[-3] in (1, 3):
         return f" Channels come last here: pass np.moveaxis({name}, -3, -1)."
+    if len(shape) in (3, 4) and shape[-1] == 4:
+        return f" Drop the alpha channel: pass {name}[..., :3]."
     return ""
 
 
@@ -322,7 +322,7 @@ def _read_item(item: Any, index: int) -> Tensor:
 def _item_from_array(item: npt.NDArray[Any] | Tensor, name: str) -> ArrayImages:
     """Check one image, an array (H, W[, C]) or, as torchvision has it, a tensor ([C, ]H, W)."""
     if isinstance(item, Tensor):
-        item = _tensor_to_array(item)
+        item = tensor_to_array(item)
         item = np.moveaxis(item, 0, -1) if item.ndim == 3 else item
     if item.ndim == 2:
         item = item[..., None]

@@ -107,13 +107,9 @@ def _read_ahead(read: Callable[[Indices], _Batch], batches: Iterable[Indices], n
     """
     waiting: deque[Future[_Batch]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
-        try:
-            for indices in batches:
-                waiting.append(pool.submit(read, indices))
-                if len(waiting) > n_threads:
-                    yield waiting.popleft().result()
-            while waiting:
+        for indices in batches:
+            waiting.append(pool.submit(read, indices))
+            if len(waiting) > n_threads:
                 yield waiting.popleft().result()
-        finally:  # also where the caller stops early
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()

@@ -6,13 +6,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from skdfb.utils._images import Images, as_images, dataset_labels, is_sequence_of_images, value_bounds
+from skdfb.utils._images import (
+    Images,
+    as_images,
+    dataset_labels,
+    is_sequence_of_images,
+    tensor_to_array,
+    value_bounds,
+)
 
 __all__ = ["check_images", "check_labels"]
 
@@ -24,7 +31,18 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
     features and, where the estimator has no ``image_shape``, the range of the values are remembered.
     """
     image_shape = estimator.image_shape
-    if not _is_table(X):
+    if isinstance(X, Tensor):
+        X = tensor_to_array(X)
+    is_table = _is_table(X)
+    if reset:
+        vars(estimator).pop("value_range_", None)  # of an earlier fit
+    if not reset and image_shape is None and is_table != hasattr(estimator, "value_range_"):
+        rows, images = "rows of numbers (2-d, without image_shape)", "images"
+        raise ValueError(
+            f"X holds {rows if is_table else images}, but fit was given {images if is_table else rows}; "
+            "the same form is wanted."
+        )
+    if not is_table:
         return as_images(X, image_shape=image_shape)
     X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
     if image_shape is not None:
@@ -36,12 +54,12 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
 
 def _is_table(X: Any) -> bool:
     """Tell whether ``X`` is for scikit-learn to check: a 2-d array, a data frame, a sparse matrix, lists of numbers."""
-    if isinstance(X, Images | Dataset | Image.Image | str | bytes | os.PathLike | Tensor) or is_sequence_of_images(X):
+    if isinstance(X, Images | Dataset | Image.Image | str | bytes | os.PathLike) or is_sequence_of_images(X):
         return False
     if hasattr(X, "ndim"):
         is_list_of_images = X.ndim == 1 and getattr(X, "dtype", None) is not None and X.dtype.kind in "OUS"
         return X.ndim < 3 and not is_list_of_images
-    return np.ndim(X) < 3
+    return np.asarray(X).ndim < 3
 
 
 def check_labels(y: Any, images: Images, X: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
@@ -70,9 +88,13 @@ def check_labels(y: Any, images: Images, X: Any) -> tuple[npt.NDArray[Any], npt.
     if y is None and isinstance(X, Dataset):
         y = dataset_labels(X)
     if y is None:
-        raise ValueError("y is None; class labels, one for each image, are wanted.")
+        raise ValueError(
+            "This estimator requires y to be passed, but the target y is None; class labels, one for each image, are "
+            "wanted."
+        )
     y = column_or_1d(y, warn=True)
-    check_consistent_length(images, y)
+    if len(y) != len(images):
+        raise ValueError(f"X has {len(images)} images and y has {len(y)} labels; one label for each image is wanted.")
     check_classification_targets(y)
     classes, indices = np.unique(y, return_inverse=True)
     if len(classes) < 2:

@@ -25,7 +25,7 @@ VIT = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 
 FAST = [
     Member("test_resnet", 128),
-    Member("resnetv2_50x1_bit", 64, {"layers": (1, 1, 1, 1), "stem_chs": 16, "output_stride": 16}),
+    Member("resnetv2_50x1_bit", 64, {"output_stride": 16}),
     Member("regnetx_002", 128),
     Member("test_efficientnet", 128),
     Member("mobilenetv3_small_050", 128),
@@ -54,34 +54,33 @@ SLOW = [
     Member("resnest14d", 128),
     Member("res2net50_14w_8s", 128),
     Member("resnetv2_18", 128),
-    Member("resnetv2_50x1_bit", 128),
     Member("regnety_002", 128),
     Member("regnetz_b16", 128),
     Member("rdnet_tiny", 128),
     Member("densenet121", 128),
     Member("vgg11", 128),
     Member("cs3darknet_focus_s", 128),
-    Member("cspnext_tiny", 128),
+    Member("cspnext_tiny", 256),
     Member("dla46_c", 128),
     Member("dpn48b", 128),
     Member("hrnet_w18_small", 128),
     Member("repvgg_a0", 256),
     Member("gernet_s", 128),
-    Member("mobileone_s0", 128),
+    Member("mobileone_s0", 256),
     Member("nf_regnet_b0", 128),
     Member("nf_resnet26", 128),
     Member("eca_nfnet_l0", 128),
     Member("legacy_xception", 128),
     Member("xception41", 128),
     Member("inception_v3", 192),
-    Member("inception_v4", 192),
+    Member("inception_v4", 299),
     Member("inception_resnet_v2", 192),
-    Member("nasnetalarge", 128),
+    Member("nasnetalarge", 256),
     Member("selecsls42", 256),
     Member("tresnet_m", 128),
     Member("ese_vovnet19b_slim_dw", 128),
     Member("hgnetv2_b0", 128),
-    Member("convmixer_768_32", 128),
+    Member("convmixer_768_32", 256),
     Member("convnextv2_atto", 128),
     Member("inception_next_atto", 128),
     Member("mambaout_femto", 128),
@@ -90,18 +89,18 @@ SLOW = [
     Member("efficientnet_b0", 256),
     Member("hardcorenas_a", 128),
     Member("mnasnet_small", 128),
-    Member("fbnetc_100", 128),
+    Member("fbnetc_100", 256),
     Member("mobilenetv2_050", 128),
-    Member("mixnet_s", 128),
+    Member("mixnet_s", 256),
     Member("tinynet_e", 128),
-    Member("mobilenetv4_hybrid_medium", 128),
+    Member("mobilenetv4_hybrid_medium", 256),
     Member("ghostnetv2_100", 128),
-    Member("ghostnetv3_050", 128),
+    Member("ghostnetv3_050", 256),
     Member("repghostnet_050", 128),
     Member("repvit_m0_9", 128),
-    Member("rexnet_100", 128),
+    Member("rexnet_100", 256),
     Member("fasternet_t0", 128),
-    Member("lcnet_035", 128),
+    Member("lcnet_035", 256),
     # with attention
     Member("botnet26t_256", 128),
     Member("eca_halonext26ts", 256),
@@ -143,7 +142,7 @@ SLOW = [
     Member("edgenext_xx_small", 128),
     Member("efficientformer_l1", 224),
     Member("efficientformerv2_s0", 128),
-    Member("efficientvit_b0", 128),
+    Member("efficientvit_b0", 256),
     Member("efficientvit_m0", 256),
     Member("efficientvim_m1", 256),
     Member("fastvit_t8", 128),
@@ -245,18 +244,18 @@ def test_classifier_is_mean_of_logit_map(network: DenseClassifier, images: Tenso
 
 
 def test_a_place_of_the_map_is_a_place_of_the_image(member: Member, network: DenseClassifier, images: Tensor) -> None:
-    """Each quarter of the map answers to a change in its own corner of the image more than to the others'."""
-    block, half = member.size // 4, network.map_size[0] // 2
+    """Each corner of the map answers to a change in its own corner of the image more than to the others'."""
+    block, places = member.size // 4, network.map_size[0] // 4
     changed = images.repeat(4, 1, 1, 1)
     for image, (rows, columns) in zip(changed, _corners(block), strict=True):
         image[:, rows, columns] = 1 - image[:, rows, columns]
     with torch.no_grad():
         difference = (network.feature_map(changed) - network.feature_map(images)).double().abs().sum(1)  # (4, h, w)
-    quarters = [difference[:, rows, columns].sum((1, 2)) for rows, columns in _corners(half)]
-    answer = torch.stack(quarters, 1)  # (corner of the image, quarter of the map)
+    corners = [difference[:, rows, columns].sum((1, 2)) for rows, columns in _corners(places)]
+    answer = torch.stack(corners, 1)  # (corner of the image, corner of the map)
     answer = answer.clamp(min=1e-6 * float(answer.max())).log()
     answer -= answer.mean(1, keepdim=True)  # some corners change the whole map more than others
-    answer -= answer.mean(0)  # some quarters answer more to any change
+    answer -= answer.mean(0)  # some places answer more to any change
     assert answer.argmax(0).tolist() == [0, 1, 2, 3], answer
 
 
@@ -281,7 +280,10 @@ def test_a_copy_trains(network: DenseClassifier, images: Tensor) -> None:
     before = {name: parameter.detach().clone() for name, parameter in trained.named_parameters()}
     batch = torch.cat([images, images.flip(-1)])
     optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
-    F.cross_entropy(trained.logit_map(batch), torch.zeros(2, *trained.map_size, dtype=torch.long)).backward()
+    labels = torch.arange(2 * trained.map_size[0] * trained.map_size[1]).view(2, *trained.map_size) % 3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for stochastic depth
+        F.cross_entropy(trained.logit_map(batch), labels).backward()
     gradients = [parameter.grad for parameter in trained.parameters() if parameter.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert len(gradients) > len(before) / 2

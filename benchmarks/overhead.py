@@ -1,0 +1,267 @@
+"""What the library costs on top of bare PyTorch: time ratios, and the memory of ``fit``.
+
+    python benchmarks/overhead.py                      # time ratios, 2 to 3 minutes on 2 cores
+    python benchmarks/overhead.py --memory             # peak memory of fit at 2,000 and 20,000 images
+    python benchmarks/overhead.py --json overhead.json
+
+Each ratio is the library's time over the time of the plain PyTorch code that does the same network passes: ResNet-18 of
+timm (output stride 16, so that 64 pixels give a map of 4 x 4), 64 pixels, batches of 64, random weights, images in
+memory. Library and bare code take turns, and each ratio is that of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skdfb import DFBDetector
+from skdfb.masks import CAMMaskGenerator
+from skdfb.networks import DenseClassifier, create_backbone
+from skdfb.scorers import ViM
+from skdfb.training import Trainer
+
+SIDE, BATCH, N_IMAGES, N_CLASSES, N_STEPS = 64, 64, 256, 10, 4
+MEMORY_SIZES = (2_000, 20_000)
+
+
+class Comparison(NamedTuple):
+    """A piece of the library, the bare code for the same work, and the ratio aimed at."""
+
+    name: str
+    target: float
+    library: Callable[[], Any]
+    bare: Callable[[], Any]
+
+
+class Result(NamedTuple):
+    """Medians in seconds and their ratio."""
+
+    name: str
+    target: float
+    library: float
+    bare: float
+    ratio: float
+
+
+def make_images(n_images: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return random uint8 images and labels that take turns."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n_images, side, side, 3), dtype=np.uint8)
+    return images, np.arange(n_images) % N_CLASSES
+
+
+def make_network(num_classes: int, device: torch.device) -> DenseClassifier:
+    """Return ResNet-18 with random weights, head included."""
+    torch.manual_seed(0)
+    backbone = create_backbone("resnet18", pretrained=False, output_stride=16)
+    network = DenseClassifier(backbone, num_classes, image_size=SIDE)
+    torch.nn.init.normal_(network.head.weight, std=0.01)
+    return network.to(device).eval()
+
+
+def ready_batches(images: np.ndarray, network: DenseClassifier) -> list[Tensor]:
+    """Return the network's inputs, on its device."""
+    pixels = torch.from_numpy(images).movedim(-1, 1)
+    return [network.preprocessor(part).to(network.device) for part in pixels.split(BATCH)]
+
+
+def synchronised(function: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds that ``function`` takes."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def compare(comparison: Comparison, repeats: int, device: torch.device) -> Result:
+    """Time library and bare code in turns, after one round of warm-up."""
+    synchronised(comparison.library, device), synchronised(comparison.bare, device)
+    library, bare = [], []
+    for _ in range(repeats):
+        library.append(synchronised(comparison.library, device))
+        bare.append(synchronised(comparison.bare, device))
+    medians = statistics.median(library), statistics.median(bare)
+    return Result(comparison.name, comparison.target, *medians, medians[0] / medians[1])
+
+
+def training_step(dense: bool, n_steps: int, device: torch.device) -> Comparison:
+    """Compare ``n_steps`` of :class:`Trainer`, with the default augmentation, with a bare loop on ready batches."""
+    images, labels = make_images(N_IMAGES, SIDE)
+    masks = np.random.default_rng(0).integers(0, N_CLASSES + 1, (N_IMAGES, SIDE, SIDE)).astype(np.uint8)
+    network = make_network(N_CLASSES + dense, device)
+    trainer = Trainer(max_steps=n_steps, batch_size=BATCH)
+    inputs = ready_batches(images, network)
+    targets = F.one_hot(torch.from_numpy(labels)).float().to(device).split(BATCH)
+    pixel_targets = torch.from_numpy(masks.astype(np.int64)).to(device).split(BATCH)
+
+    def library() -> None:
+        trainer.train(network, images, labels, masks if dense else None, device=device, random_state=0)
+
+    def bare() -> None:
+        network.train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.003, momentum=0.9)
+        for step in range(n_steps):
+            part = step % len(inputs)
+            logit_map = network.logit_map(inputs[part])
+            loss = F.cross_entropy(logit_map.mean((2, 3))[:, :N_CLASSES], targets[part])
+            if dense:
+                pixels = F.interpolate(logit_map, (SIDE, SIDE), mode="bilinear")
+                loss = loss + F.cross_entropy(pixels, pixel_targets[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return Comparison(f"training, {'dense' if dense else 'classifier'} stage", 1.10, library, bare)
+
+
+def mask_generation(device: torch.device) -> Comparison:
+    """Compare masks with the feature maps that they are made of: four scales, each mirrored, too."""
+    images, labels = make_images(N_IMAGES, SIDE)
+    network = make_network(N_CLASSES, device)
+    generator = CAMMaskGenerator(network, batch_size=BATCH, device=device)
+    scales = generator.scales
+    inputs = [
+        [F.interpolate(batch, scale_factor=scale) for scale in scales for _ in range(2)]
+        for batch in ready_batches(images, network)
+    ]
+
+    def bare() -> None:
+        with torch.no_grad():
+            for views in inputs:
+                for view in views:
+                    network.feature_map(view)
+
+    return Comparison("mask generation", 1.15, lambda: generator.fit_transform(images, labels), bare)
+
+
+def scoring(device: torch.device) -> Comparison:
+    """Compare ``score_samples`` of a detector with ViM with the network's forward pass."""
+    images, labels = make_images(N_IMAGES, SIDE)
+    trainer = Trainer(max_steps=1, batch_size=BATCH)
+    detector = DFBDetector(
+        make_network(N_CLASSES, device),
+        scorer=ViM(),
+        mask_generator=CAMMaskGenerator(scales=(1.0,), flip=False),
+        dense_trainer=trainer,
+        batch_size=BATCH,
+        device=device,
+        random_state=0,
+    ).fit(images, labels)
+    network = detector.network_
+    inputs = ready_batches(images, network)
+
+    def bare() -> None:
+        with torch.no_grad():
+            for batch in inputs:
+                network(batch)
+
+    return Comparison("score_samples with ViM", 1.10, lambda: detector.score_samples(images), bare)
+
+
+def measure_times(repeats: int, device: torch.device) -> list[Result]:
+    """Return all time ratios."""
+    n_steps = N_STEPS if device.type == "cpu" else 100  # what a training does once must not weigh
+    makers: list[Callable[[], Comparison]] = [
+        lambda: training_step(False, n_steps, device),
+        lambda: training_step(True, n_steps, device),
+        lambda: mask_generation(device),
+        lambda: scoring(device),
+    ]
+    return [compare(make(), repeats, device) for make in makers]
+
+
+def print_times(results: list[Result]) -> None:
+    """Print one row a ratio."""
+    print(f"{'':28}{'library':>10}{'bare':>10}{'ratio':>8}{'target':>8}")
+    for result in results:
+        times = f"{result.library:>9.3f}s{result.bare:>9.3f}s"
+        print(f"{result.name:28}{times}{result.ratio:>8.3f}{result.target:>8.2f}")
+
+
+def peak_megabytes() -> float:
+    """Return the largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def fit_once(n_images: int, device: torch.device) -> dict[str, float]:
+    """Fit a detector with a small backbone on ``n_images`` of 32 pixels and return peaks of memory in MB."""
+    images, labels = make_images(n_images, 32)
+    trainer = Trainer(max_steps=3, batch_size=128)
+    backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    detector = DFBDetector(
+        backbone, classifier_trainer=trainer, dense_trainer=trainer, image_size=32, device=device, random_state=0
+    )
+    before = peak_megabytes()
+    detector.fit(images, labels)
+    return {"n_images": n_images, "images_mb": images.nbytes / 2**20, "before_mb": before, "peak_mb": peak_megabytes()}
+
+
+def measure_memory(device: torch.device) -> list[dict[str, float]]:
+    """Fit in a process of its own for each number of images: a peak never falls."""
+    results = []
+    for n_images in MEMORY_SIZES:
+        command = [sys.executable, __file__, "--device", str(device), "--fit-once", str(n_images)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        results.append(json.loads(output.splitlines()[-1]))
+    return results
+
+
+def print_memory(results: list[dict[str, float]]) -> None:
+    """Print one row a number of images."""
+    print(f"{'images':>10}{'as uint8':>12}{'before fit':>12}{'peak':>12}")
+    for row in results:
+        sizes = "".join(f"{row[name]:>9.0f} MB" for name in ("images_mb", "before_mb", "peak_mb"))
+        print(f"{row['n_images']:>10,.0f}{sizes}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of library and bare code")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--json", metavar="PATH", help="also write the figures to a file")
+    parser.add_argument("--fit-once", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    name = arguments.device
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if arguments.fit_once is not None:
+        print(json.dumps(fit_once(arguments.fit_once, device)))
+        return
+    figures: Any
+    if arguments.memory:
+        figures = measure_memory(device)
+        print_memory(figures)
+    else:
+        results = measure_times(arguments.repeats, device)
+        print_times(results)
+        figures = [result._asdict() for result in results]
+    if arguments.json is not None:
+        machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            content = {"device": str(device), "machine": machine, "threads": torch.get_num_threads()}
+            json.dump(content | {"versions": versions, "figures": figures}, file, indent=2)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Names, options and files of weights: what is loaded, and what is refused with which words."""
+
+import importlib.util
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from skdfb.networks import DenseClassifier, _timm, create_backbone
+
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture
+def trained() -> nn.Module:
+    torch.manual_seed(7)
+    model: nn.Module = timm.create_model("test_resnet", num_classes=6)
+    return model
+
+
+def load(path: Path) -> Weights:
+    return create_backbone("test_resnet", pretrained=False, checkpoint_path=path).state_dict()
+
+
+class TestNames:
+    def test_unknown_name_gets_near_names(self) -> None:
+        with pytest.raises(ValueError, match=r"backbone='resnet51' is no timm model.*Near names:.*resnet5"):
+            create_backbone("resnet51", pretrained=False)
+
+    def test_name_like_nothing(self) -> None:
+        with pytest.raises(ValueError, match=r"backbone='qqqqqqqq' is no timm model\. timm\.list_models"):
+            create_backbone("qqqqqqqq", pretrained=False)
+
+    @pytest.mark.parametrize("pretrained", [True, False])
+    def test_unknown_tag_gets_the_tags(self, pretrained: bool) -> None:
+        with pytest.raises(ValueError, match=r"no weights tagged 'a9_in1k' for resnet18.*a1_in1k"):
+            create_backbone("resnet18.a9_in1k", pretrained=pretrained)
+
+    def test_known_tag(self) -> None:
+        model = create_backbone("resnet18.a1_in1k", pretrained=False)
+        assert model.pretrained_cfg["tag"] == "a1_in1k"
+
+    @pytest.mark.parametrize("name", [3, None, nn.Identity()])
+    def test_not_a_name(self, name: Any) -> None:
+        with pytest.raises(TypeError, match=f"is a {type(name).__name__}; the name of a timm model"):
+            create_backbone(name)
+
+    def test_no_classifier(self) -> None:
+        assert isinstance(create_backbone("resnet18", pretrained=False).get_classifier(), nn.Identity)
+
+
+class TestOptions:
+    @pytest.mark.parametrize("pretrained", [True, False])
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("vit_tiny_patch16_224", {"output_stride": 8}),
+            ("swin_tiny_patch4_window7_224", {"output_stride": 8}),
+            ("test_resnet", {"colour": "blue"}),
+        ],
+    )
+    def test_option_that_the_family_has_not(self, name: str, options: dict[str, Any], pretrained: bool) -> None:
+        with pytest.raises(ValueError, match=rf"backbone='{name}' does not take the options .*{next(iter(options))}"):
+            create_backbone(name, pretrained=pretrained, **options)
+
+    @pytest.mark.parametrize("pretrained", [True, False])
+    def test_bad_value(self, pretrained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(ValueError, match=r"backbone='test_resnet' cannot be built .*'output_stride': 5.*Assertion"):
+            create_backbone("test_resnet", pretrained=pretrained, output_stride=5)
+
+    def test_size_of_a_transformer(self) -> None:
+        model = create_backbone("test_vit", pretrained=False, image_size=96)
+        assert model.forward_features(torch.zeros(1, 3, 96, 96)).shape[1] == 1 + 6 * 6
+
+    def test_size_means_nothing_to_convolutions(self) -> None:
+        model = create_backbone("test_resnet", pretrained=False, image_size=96)
+        assert model.forward_features(torch.zeros(1, 3, 64, 64)).shape[2:] == (2, 2)
+
+
+def wrapped(key: str) -> Callable[[Weights], dict[str, Any]]:
+    return lambda weights: {key: weights, "epoch": 3}
+
+
+def prefixed(prefix: str) -> Callable[[Weights], dict[str, Any]]:
+    return lambda weights: {prefix + name: value for name, value in weights.items()}
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+    @pytest.mark.parametrize(
+        "form",
+        [
+            dict,
+            wrapped("state_dict"),
+            wrapped("model"),
+            prefixed("module."),
+            prefixed("_orig_mod."),
+            lambda weights: wrapped("state_dict")(prefixed("module.")(weights)),
+        ],
+        ids=["plain", "state_dict", "model", "module", "compiled", "state_dict_module"],
+    )
+    def test_torch_round_trip(
+        self, trained: nn.Module, tmp_path: Path, form: Callable[[Weights], Any], suffix: str
+    ) -> None:
+        path = tmp_path / f"weights{suffix}"
+        torch.save(form(trained.state_dict()), path)
+        self.check(load(path), trained)
+
+    @pytest.mark.parametrize("form", [dict, prefixed("module.")], ids=["plain", "module"])
+    def test_safetensors_round_trip(self, trained: nn.Module, tmp_path: Path, form: Callable[[Weights], Any]) -> None:
+        path = tmp_path / "weights.safetensors"
+        save_file(form(trained.state_dict()), path)
+        self.check(load(path), trained)
+
+    @staticmethod
+    def check(loaded: Weights, trained: nn.Module) -> None:
+        wanted = {name: value for name, value in trained.state_dict().items() if not name.startswith("fc.")}
+        assert loaded.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert torch.equal(loaded[name], value), name
+
+    def test_path_as_string(self, trained: nn.Module, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pth"
+        torch.save(trained.state_dict(), path)
+        network = DenseClassifier("test_resnet", 2, checkpoint_path=str(path))  # pretrained=True means nothing here
+        self.check(network.feature_map.backbone.state_dict(), trained)
+
+    def test_position_embeddings_are_brought_to_the_size(self, tmp_path: Path) -> None:
+        """As timm does with weights that it downloads."""
+        path = tmp_path / "weights.pth"
+        model = timm.create_model("test_vit", num_classes=6)
+        torch.save(model.state_dict(), path)
+        loaded = create_backbone("test_vit", checkpoint_path=path, image_size=96)
+        assert loaded.pos_embed.shape != model.pos_embed.shape
+        wanted = timm.layers.resample_abs_pos_embed(model.pos_embed, (6, 6), num_prefix_tokens=1)
+        torch.testing.assert_close(loaded.pos_embed, wanted)
+        assert torch.equal(loaded.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
+
+    def test_missing_weights_are_named(self, trained: nn.Module, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pth"
+        weights = trained.state_dict()
+        del weights["layer1.0.bn1.weight"]
+        torch.save(weights, path)
+        with pytest.raises(ValueError, match=r"does not fit backbone='test_resnet': 1 of \d+.*bn1.weight' is missing"):
+            load(path)
+
+    def test_misshapen_weights_are_named(self, trained: nn.Module, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pth"
+        weights = trained.state_dict()
+        weights["layer1.0.bn1.weight"] = torch.zeros(3)
+        torch.save(weights, path)
+        with pytest.raises(ValueError, match=r"bn1.weight' is \(3,\), wanted \(\d+,\)"):
+            load(path)
+
+    @pytest.mark.parametrize("name", ["resnet18", "test_vit", "swin_tiny_patch4_window7_224"])
+    def test_another_models_weights(self, trained: nn.Module, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "weights.pth"
+        torch.save(trained.state_dict(), path)
+        with pytest.raises(ValueError, match=rf"weights.pth' does not fit backbone='{name}'"):
+            create_backbone(name, checkpoint_path=path)
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"checkpoint_path: there is no file '.*nothing.pth'"):
+            load(tmp_path / "nothing.pth")
+        with pytest.raises(ValueError, match="checkpoint_path: there is no file"):
+            load(tmp_path)
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"not weights at all", b"\x80\x04K\x01."], ids=["empty", "text", "pickle"]
+    )
+    def test_unreadable_file(self, tmp_path: Path, suffix: str, content: bytes) -> None:
+        path = tmp_path / f"weights{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"checkpoint_path: '.*weights{suffix}'"):
+            load(path)
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_cut_file(self, trained: nn.Module, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"weights{suffix}"
+        if suffix == ".pth":
+            torch.save(trained.state_dict(), path)
+        else:
+            save_file(trained.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(ValueError, match=rf"checkpoint_path: '.*weights{suffix}'"):
+            load(path)
+
+    @pytest.mark.parametrize("content", [[torch.zeros(2)], {"epoch": 3}, torch.zeros(2)])
+    def test_no_state_dict(self, tmp_path: Path, content: object) -> None:
+        path = tmp_path / "weights.pth"
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="holds no state dict"):
+            load(path)
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("how", ["torch", "torch_legacy", "pickle"])
+@pytest.mark.parametrize("beside_weights", [True, False])
+def test_nothing_in_a_file_is_run(trained: nn.Module, tmp_path: Path, how: str, beside_weights: bool) -> None:
+    target, path = tmp_path / "it_ran", tmp_path / "weights.pth"
+    content: Any = Payload(target)
+    if beside_weights:
+        content = {**trained.state_dict(), "extra": content}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "torch")
+    with pytest.raises(ValueError, match=r"checkpoint_path: .*could run code.*safetensors") as caught:
+        load(path)
+    assert "weights_only" not in str(caught.value)  # torch's own words tell how to run it after all
+    assert not target.exists()
+    if how == "pickle":
+        pickle.loads(path.read_bytes())
+        assert target.exists()  # the payload works
+
+
+def test_without_a_network_two_ways_round_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"weights of backbone='resnet18.a1_in1k' cannot be had.*checkpoint_path=.*pretrained=False"
+    ):
+        create_backbone("resnet18.a1_in1k")
+
+
+class _Mismatch:
+    """An import of timm that fails as it does on mismatching torch and torchvision."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "timm":
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted", "message"),
+    [
+        (RuntimeError("operator torchvision::nms does not exist"), ImportError, "force-reinstall torch torchvision"),
+        (AttributeError("partially initialized module 'torchvision' has no attribute 'x'"), ImportError, "same index"),
+        (ImportError("No module named 'timm'"), ImportError, "No module named 'timm'"),
+        (RuntimeError("another trouble"), RuntimeError, "another trouble"),
+    ],
+)
+def test_torchvision_that_does_not_fit(
+    error: Exception, wanted: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Mismatch(error), *sys.meta_path])
+    spec = importlib.util.spec_from_file_location("timm_door_copy", _timm.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(wanted, match=message) as caught:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert str(error) in str(caught.value) or caught.value.__cause__ is error
