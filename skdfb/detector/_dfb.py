@@ -26,7 +26,8 @@ from skdfb.fusion import Fusion, TemperatureFusion
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import BackgroundLogit, ForegroundScorer, ViM, check_scorer, scorer_output
-from skdfb.training import Trainer, build_classifier, check_trained_classifier
+from skdfb.training import Trainer
+from skdfb.training._stages import build_classifier, check_trained_classifier
 from skdfb.utils import Images, check_images, check_labels, dataset_labels, resolve_device, spawn_seeds
 
 __all__ = ["DFBDetector"]
@@ -275,7 +276,8 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         labels : ndarray of shape (n,)
             +1 in-distribution, -1 OOD.
         """
-        return self.fit(X, y).predict(X)
+        labels: npt.NDArray[np.intp] = self.fit(X, y).predict(X)
+        return labels
 
     def _shallow_copy(self, *, fitted_state: bool) -> Self:
         """Return a detector with the same parameters; ``copy.copy`` would leave out what ``__getstate__`` does."""
@@ -339,9 +341,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         return labels
 
     def _hold_out(self, labels: npt.NDArray[np.intp], seeds: _Seeds) -> _Split:
-        train, held_out = stratified_holdout(
-            self.classes_[labels], self.calibration_fraction, random_state=seeds.split
-        )
+        train, held_out = stratified_holdout(self.classes_[labels], self.calibration_fraction, random_state=seeds.split)
         # In random order: a fusion may learn from the first of them, and those left must be like any others.
         return _Split(train, np.random.RandomState(seeds.order).permutation(held_out), labels)
 

@@ -34,12 +34,12 @@ def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
 
 def check_masks(masks: Any, n_images: int, n_classes: int) -> npt.NDArray[np.integer]:
     """Refuse masks that are not integers 0..K of shape (n, H, W): the generator may be anybody's."""
-    masks = np.asarray(masks)
-    found = f"dtype {masks.dtype} and shape {masks.shape}"
-    if masks.ndim == 3 and len(masks) == n_images and masks.size and masks.dtype.kind in "ui":
-        low, high = int(masks.min()), int(masks.max())
-        if 0 <= low and high <= n_classes:
-            return masks
+    array: npt.NDArray[np.integer] = np.asarray(masks)
+    found = f"dtype {array.dtype} and shape {array.shape}"
+    if array.ndim == 3 and len(array) == n_images and array.size and array.dtype.kind in "ui":
+        low, high = int(array.min()), int(array.max())
+        if low >= 0 and high <= n_classes:
+            return array
         found = f"values in {low}..{high}"
     raise ValueError(
         f"mask_generator.fit_transform returned masks with {found}; integers of shape ({n_images}, H, W) are wanted, "

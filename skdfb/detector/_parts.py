@@ -64,7 +64,8 @@ def fit_fusion(fusion: Any, parts: Parts, outputs: dict[str, str]) -> tuple[Any,
     """Fit a clone of a fusion on held-out scores, and return it with the joint scores that may set the threshold.
 
     A fusion that learns from scores gets the first half of them, and only the second half is returned: what fitted the
-    fusion must not set the threshold. The scores must be in random order. ``learns_from_scores = False`` on a fusion says that it learns nothing.
+    fusion must not set the threshold. So the scores must be in random order. ``learns_from_scores = False`` on a fusion
+    says that it learns nothing.
     """
     fusion = clone(fusion, safe=False)
     n_held_out = len(parts["foreground"])

@@ -16,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdfb.networks import DenseClassifier, attention_maps
-from skdfb.training import Trainer, build_classifier, check_trained_classifier
+from skdfb.training import Trainer
+from skdfb.training._stages import build_classifier, check_trained_classifier
 from skdfb.utils import (
     Images,
     check_images,
@@ -209,7 +210,6 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
         device = resolve_device(self.device)
         trainer = Trainer() if self.trainer is None else clone(self.trainer)
         trainer.validate("trainer")
-        self._checked_scales()
         images = check_images(self, X, reset=True)
         classes, labels = check_labels(y, images, X)
         build_seed, train_seed = spawn_seeds(self.random_state, 2)
@@ -347,6 +347,10 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
             return self.mask_size, self.mask_size
         side = self.network_.preprocessor.image_size
         return images.size if images.size is not None else (side, side)
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        self._checked_scales()
 
     def _checked_scales(self) -> list[float]:
         scales = np.asarray(self.scales)

@@ -100,7 +100,7 @@ class TrainingRun:
         return history
 
     def _loop(self, model: nn.Module, optimizer: Any, verbose: int) -> dict[str, list[float]]:
-        losses = torch.zeros(self.n_steps, dtype=torch.float64, device=self.fabric.device)
+        losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         rates = [self._learning_rate(step) for step in range(self.n_steps)]
         n_checked = 0
         with (
@@ -126,7 +126,7 @@ class TrainingRun:
     def _share_buffers(self) -> None:
         """Give all processes the first one's batch statistics; the weights are equal as they are."""
         for buffer in self.network.buffers() if self.fabric.world_size > 1 else ():
-            buffer.copy_(self.fabric.broadcast(buffer))
+            buffer.copy_(self.fabric.broadcast(buffer.cpu()))
 
     def _step_seed(self, step: int) -> int:
         """Return the seed of one step's random numbers, which no two processes share."""

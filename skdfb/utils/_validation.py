@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.utils import column_or_1d
+from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -95,6 +95,7 @@ def check_labels(y: Any, images: Images, X: Any) -> tuple[npt.NDArray[Any], npt.
     y = column_or_1d(y, warn=True)
     if len(y) != len(images):
         raise ValueError(f"X has {len(images)} images and y has {len(y)} labels; one label for each image is wanted.")
+    assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     classes, indices = np.unique(y, return_inverse=True)
     if len(classes) < 2:

@@ -52,18 +52,18 @@ def data() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
     return X, y
 
 
-@pytest.fixture(scope="session")
-def X(data):
+@pytest.fixture(scope="session", name="X")
+def training_images(data):
     return data[0]
 
 
-@pytest.fixture(scope="session")
-def y(data):
+@pytest.fixture(scope="session", name="y")
+def training_labels(data):
     return data[1]
 
 
-@pytest.fixture(scope="session")
-def X_new():
+@pytest.fixture(scope="session", name="X_new")
+def new_images():
     return make_images(24, seed=1)[0]
 
 

@@ -1,4 +1,4 @@
-"""The scores of a fitted detector against plain NumPy, written from the paper; Eq. 1 to 5 are tested beside their code."""
+"""The scores of a fitted detector against plain NumPy, written from the paper."""
 
 import numpy as np
 import pytest
@@ -171,9 +171,7 @@ def test_joint_score_of_probabilities(fitted, X_new, temperature):
     assert_allclose(detector.score_samples(X_new), joint, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "scorer", [ODIN(temperature=2.0, input_perturbation=0.05), ODIN()], ids=["strong", "default"]
-)
+@pytest.mark.parametrize("scorer", [ODIN(temperature=2.0, input_perturbation=0.05), ODIN()], ids=["strong", "default"])
 def test_odin_perturbs_by_the_sign_of_the_gradient(fitted64, X, y, X_new, scorer):
     """x' = x + eps sign(grad) / std, the gradient by finite differences of the pixels."""
     T, epsilon = scorer.temperature, scorer.input_perturbation
@@ -221,7 +219,9 @@ def test_threshold_is_that_of_the_held_out_images(fitted, X):
 def test_p_values(fitted, X, X_new):
     """p = (1 + #{held-out scores <= s}) / (n + 1)."""
     held_out = fitted.calibrator_.scores_
-    oracle = [(1 + sum(other <= score for other in held_out)) / (len(held_out) + 1) for score in fitted.score_samples(X_new)]
+    oracle = [
+        (1 + sum(other <= score for other in held_out)) / (len(held_out) + 1) for score in fitted.score_samples(X_new)
+    ]
     assert_allclose(fitted.p_values(X_new), oracle)
 
 

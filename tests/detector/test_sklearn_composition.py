@@ -151,13 +151,3 @@ def test_eight_threads_equal_one(fitted, X, y, scorer):
     found = joblib.Parallel(n_jobs=8, prefer="threads")(jobs)
     assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
     assert not detector.network_.training
-
-
-def test_threads_fit_alone(X, y, fitted, X_new):
-    """Two fits at the same time do not know of each other, as far as the seed of the process allows."""
-    expected = fitted.score_samples(X_new)
-    detectors = joblib.Parallel(n_jobs=2, prefer="processes")(
-        joblib.delayed(make_detector().fit)(X, y) for _ in range(2)
-    )
-    for detector in detectors:
-        assert_allclose(detector.score_samples(X_new), expected, rtol=1e-4, atol=1e-4)

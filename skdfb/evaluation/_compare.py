@@ -1,0 +1,192 @@
+"""Plain classifier against DFB, scorer by scorer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from skdfb.detector import DFBDetector
+from skdfb.detector._collect import RepresentationPair, collect
+from skdfb.detector._forward import ForwardPass, perturbation_of
+from skdfb.detector._parts import PartScorers, Scores
+from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
+from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, ViM
+from skdfb.utils import Images, check_images, check_labels
+
+__all__ = ["METHODS", "class_accuracy", "compare_scorers", "format_comparison"]
+
+METHODS = ("plain", "dfb", "background")
+_METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
+_ID = "in-distribution"
+
+
+def compare_scorers(
+    detector: DFBDetector,
+    X_id: Any,
+    ood: Mapping[str, Any],
+    *,
+    X: Any,
+    y: Any,
+    scorers: Sequence[ForegroundScorer] | None = None,
+) -> Any:
+    """Score in-distribution and OOD images by each scorer, on the plain classifier and by DFB.
+
+    Nothing is trained. Each network passes over each set once, and once more for a scorer that perturbs its input.
+
+    Parameters
+    ----------
+    detector : DFBDetector
+        Fitted.
+    X_id : images
+        Test images of the known classes.
+    ood : mapping of str to images
+        OOD test images by name.
+    X, y : images and labels
+        Those of the detector's ``fit``, on which scorers are fitted.
+    scorers : sequence of ForegroundScorer, default=None
+        None takes ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``.
+
+    Returns
+    -------
+    table : pandas.DataFrame, or dict of lists where pandas is absent
+        In long form, a row for each scorer, method and OOD set, with the columns ``scorer``, ``method`` (``"plain"``:
+        the scorer on the classifier of K classes; ``"dfb"``: joined with the background; ``"background"``: the background
+        part alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions; in-distribution is the
+        positive class, except for ``aupr_out``.
+
+    See Also
+    --------
+    format_comparison : A wide print of the table.
+
+    Examples
+    --------
+    See the quickstart in the gallery.
+    """
+    check_is_fitted(detector)
+    scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else list(scorers)
+    images = {_ID: check_images(detector, X_id, reset=False)}
+    images |= {name: check_images(detector, value, reset=False) for name, value in ood.items()}
+    train = check_images(detector, X, reset=False)
+    columns: dict[str, list[Any]] = {name: [] for name in ("scorer", "method", "ood", *_METRICS)}
+    for scorer, method, scores in _all_scores(detector, scorers, images, train, X, y):
+        for name in ood:
+            values = _metrics(scores[_ID], scores[name])
+            row = (type(scorer).__name__, method, name, *(values[metric] for metric in _METRICS))
+            for column, value in zip(columns, row, strict=True):
+                columns[column].append(value)
+    return _as_frame(columns)
+
+
+def _all_scores(
+    detector: DFBDetector, scorers: Sequence[Any], images: Mapping[str, Images], train: Images, X: Any, y: Any
+) -> Iterator[tuple[Any, str, dict[str, Scores]]]:
+    """Yield scorer, method and scores by image set."""
+    _, labels = check_labels(y, train, X)
+    n_classes = len(detector.classes_)
+    fitting, fitting_labels = train.subset(detector._split_[0]), labels[detector._split_[0]]
+    plain_pass = ForwardPass(detector.classifier_, n_classes, detector.batch_size, detector.n_jobs)
+    plain_train = collect(plain_pass, fitting)
+    plain, dense = _collected(plain_pass, images), _collected(detector._forward_pass(), images)
+    for scorer in scorers:
+        perturbs = bool(perturbation_of(scorer))
+        on_plain = _collected(plain_pass, images, scorer) if perturbs else plain
+        on_dense = _collected(detector._forward_pass(), images, scorer) if perturbs else dense
+        on_train = collect(plain_pass, fitting, scorer) if perturbs else plain_train
+        fitted = clone(scorer, safe=False).fit(on_train[0], fitting_labels)
+        yield scorer, "plain", {name: np.asarray(fitted.score_samples(pair[0])) for name, pair in on_plain.items()}
+        refitted = detector.refit_scorer(scorer, X, y)
+        parts = {
+            name: PartScorers(refitted.scorer_, refitted.background_scorer_).score(pair)
+            for name, pair in on_dense.items()
+        }
+        yield scorer, "dfb", {name: refitted.fusion_.combine(part) for name, part in parts.items()}
+        yield scorer, "background", {name: part["background"] for name, part in parts.items()}
+
+
+def _collected(forward: ForwardPass, images: Mapping[str, Images], scorer: Any = None) -> dict[str, RepresentationPair]:
+    return {name: collect(forward, value, scorer) for name, value in images.items()}
+
+
+def _metrics(id_scores: Scores, ood_scores: Scores) -> dict[str, float]:
+    return {
+        "auroc": auroc_score(id_scores, ood_scores),
+        "aupr_in": aupr_score(id_scores, ood_scores, positive="id"),
+        "aupr_out": aupr_score(id_scores, ood_scores, positive="ood"),
+        "fpr95": fpr_at_tpr(id_scores, ood_scores, tpr=0.95),
+    }
+
+
+def _as_frame(columns: dict[str, list[Any]]) -> Any:
+    try:
+        import pandas as pd
+    except ImportError:
+        return columns
+    return pd.DataFrame(columns)
+
+
+def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
+    """Return the accuracy of the plain classifier and of the dense network.
+
+    Parameters
+    ----------
+    detector : DFBDetector
+        Fitted.
+    X : images
+        In-distribution test images.
+    y : array-like of shape (n,)
+        Their labels.
+
+    Returns
+    -------
+    accuracy : dict
+        ``"plain"`` and ``"dfb"``, fractions.
+    """
+    check_is_fitted(detector)
+    images = check_images(detector, X, reset=False)
+    forward = ForwardPass(detector.classifier_, len(detector.classes_), detector.batch_size, detector.n_jobs)
+    predicted = collect(forward, images)[0].logits.argmax(1).numpy()
+    return {
+        "plain": float(np.mean(detector.classes_[predicted] == np.asarray(y))),
+        "dfb": detector.score(X, y),
+    }
+
+
+def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -> str:
+    """Print a comparison wide: a row a scorer, a column an OOD set, plain -> DFB in percent.
+
+    Parameters
+    ----------
+    table : DataFrame or dict of lists
+        From :func:`compare_scorers`.
+    metrics : sequence of str, default=("auroc", "fpr95")
+        A block of rows each.
+
+    Returns
+    -------
+    text : str
+
+    Examples
+    --------
+    >>> from skdfb.evaluation import format_comparison
+    >>> table = {
+    ...     "scorer": ["MSP", "MSP"], "method": ["plain", "dfb"], "ood": ["noise", "noise"], "auroc": [0.9, 0.95],
+    ... }
+    >>> print(format_comparison(table, metrics=["auroc"]))
+    AUROC [%]  noise         mean
+    MSP        90.0 -> 95.0  90.0 -> 95.0
+    """
+    columns = {name: list(table[name]) for name in ("scorer", "method", "ood", *metrics)}
+    keys = list(zip(columns["scorer"], columns["method"], columns["ood"], strict=True))
+    scorers, oods = list(dict.fromkeys(columns["scorer"])), list(dict.fromkeys(columns["ood"]))
+    lines: list[list[str]] = []
+    for metric in metrics:
+        value = dict(zip(keys, columns[metric], strict=True))
+        lines.append([f"{metric.upper()} [%]", *oods, "mean"])
+        for scorer in scorers:
+            cells = [(value[scorer, "plain", name], value[scorer, "dfb", name]) for name in oods]
+            cells.append(tuple(np.mean(cells, axis=0)))
+            lines.append([scorer, *(f"{100 * plain:.1f} -> {100 * dfb:.1f}" for plain, dfb in cells)])
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
