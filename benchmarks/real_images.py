@@ -17,6 +17,7 @@ At full size, on a GPU::
 import argparse
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import platform
@@ -40,7 +41,7 @@ def read_pack(path, size):
     with np.load(path) as pack:
         jpeg, offsets, labels, classes = (pack[name] for name in ("jpeg", "offsets", "labels", "classes"))
     images = np.empty((len(labels), size, size, 3), dtype=np.uint8)
-    for index, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for index, (start, stop) in enumerate(itertools.pairwise(offsets)):
         image = Image.open(io.BytesIO(jpeg[start:stop].tobytes())).convert("RGB")
         images[index] = np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.BICUBIC))
     return images, labels, list(classes)

@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
 ]
+templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/*.md5", "auto_examples/*.py.md5"]
 extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s")}
 

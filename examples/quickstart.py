@@ -40,7 +40,6 @@ recipe = {"max_steps": 700, "batch_size": 32, "weight_decay": 5e-4, "schedule": 
 detector = DFBDetector(
     backbone,
     scorer=ViM(),
-    mask_generator=CAMMaskGenerator(flip=False),
     classifier_trainer=Trainer(learning_rate=0.3, **recipe),
     dense_trainer=Trainer(learning_rate=0.1, **recipe),
     image_size=64,
@@ -83,7 +82,7 @@ def mean_iou(predicted, true):
 
 
 n_classes = len(detector.classes_)
-generator = CAMMaskGenerator(detector.classifier_, flip=False)
+generator = CAMMaskGenerator(detector.classifier_)
 cam_foreground = generator.fit_transform(data.images_test, data.target_test) < n_classes
 segmented = detector.segment(data.images_test)[..., -1] < 0.5
 true_foreground = data.masks_test < n_classes

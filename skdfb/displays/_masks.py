@@ -25,7 +25,8 @@ class MaskDisplay:
 
     Examples
     --------
-    >>>     >>> from skdfb.displays import MaskDisplay
+    >>> import numpy as np
+    >>> from skdfb.displays import MaskDisplay
     >>> images = np.zeros((4, 16, 16, 3), dtype=np.uint8)
     >>> display = MaskDisplay.from_predictions(images, {"true mask": np.eye(16)[None].repeat(4, axis=0) > 0})
     >>> display.axes_.shape
@@ -83,7 +84,8 @@ class MaskDisplay:
         for row, (name, pictures) in enumerate(rows.items()):
             for column, picture in enumerate(pictures):
                 ax = axes[row, column]
-                ax.imshow(picture, cmap="gray", vmin=0, vmax=None if picture.ndim == 3 else 255 if row == 0 else 1)
+                brightest = 255 if picture.dtype == "uint8" else 1
+                ax.imshow(picture, cmap="gray", vmin=0, vmax=brightest)  # the range is for pictures without colour
                 ax.set(xticks=[], yticks=[])
             axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
         self.axes_, self.figure_ = axes, fig

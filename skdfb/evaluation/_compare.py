@@ -52,17 +52,36 @@ def compare_scorers(
     -------
     table : pandas.DataFrame, or dict of lists where pandas is absent
         In long form, a row for each scorer, method and OOD set, with the columns ``scorer``, ``method`` (``"plain"``:
-        the scorer on the classifier of K classes; ``"dfb"``: joined with the background; ``"background"``: the background
-        part alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions; in-distribution is the
-        positive class, except for ``aupr_out``.
+        the scorer on the classifier of K classes; ``"dfb"``: joined with the background; ``"background"``: the
+        background part alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions;
+        in-distribution is the positive class, except for ``aupr_out``.
 
     See Also
     --------
     format_comparison : A wide print of the table.
 
+    Notes
+    -----
+    The plain classifier is the network of the first stage; the dense network has been trained for both stages' steps.
+
     Examples
     --------
-    See the quickstart in the gallery.
+    >>> from skdfb import DFBDetector, Trainer
+    >>> from skdfb.datasets import load_digits_on_photos
+    >>> from skdfb.evaluation import compare_scorers
+    >>> from skdfb.networks import create_backbone
+    >>> from skdfb.scorers import Energy, ViM
+    >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
+    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> detector = DFBDetector(
+    ...     backbone, scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
+    ... ).fit(data.images, data.target)
+    >>> table = compare_scorers(
+    ...     detector, data.images_test, data.ood_images, X=data.images, y=data.target, scorers=[Energy()]
+    ... )
+    >>> len(table["auroc"])  # 1 scorer, 3 methods, 4 OOD sets
+    12
     """
     check_is_fitted(detector)
     scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else list(scorers)
@@ -142,6 +161,10 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
     -------
     accuracy : dict
         ``"plain"`` and ``"dfb"``, fractions.
+
+    Examples
+    --------
+    ``class_accuracy(detector, X_test, y_test)["dfb"]`` is ``detector.score(X_test, y_test)``.
     """
     check_is_fitted(detector)
     images = check_images(detector, X, reset=False)

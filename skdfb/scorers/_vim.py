@@ -56,7 +56,7 @@ class ViM(BaseScorer):
     Warns
     -----
     UserWarning
-        If `fit` finds alpha_ <= 0, because the largest logits of the training images sum to 0 or less.
+        If `fit` finds ``alpha_ <= 0``, because the largest logits of the training images sum to 0 or less.
 
     See Also
     --------

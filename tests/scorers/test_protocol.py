@@ -15,7 +15,7 @@ class FirstLogit:
         return representation.logits[:, 0].numpy()
 
 
-@pytest.mark.parametrize("scorer", [*SCORERS, FirstLogit()], ids=repr)
+@pytest.mark.parametrize("scorer", [*SCORERS, FirstLogit()], ids=lambda scorer: type(scorer).__name__)
 def test_keep_the_protocol(scorer):
     assert isinstance(scorer, ForegroundScorer)
     check_scorer(scorer)

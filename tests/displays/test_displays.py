@@ -1,0 +1,71 @@
+"""Displays must show the numbers they are given."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
+from skdfb.displays import MaskDisplay, ScoreHistogramDisplay
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+class Detector:
+    """Scores an image by its mean pixel and calls its left half foreground."""
+
+    offset_ = 0.25
+
+    def score_samples(self, X):
+        return X.mean((1, 2, 3))
+
+    def segment(self, X):
+        background = np.zeros(X.shape[:3])
+        background[:, :, X.shape[2] // 2 :] = 1
+        return np.stack([1 - background, background], axis=-1)
+
+
+def test_histogram_from_estimator():
+    images = {"known": np.full((5, 4, 4, 3), 0.5), "strange": np.zeros((3, 4, 4, 3))}
+    display = ScoreHistogramDisplay.from_estimator(Detector(), images)
+    np.testing.assert_allclose(display.scores["known"], 0.5)
+    assert display.threshold == 0.25
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == ["known", "strange", "threshold"]
+    assert display.ax_.lines[0].get_xdata()[0] == 0.25
+
+
+def test_histogram_without_a_finite_threshold_has_no_line():
+    scores = {"known": np.arange(9.0)}
+    assert not ScoreHistogramDisplay.from_predictions(scores, threshold=-np.inf).ax_.lines
+    assert not ScoreHistogramDisplay.from_predictions(scores).ax_.lines
+
+
+def test_histogram_draws_where_it_is_told():
+    figure, ax = plt.subplots()
+    display = ScoreHistogramDisplay.from_predictions({"known": np.arange(9.0)}, ax=ax, n_bins=3)
+    assert display.ax_ is ax
+    assert display.figure_ is figure
+
+
+def test_masks_from_estimator():
+    images = np.random.default_rng(0).random((3, 4, 4, 3))
+    display = MaskDisplay.from_estimator(Detector(), images)
+    assert display.axes_.shape == (2, 3)
+    shown = display.axes_[1, 0].get_images()[0].get_array()
+    np.testing.assert_array_equal(shown[:, :2], 1)
+    np.testing.assert_array_equal(shown[:, 2:], 0)
+    np.testing.assert_allclose(display.axes_[0, 2].get_images()[0].get_array(), images[2])
+
+
+def test_grey_images_keep_their_levels():
+    images = np.full((2, 4, 4), 128, dtype=np.uint8)
+    display = MaskDisplay.from_predictions(images, {"mask": np.zeros((2, 4, 4), dtype=bool)})
+    assert display.axes_[0, 0].get_images()[0].get_clim() == (0, 255)
+    floats = MaskDisplay.from_predictions(images / 255, {"mask": np.zeros((2, 4, 4), dtype=bool)})
+    assert floats.axes_[0, 0].get_images()[0].get_clim() == (0, 1)

@@ -1,0 +1,129 @@
+"""compare_scorers must report exactly what the detector and plain scorers say."""
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+
+from skdfb import DFBDetector, Trainer
+from skdfb.detector._collect import collect
+from skdfb.detector._forward import ForwardPass
+from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
+from skdfb.metrics import auroc_score, fpr_at_tpr
+from skdfb.scorers import MSP, ODIN, Energy, ViM
+from skdfb.utils import as_images
+from tests.helpers import TinyBackbone
+
+COLUMNS = ["scorer", "method", "ood", "auroc", "aupr_in", "aupr_out", "fpr95"]
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8) for name, n in (("fit", 260), ("id", 30))} | {
+        "dark": rng.integers(0, 100, (25, 16, 16, 3), dtype=np.uint8),
+        "grey": rng.integers(0, 256, (20, 16, 16), dtype=np.uint8),
+    }
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.asarray(["b", "a"])[np.arange(260) % 2]
+
+
+@pytest.fixture(scope="module")
+def detector(images, labels):
+    torch.manual_seed(0)
+    trainer = Trainer(max_steps=5, batch_size=32, learning_rate=0.1)
+    detector = DFBDetector(
+        TinyBackbone(), classifier_trainer=trainer, dense_trainer=trainer, image_size=16, random_state=0, device="cpu"
+    )
+    return detector.fit(images["fit"], labels)
+
+
+@pytest.fixture(scope="module")
+def table(detector, images, labels):
+    ood = {name: images[name] for name in ("dark", "grey")}
+    scorers = [MSP(), ODIN(input_perturbation=0.01), ViM(n_components=3)]
+    return compare_scorers(detector, images["id"], ood, X=images["fit"], y=labels, scorers=scorers)
+
+
+def cell(table, column, **key):
+    rows = np.ones(len(table), dtype=bool)
+    for name, value in key.items():
+        rows &= (table[name] == value).to_numpy()
+    (value,) = table[column][rows]
+    return value
+
+
+def test_long_form(table):
+    assert list(table.columns) == COLUMNS
+    assert len(table) == 3 * 3 * 2
+    assert table[COLUMNS[3:]].to_numpy().min() >= 0
+    assert table[COLUMNS[3:]].to_numpy().max() <= 1
+
+
+@pytest.mark.parametrize("scorer", [MSP(), ODIN(input_perturbation=0.01), ViM(n_components=3)], ids=repr)
+def test_dfb_rows_are_what_a_refitted_detector_says(detector, table, images, labels, scorer):
+    refitted = detector.refit_scorer(scorer, images["fit"], labels)
+    known, dark = refitted.score_parts(images["id"]), refitted.score_parts(images["dark"])
+    key = {"scorer": type(scorer).__name__, "ood": "dark"}
+    joint = refitted.score_samples(images["id"]), refitted.score_samples(images["dark"])
+    assert cell(table, "auroc", method="dfb", **key) == pytest.approx(auroc_score(*joint))
+    assert cell(table, "fpr95", method="dfb", **key) == pytest.approx(fpr_at_tpr(*joint))
+    background = known["background"], dark["background"]
+    assert cell(table, "auroc", method="background", **key) == pytest.approx(auroc_score(*background))
+
+
+def test_plain_rows_are_the_scorer_on_the_classifier(detector, table, images, labels):
+    forward = ForwardPass(detector.classifier_, 2, 64)
+    train = detector._split_[0]
+    fitted = ViM(n_components=3).fit(collect(forward, as_images(images["fit"]).subset(train))[0], None)
+    scores = [fitted.score_samples(collect(forward, as_images(images[name]))[0]) for name in ("id", "grey")]
+    assert cell(table, "auroc", scorer="ViM", method="plain", ood="grey") == pytest.approx(auroc_score(*scores))
+
+
+def test_five_scorers_by_default(detector, images, labels):
+    table = compare_scorers(detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels)
+    assert list(table["scorer"].unique()) == ["MSP", "MaxLogit", "ODIN", "Energy", "ViM"]
+
+
+def test_plain_columns_without_pandas(detector, images, labels, monkeypatch):
+    original = builtins.__import__
+
+    def without_pandas(name, *args, **kwargs):
+        if name == "pandas":
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_pandas)
+    table = compare_scorers(
+        detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels, scorers=[Energy()]
+    )
+    assert isinstance(table, dict)
+    assert list(table) == COLUMNS
+    assert table["method"] == ["plain", "dfb", "background"]
+
+
+def test_the_detector_stays_as_it_is(detector, images, table):
+    assert isinstance(detector.scorer_, ViM)
+    assert detector.scorer is None
+    assert detector.scorer_.n_components is None
+
+
+def test_class_accuracy(detector, images, labels):
+    accuracy = class_accuracy(detector, images["fit"], labels)
+    assert accuracy["dfb"] == detector.score(images["fit"], labels)
+    batch = next(iter(ForwardPass(detector.classifier_, 2, 260).batches(as_images(images["fit"]))))
+    predicted = detector.classes_[batch.logit_map.mean((2, 3)).argmax(1).numpy()]
+    assert accuracy["plain"] == np.mean(predicted == labels)
+
+
+def test_wide_print(table):
+    text = format_comparison(table)
+    lines = text.splitlines()
+    assert len(lines) == 2 * (1 + 3)
+    assert lines[0].split() == ["AUROC", "[%]", "dark", "grey", "mean"]
+    plain, dfb = (100 * cell(table, "auroc", scorer="ViM", method=method, ood="dark") for method in ("plain", "dfb"))
+    assert f"{plain:.1f} -> {dfb:.1f}" in lines[3]
