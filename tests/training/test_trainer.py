@@ -550,15 +550,20 @@ SCRIPT = """
 import os, sys, warnings
 warnings.simplefilter("error")
 import torch
+from skdfb.networks import DenseClassifier
 from skdfb.training import Trainer
 from tests.training.problems import PLAIN, easy_problem, tiny_network
+from tests.training.test_trainer import NormalisedBackbone
 
 rank = int(os.environ["RANK"])
 images, labels, masks = easy_problem()
 network = tiny_network(4, seed=rank)  # the first process's weights are taken
 trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN)
 history = trainer.train(network, images, labels, masks, device="cpu", random_state=3)
-torch.save((network.state_dict(), history), sys.argv[1] + f"/{rank}.pt")
+# batch statistics are each process's own until the end; without random_state the first process's seed is taken
+normalised = DenseClassifier(NormalisedBackbone(frozen=False), 3, image_size=16)
+Trainer(max_steps=3, batch_size=16).train(normalised, images, labels, device="cpu")
+torch.save((network.state_dict(), history, normalised.state_dict()), sys.argv[1] + f"/{rank}.pt")
 """
 
 
@@ -585,11 +590,12 @@ def test_launched_processes_train_together(tmp_path, launcher):
         capture_output=True,
         timeout=300,
     )
-    (first, first_history), (second, second_history) = (
+    (first, first_history, normalised), (second, second_history, other_normalised) = (
         torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
     )
     assert equal(first, second)
     assert first_history == second_history
+    assert equal(normalised, other_normalised)
     # two halves of each batch give the mean gradient of the whole; no pixel is ignored here
     alone, history = train(Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN), dense=True, seed=3)
     np.testing.assert_allclose(first_history["loss"], history["loss"], atol=1e-5)
