@@ -10,6 +10,8 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb.utils import check_scores
+
 
 class ConformalCalibrator(BaseEstimator):
     r"""Threshold that rejects at most a share `alpha` of in-distribution images, in finite samples.
@@ -96,7 +98,7 @@ class ConformalCalibrator(BaseEstimator):
         UserWarning
             If the held-out images are too few for `alpha`, so that nothing can be rejected.
         """
-        self.scores_ = np.sort(_check_scores(scores))
+        self.scores_ = np.sort(check_scores(scores, "scores"))
         rank = _rank_of_offset(self.scores_.size, float(self.alpha))
         self.offset_ = float(self.scores_[rank - 1]) if rank else -np.inf
         if rank == 0:
@@ -124,7 +126,7 @@ class ConformalCalibrator(BaseEstimator):
             If `scores` is empty, not 1-d, not numeric or not finite.
         """
         check_is_fitted(self)
-        n_at_most = np.searchsorted(self.scores_, _check_scores(scores), side="right")
+        n_at_most = np.searchsorted(self.scores_, check_scores(scores, "scores"), side="right")
         values: npt.NDArray[np.float64] = (1 + n_at_most) / (self.scores_.size + 1)
         return values
 
@@ -146,21 +148,3 @@ def _warn_too_few(n_held_out: int, alpha: float) -> None:
         # The caller of `fit`, seen through scikit-learn's wrapper.
         stacklevel=4,
     )
-
-
-def _check_scores(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    wanted = "a 1-d array with one finite score an image is wanted"
-    try:
-        array = np.asarray(scores)
-    except ValueError as error:
-        raise ValueError(f"scores cannot be made an array ({error}): {wanted}.") from error
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"scores has dtype {array.dtype}: {wanted}; convert it to float first.")
-    if array.ndim != 1:
-        raise ValueError(f"scores has shape {array.shape}: {wanted}; ravel it or choose one column.")
-    if array.size == 0:
-        raise ValueError(f"scores is empty: {wanted}.")
-    n_bad = int(array.size - np.isfinite(array).sum())
-    if n_bad:
-        raise ValueError(f"scores holds {n_bad} NaN or infinite values of {array.size}: {wanted}; mend the scorer.")
-    return array.astype(np.float64)

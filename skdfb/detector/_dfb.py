@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
@@ -18,17 +18,18 @@ from torch.utils.data import Dataset
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._collect import RepresentationPair, collect
 from skdfb.detector._forward import ForwardPass, perturbation_of
-from skdfb.detector._input import check_masks, check_nested_parameters, check_readable
+from skdfb.detector._input import check_components, check_readable
+from skdfb.detector._masks import make_masks
 from skdfb.detector._outputs import run
 from skdfb.detector._parts import PartScorers, Scores, fit_fusion
 from skdfb.detector._pseudo_labels import pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
-from skdfb.scorers import BackgroundLogit, ForegroundScorer, ViM, check_scorer, scorer_output
+from skdfb.scorers import BackgroundLogit, ForegroundScorer, ViM
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, check_trained_classifier
-from skdfb.utils import Images, check_images, check_labels, dataset_labels, resolve_device, spawn_seeds
+from skdfb.utils import Images, check_images, check_labels, dataset_labels, resolve_device, shallow_copy, spawn_seeds
 
 __all__ = ["DFBDetector"]
 
@@ -257,7 +258,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         self : DFBDetector
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
-        fitted = self._shallow_copy(fitted_state=False)
+        fitted = shallow_copy(self, fitted_state=False)
         with torch.inference_mode(False):  # gradients, also where the caller has switched them off
             fitted._fit(X, y)
         self.__dict__ = fitted.__dict__  # all at once
@@ -279,16 +280,10 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         labels: npt.NDArray[np.intp] = self.fit(X, y).predict(X)
         return labels
 
-    def _shallow_copy(self, *, fitted_state: bool) -> Self:
-        """Return a detector with the same parameters; ``copy.copy`` would leave out what ``__getstate__`` does."""
-        other = object.__new__(type(self))
-        other.__dict__ = {name: value for name, value in vars(self).items() if fitted_state or not name.endswith("_")}
-        return other
-
     def _fit(self, X: Any, y: Any) -> None:
         seeds = _Seeds(*spawn_seeds(self.random_state, len(_Seeds._fields)))
         device = resolve_device(self.device)
-        self._check_components()
+        check_components(self)
         images = check_images(self, X, reset=True)
         check_readable(images, self.batch_size, self.n_jobs)
         labels = self._class_indices(X, y, images, seeds, device)
@@ -297,34 +292,19 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
 
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device)
-        masks = self._make_masks(train_images, train_labels, seeds.masks)
+        masks = make_masks(
+            CAMMaskGenerator(batch_size=self.batch_size) if self.mask_generator is None else self.mask_generator,
+            self.classifier_,
+            train_images,
+            train_labels,
+            random_state=seeds.masks,
+            n_jobs=self.n_jobs,
+        )
         self.network_ = self._fit_dense(train_images, train_labels, masks, seeds.dense, device)
         del masks
 
         self._fit_scorers(train_images, train_labels)
         self._calibrate(images.subset(self._split_.held_out))
-
-    def _check_components(self) -> None:
-        """Refuse parameters that only a later step would stumble on."""
-        for name in ("scorer", "background_scorer"):
-            if getattr(self, name) is not None:
-                check_scorer(getattr(self, name), name)
-                scorer_output(getattr(self, name))
-        if perturbation_of(self.background_scorer):
-            raise ValueError(
-                f"background_scorer={self.background_scorer!r} asks for perturbed images, which only scorer= is given; "
-                "set its input_perturbation to 0, or choose another."
-            )
-        for name, methods in (("fusion", ("fit", "combine")), ("mask_generator", ("fit_transform",))):
-            given = getattr(self, name)
-            missing = [method for method in methods if given is not None and not callable(getattr(given, method, None))]
-            if missing or isinstance(given, type):
-                raise TypeError(f"{name}={given!r}; an object with the methods {' and '.join(methods)} is wanted.")
-        for name in ("scorer", "background_scorer", "fusion", "mask_generator"):
-            check_nested_parameters(getattr(self, name), name)
-        for name in ("classifier_trainer", "dense_trainer"):
-            if getattr(self, name) is not None:
-                getattr(self, name).validate(name)
 
     def _class_indices(
         self, X: Any, y: Any, images: Images, seeds: _Seeds, device: torch.device
@@ -374,24 +354,6 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
             verbose=self.verbose,
         )
         return network
-
-    def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.integer]:
-        """Run the mask generator on the trained classifier; masks come at the network's input size."""
-        default = CAMMaskGenerator(batch_size=self.batch_size)
-        generator = default if self.mask_generator is None else clone(self.mask_generator, safe=False)
-        handed_over = {
-            "backbone": self.classifier_,
-            "mask_size": self.classifier_.preprocessor.image_size,
-            "device": self.classifier_.device,
-            "random_state": seed,
-            "n_jobs": self.n_jobs,
-        }
-        known = generator.get_params(deep=False) if hasattr(generator, "get_params") else {}
-        if known.get("n_jobs") is not None:
-            del handed_over["n_jobs"]  # the user's own
-        if known:
-            generator.set_params(**{name: value for name, value in handed_over.items() if name in known})
-        return check_masks(generator.fit_transform(images, labels), len(images), len(self.classes_))
 
     def _fit_dense(
         self,
@@ -688,12 +650,12 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         changes = {"scorer": scorer, "background_scorer": background_scorer, "fusion": fusion, "alpha": alpha}
-        other = self._shallow_copy(fitted_state=True)
+        other = shallow_copy(self, fitted_state=True)
         for name, value in changes.items():
             if value is not None:
                 setattr(other, name, value)
         other._validate_params()
-        other._check_components()
+        check_components(other)
         other._refit(X, y)
         return other
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from skdfb.networks import DenseClassifier
+from skdfb.networks._inputs import network_inputs
 from skdfb.scorers import InputPerturbingScorer, Representation
-from skdfb.utils import Images, Preprocessor, evaluation_mode, iterate_batches, sequential_batches
+from skdfb.utils import Images, Preprocessor, evaluation_mode
 
 __all__ = ["ForwardPass", "NetworkBatch", "represent_background", "represent_foreground"]
 
@@ -78,16 +79,8 @@ class ForwardPass:
     def batches(self, images: Images) -> Iterator[NetworkBatch]:
         """Yield what the network says, in order, a batch at a time."""
         network = self.network
-        loaded = iterate_batches(
-            images,
-            sequential_batches(len(images), self.batch_size),
-            network.preprocessor,
-            device=network.device,
-            dtype=network.dtype,
-            n_jobs=self.n_jobs,
-        )
         with evaluation_mode(network):
-            for indices, pixels in loaded:
+            for indices, pixels in network_inputs(network, images, self.batch_size, self.n_jobs):
                 feature_map = network.feature_map(pixels)
                 yield NetworkBatch(indices, pixels, feature_map, network.map_head(feature_map))
 

@@ -115,7 +115,9 @@ def _all_scores(
         on_train = collect(plain_pass, fitting, scorer) if perturbs else plain_train
         fitted = clone(scorer, safe=False).fit(on_train[0], fitting_labels)
         yield scorer, "plain", {name: np.asarray(fitted.score_samples(pair[0])) for name, pair in on_plain.items()}
-        refitted = detector.refit_scorer(scorer, X, y)
+        # What fit kept of the training images saves a pass over them.
+        needs_images = perturbs or detector._kept_ is None
+        refitted = detector.refit_scorer(scorer, *((X, y) if needs_images else ()))
         parts = {
             name: PartScorers(refitted.scorer_, refitted.background_scorer_).score(pair)
             for name, pair in on_dense.items()
@@ -164,7 +166,19 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
 
     Examples
     --------
-    ``class_accuracy(detector, X_test, y_test)["dfb"]`` is ``detector.score(X_test, y_test)``.
+    >>> from skdfb import DFBDetector, Trainer
+    >>> from skdfb.datasets import load_digits_on_photos
+    >>> from skdfb.evaluation import class_accuracy
+    >>> from skdfb.networks import create_backbone
+    >>> from skdfb.scorers import Energy
+    >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
+    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> detector = DFBDetector(
+    ...     backbone, scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
+    ... ).fit(data.images, data.target)
+    >>> sorted(class_accuracy(detector, data.images_test, data.target_test))
+    ['dfb', 'plain']
     """
     check_is_fitted(detector)
     images = check_images(detector, X, reset=False)

@@ -10,6 +10,8 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb.utils import check_scores
+
 _OUTPUTS = ("logit", "probability", "log_probability")
 
 
@@ -170,18 +172,8 @@ def _check_outputs(outputs: Mapping[str, str], part_names: tuple[str, str]) -> d
 def _check_parts(parts: Mapping[str, npt.ArrayLike], part_names: tuple[str, str]) -> list[npt.NDArray[np.float64]]:
     if set(parts) != set(part_names):
         raise ValueError(f"parts has the names {list(parts)}: those given to fit are wanted, {list(part_names)}.")
-    arrays = [_check_part(parts[name], name) for name in part_names]
+    arrays = [check_scores(parts[name], f"parts[{name!r}]") for name in part_names]
     sizes = [array.size for array in arrays]
     if sizes[0] != sizes[1]:
         raise ValueError(f"parts {list(part_names)} hold {sizes} scores: all parts must be of the same images.")
     return arrays
-
-
-def _check_part(scores: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
-    wanted = "a 1-d array with one finite score an image is wanted"
-    array = np.asarray(scores)
-    if array.dtype.kind not in "biuf" or array.ndim != 1 or array.size == 0:
-        raise ValueError(f"parts[{name!r}] has shape {array.shape} and dtype {array.dtype}: {wanted}.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"parts[{name!r}] holds NaN or infinite values: {wanted}; mend the scorer.")
-    return array.astype(np.float64)

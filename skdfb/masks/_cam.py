@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdfb.networks import DenseClassifier, attention_maps
+from skdfb.networks._inputs import network_inputs
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, check_trained_classifier
 from skdfb.utils import (
@@ -23,9 +24,8 @@ from skdfb.utils import (
     check_images,
     check_labels,
     evaluation_mode,
-    iterate_batches,
     resolve_device,
-    sequential_batches,
+    shallow_copy,
     spawn_seeds,
 )
 
@@ -199,9 +199,7 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
         """Fit a copy and take its state over at the end: a failed fit leaves the generator as it was."""
-        fitted = copy.copy(self)
-        for name in [name for name in vars(fitted) if name.endswith("_")]:
-            delattr(fitted, name)
+        fitted = shallow_copy(self, fitted_state=False)
         images, labels = fitted._train(X, y)
         self.__dict__ = fitted.__dict__
         return images, labels
@@ -320,16 +318,8 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
         network = self.network_
         output_size = self._output_size(images)
         input_sizes = self._input_sizes()
-        batches = iterate_batches(
-            images,
-            sequential_batches(len(images), self.batch_size),
-            network.preprocessor,
-            device=network.device,
-            dtype=network.dtype,
-            n_jobs=self.n_jobs,
-        )
         with evaluation_mode(network):
-            for indices, batch in batches:
+            for indices, batch in network_inputs(network, images, self.batch_size, self.n_jobs):
                 targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
                 maps, targets = attention_maps(
                     network,

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from skdfb.utils import check_scores
+
 
 def auroc_score(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     r"""Area under the receiver operating characteristic curve, ID against OOD.
@@ -173,22 +175,7 @@ def fpr_at_tpr(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike, *, tpr: floa
 def _sorted_scores(
     id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return np.sort(_check_scores(id_scores, "id_scores")), np.sort(_check_scores(ood_scores, "ood_scores"))
-
-
-def _check_scores(scores: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
-    wanted = "a 1-d array with one score an image is wanted"
-    try:
-        array = np.asarray(scores)
-    except ValueError as error:
-        raise ValueError(f"{name} cannot be made an array ({error}): {wanted}.") from error
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {array.dtype}: real numbers are wanted; convert them to float first.")
-    if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}: {wanted}; ravel it or choose one column.")
-    if array.size == 0:
-        raise ValueError(f"{name} is empty: at least one score is wanted.")
-    n_nan = int(np.isnan(array).sum())
-    if n_nan:
-        raise ValueError(f"{name} holds {n_nan} NaN of {array.size} scores: NaN cannot be ranked; remove or mend them.")
-    return array.astype(np.float64)
+    return (
+        np.sort(check_scores(id_scores, "id_scores", allow_infinite=True)),
+        np.sort(check_scores(ood_scores, "ood_scores", allow_infinite=True)),
+    )

@@ -1,8 +1,10 @@
 """Checking and reading input, devices and random states; the lowest layer."""
 
 from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils._estimators import shallow_copy
 from skdfb.utils._images import Images, Indices, as_images, dataset_labels, value_bounds
 from skdfb.utils._loading import Preprocessor, iterate_batches, sequential_batches
+from skdfb.utils._scores import check_scores
 from skdfb.utils._validation import check_images, check_labels
 
 __all__ = [
@@ -12,12 +14,14 @@ __all__ = [
     "as_images",
     "check_images",
     "check_labels",
+    "check_scores",
     "dataset_labels",
     "evaluation_mode",
     "isolated_rng",
     "iterate_batches",
     "resolve_device",
     "sequential_batches",
+    "shallow_copy",
     "spawn_seeds",
     "value_bounds",
 ]

@@ -666,7 +666,7 @@ def test_scores_may_be_of_any_kind(fitted, X_new, answer):
         (lambda n: np.zeros((n, 1)), r"scorer.score_samples returned shape \(21, 1\) for 21 images; \(n,\) is wanted"),
         (lambda n: np.zeros(n + 1), r"scorer.score_samples returned shape \(22,\)"),
         (lambda n: np.full(n, np.nan), "scorer.score_samples returned NaN for 21 images"),
-        (lambda n: np.full(n, np.inf), r"parts\['foreground'\] holds NaN or infinite"),
+        (lambda n: np.full(n, np.inf), r"parts\['foreground'\] holds 21 NaN or infinite"),
     ],
 )
 def test_wrong_scores_are_named(fitted, answer, message):

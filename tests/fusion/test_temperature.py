@@ -132,8 +132,8 @@ def test_a_third_part_is_refused():
         (np.zeros((2, 1)), r"parts\['background'\] has shape \(2, 1\)"),
         (np.zeros(0), r"parts\['background'\] has shape \(0,\)"),
         (np.array(["a", "b"]), "dtype <U1"),
-        (np.array([0.0, np.nan]), r"parts\['background'\] holds NaN"),
-        (np.array([0.0, -np.inf]), r"parts\['background'\] holds NaN or infinite"),
+        (np.array([0.0, np.nan]), r"parts\['background'\] holds 1 NaN"),
+        (np.array([0.0, -np.inf]), r"parts\['background'\] holds 1 NaN or infinite"),
     ],
 )
 def test_bad_scores_are_refused_by_name(bad, message):
