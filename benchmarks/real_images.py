@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skdfb import DFBDetector, Trainer
+from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
 from skdfb.networks import create_backbone
 from skdfb.scorers import ViM
@@ -67,36 +67,42 @@ def experiments(folder, seed, size):
     yield "open-set", X[train], names[y[train]], X_test[test], names[y_test[test]], unknown
 
 
-def run(name, X, y, X_test, y_test, ood, arguments):
-    """Fit one detector and return its figures."""
+def make_detector(arguments):
+    """Return the detector of the settings, and for the control one whose classifier has the steps of both stages."""
     torch.manual_seed(arguments.seed)  # the random weights
     backbone = create_backbone(arguments.backbone, pretrained=False, output_stride=arguments.output_stride)
-    recipe = {
-        "max_epochs": arguments.epochs,
-        "batch_size": arguments.batch_size,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "mixup": None,
-    }
-    detector = DFBDetector(
+    recipe = {"batch_size": arguments.batch_size, "weight_decay": 5e-4, "schedule": "cosine", "mixup": None}
+    recipes = [{"max_epochs": arguments.epochs}, {"max_epochs": arguments.epochs}]
+    if arguments.control:
+        recipes = [{"max_epochs": 2 * arguments.epochs}, {"max_steps": 1}]  # of which only the classifier is looked at
+    rates = arguments.learning_rate, arguments.learning_rate / 3
+    trainers = [Trainer(learning_rate=rate, **recipe, **steps) for rate, steps in zip(rates, recipes, strict=True)]
+    return DFBDetector(
         backbone,
         scorer=ViM(),
-        classifier_trainer=Trainer(learning_rate=arguments.learning_rate, **recipe),
-        dense_trainer=Trainer(learning_rate=arguments.learning_rate / 3, **recipe),
+        mask_generator=CAMMaskGenerator(scales=(1.0,), flip=False) if arguments.control else None,
+        classifier_trainer=trainers[0],
+        dense_trainer=trainers[1],
         image_size=arguments.image_size,
         device=arguments.device,
         random_state=arguments.seed,
         verbose=arguments.verbose,
     )
+
+
+def run(name, X, y, X_test, y_test, ood, arguments):
+    """Fit one detector and return its figures."""
+    detector = make_detector(arguments)
     start = time.perf_counter()
     detector.fit(X, y)
     fitted = time.perf_counter()
     accuracy = class_accuracy(detector, X_test, y_test)
     table = compare_scorers(detector, X_test, ood, X=X, y=y)
     done = time.perf_counter()
+    rejected = float(np.mean(detector.predict(X_test) == -1))
     print(f"\n{name}: classes {', '.join(detector.classes_)}; map {detector.network_.map_size}; ", end="")
     print(f"accuracy plain {accuracy['plain']:.1%}, DFB {accuracy['dfb']:.1%}; ", end="")
-    print(f"rejected test images {np.mean(detector.predict(X_test) == -1):.1%} (alpha {detector.alpha:.0%}); ", end="")
+    print(f"rejected test images {rejected:.1%} (alpha {detector.alpha:.0%}); ", end="")
     print(f"fit {fitted - start:.0f} s, comparison {done - fitted:.0f} s")
     print(format_comparison(table), flush=True)
     return {
@@ -105,7 +111,7 @@ def run(name, X, y, X_test, y_test, ood, arguments):
         "n_train": len(X),
         "n_test": len(X_test),
         "accuracy": accuracy,
-        "rejected_test_images": float(np.mean(detector.predict(X_test) == -1)),
+        "rejected_test_images": rejected,
         "fit_seconds": round(fitted - start, 1),
         "comparison_seconds": round(done - fitted, 1),
         "table": {column: list(table[column]) for column in table},
@@ -125,6 +131,11 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["textures", "open-set"])
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="train the plain classifier for the epochs of both stages; read its figures left of the arrows",
+    )
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--verbose", type=int, default=0)
     arguments = parser.parse_args()
