@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from skdfb.detector._forward import ForwardPass, represent_background
 from skdfb.scorers import Representation
 from skdfb.utils import Images
 
-__all__ = ["RepresentationPair", "collect"]
+__all__ = ["RepresentationPair", "collect", "to_cpu"]
 
 MEMORY_BUDGET = 2**30  # bytes an array may take before it goes to a file
 
@@ -32,35 +33,42 @@ def collect(forward: ForwardPass, images: Images, scorer: Any = None) -> Represe
         for place, part in enumerate(pair):
             if len(stores) == place:
                 stores.append((_store(n_images, part.features), _store(n_images, part.logits)))
-            stores[place][0][indices] = part.features.cpu().numpy()
-            stores[place][1][indices] = part.logits.cpu().numpy()
+            stores[place][0][indices] = part.features.numpy()
+            stores[place][1][indices] = part.logits.numpy()
         last = pair
     assert last is not None, "there is at least one image"
     foreground, background = (
-        Representation(
-            features=torch.from_numpy(features),
-            logits=torch.from_numpy(logits),
-            weight=part.weight.cpu(),
-            bias=part.bias.cpu(),
-            input_perturbation=part.input_perturbation,
-        )
+        replace(part, features=torch.from_numpy(features), logits=torch.from_numpy(logits))
         for part, (features, logits) in zip(last, stores, strict=True)
     )
     return foreground, background
+
+
+def to_cpu(part: Representation) -> Representation:
+    """Return a representation on the CPU, in at least float32: NumPy knows no bfloat16."""
+    wide = torch.promote_types(part.features.dtype, torch.float32)
+    return Representation(
+        features=part.features.to("cpu", wide),
+        logits=part.logits.to("cpu", wide),
+        weight=part.weight.to("cpu", wide),
+        bias=part.bias.to("cpu", wide),
+        input_perturbation=part.input_perturbation,
+    )
 
 
 def _pairs(
     forward: ForwardPass, images: Images, scorer: Any
 ) -> Iterator[tuple[npt.NDArray[np.intp], RepresentationPair]]:
     for batch in forward.batches(images):
-        yield batch.indices, (forward.foreground(batch, scorer), represent_background(forward.network, batch))
+        foreground = forward.foreground(batch, scorer)
+        yield batch.indices, (to_cpu(foreground), to_cpu(represent_background(forward.network, batch)))
 
 
 def _store(n_images: int, like: torch.Tensor) -> npt.NDArray[Any]:
     """Return an empty array (n_images, width); a large one is mapped to a file that is gone when it is."""
-    dtype = np.float64 if like.dtype == torch.float64 else np.float32
+    dtype = like.numpy().dtype
     shape = (n_images, like.shape[1])
-    if n_images * like.shape[1] * np.dtype(dtype).itemsize <= MEMORY_BUDGET:
+    if n_images * like.shape[1] * dtype.itemsize <= MEMORY_BUDGET:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(prefix="skdfb-") as file:
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from skdfb.networks import DenseClassifier
@@ -38,7 +39,7 @@ def represent_foreground(
     weight, bias = network.head.weight[:n_classes].detach(), network.head.bias[:n_classes].detach()
     return Representation(
         features=features,
-        logits=torch.nn.functional.linear(features, weight, bias),
+        logits=F.linear(features, weight, bias),
         weight=weight,
         bias=bias,
         input_perturbation=input_perturbation,
@@ -53,12 +54,9 @@ def represent_background(network: DenseClassifier, batch: NetworkBatch) -> Repre
     probability = batch.logit_map.softmax(1)[:, -1]  # (b, h, w)
     total = probability.sum((1, 2)).clamp_min(torch.finfo(probability.dtype).tiny)
     features = torch.einsum("bchw,bhw->bc", batch.feature_map, probability) / total[:, None]
-    return Representation(
-        features=features,
-        logits=batch.logit_map[:, -1:].mean((2, 3)),
-        weight=network.head.weight[-1:].detach(),
-        bias=network.head.bias[-1:].detach(),
-    )
+    weight, bias = network.head.weight[-1:].detach(), network.head.bias[-1:].detach()
+    logits = F.linear(batch.feature_map.mean((2, 3)), weight, bias)  # of the GAP features, not of the pooled ones
+    return Representation(features=features, logits=logits, weight=weight, bias=bias)
 
 
 @dataclass(frozen=True)

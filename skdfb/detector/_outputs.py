@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
+from skdfb.detector._collect import to_cpu
 from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_background
 from skdfb.detector._parts import PartScorers
 from skdfb.utils import Images
@@ -29,11 +30,13 @@ def run(forward: ForwardPass, images: Images, wanted: tuple[str, ...], scorers: 
 def _output(name: str, forward: ForwardPass, batch: NetworkBatch, scorers: PartScorers, size: tuple[int, int]) -> Any:
     if name == "parts":
         foreground = forward.foreground(batch, scorers.foreground)
-        return scorers.score((foreground, represent_background(forward.network, batch)))
+        background = represent_background(forward.network, batch)
+        # On the CPU, as in fit: a scorer may be anybody's, written in NumPy.
+        return scorers.score((to_cpu(foreground), to_cpu(background)))
     if name == "segments":
         logits = F.interpolate(batch.logit_map, size, mode="bilinear")  # (b, K + 1, H, W)
         return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
-    return getattr(forward.foreground(batch), name).cpu().numpy()
+    return getattr(to_cpu(forward.foreground(batch)), name).numpy()
 
 
 def _join(pieces: list[Any]) -> Any:

@@ -15,9 +15,8 @@ from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, ViM
 from skdfb.utils import Images, check_images, check_labels
 
-__all__ = ["METHODS", "class_accuracy", "compare_scorers", "format_comparison"]
+__all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
-METHODS = ("plain", "dfb", "background")
 _METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 _ID = "in-distribution"
 
@@ -33,7 +32,8 @@ def compare_scorers(
 ) -> Any:
     """Score in-distribution and OOD images by each scorer, on the plain classifier and by DFB.
 
-    Nothing is trained. Each network passes over each set once, and once more for a scorer that perturbs its input.
+    Nothing is trained. Each network passes over each set once, and once more for a scorer that perturbs its input. A
+    detector that was unpickled passes over the training images once more for each scorer.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def compare_scorers(
     X, y : images and labels
         Those of the detector's ``fit``, on which scorers are fitted.
     scorers : sequence of ForegroundScorer, default=None
-        None takes ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``.
+        None takes ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. Two of one class are told apart by their
+        parameters.
 
     Returns
     -------
@@ -89,41 +90,50 @@ def compare_scorers(
     images |= {name: check_images(detector, value, reset=False) for name, value in ood.items()}
     train = check_images(detector, X, reset=False)
     columns: dict[str, list[Any]] = {name: [] for name in ("scorer", "method", "ood", *_METRICS)}
-    for scorer, method, scores in _all_scores(detector, scorers, images, train, X, y):
+    for scorer, method, scores in _all_scores(detector, _named(scorers), images, train, X, y):
         for name in ood:
             values = _metrics(scores[_ID], scores[name])
-            row = (type(scorer).__name__, method, name, *(values[metric] for metric in _METRICS))
+            row = (scorer, method, name, *(values[metric] for metric in _METRICS))
             for column, value in zip(columns, row, strict=True):
                 columns[column].append(value)
     return _as_frame(columns)
 
 
+def _named(scorers: Sequence[Any]) -> dict[str, Any]:
+    """Name scorers by their class, or, where two share it, by their parameters too."""
+    names = [type(scorer).__name__ for scorer in scorers]
+    return {
+        name if names.count(name) == 1 else repr(scorer): scorer for name, scorer in zip(names, scorers, strict=True)
+    }
+
+
 def _all_scores(
-    detector: DFBDetector, scorers: Sequence[Any], images: Mapping[str, Images], train: Images, X: Any, y: Any
-) -> Iterator[tuple[Any, str, dict[str, Scores]]]:
+    detector: DFBDetector, scorers: Mapping[str, Any], images: Mapping[str, Images], train: Images, X: Any, y: Any
+) -> Iterator[tuple[str, str, dict[str, Scores]]]:
     """Yield scorer, method and scores by image set."""
+    detector._check_same(train, X, y)
     _, labels = check_labels(y, train, X)
     n_classes = len(detector.classes_)
     fitting, fitting_labels = train.subset(detector._split_[0]), labels[detector._split_[0]]
     plain_pass = ForwardPass(detector.classifier_, n_classes, detector.batch_size, detector.n_jobs)
     plain_train = collect(plain_pass, fitting)
     plain, dense = _collected(plain_pass, images), _collected(detector._forward_pass(), images)
-    for scorer in scorers:
+    for name, scorer in scorers.items():
         perturbs = bool(perturbation_of(scorer))
         on_plain = _collected(plain_pass, images, scorer) if perturbs else plain
         on_dense = _collected(detector._forward_pass(), images, scorer) if perturbs else dense
         on_train = collect(plain_pass, fitting, scorer) if perturbs else plain_train
         fitted = clone(scorer, safe=False).fit(on_train[0], fitting_labels)
-        yield scorer, "plain", {name: np.asarray(fitted.score_samples(pair[0])) for name, pair in on_plain.items()}
+        yield name, "plain", {key: np.asarray(fitted.score_samples(pair[0])) for key, pair in on_plain.items()}
         # What fit kept of the training images saves a pass over them.
         needs_images = perturbs or detector._kept_ is None
         refitted = detector.refit_scorer(scorer, *((X, y) if needs_images else ()))
         parts = {
-            name: PartScorers(refitted.scorer_, refitted.background_scorer_).score(pair)
-            for name, pair in on_dense.items()
+            key: PartScorers(refitted.scorer_, refitted.background_scorer_).score(pair)
+            for key, pair in on_dense.items()
         }
-        yield scorer, "dfb", {name: refitted.fusion_.combine(part) for name, part in parts.items()}
-        yield scorer, "background", {name: part["background"] for name, part in parts.items()}
+        yield name, "dfb", {key: refitted.fusion_.combine(part) for key, part in parts.items()}
+        yield name, "background", {key: part["background"] for key, part in parts.items()}
 
 
 def _collected(forward: ForwardPass, images: Mapping[str, Images], scorer: Any = None) -> dict[str, RepresentationPair]:

@@ -51,13 +51,13 @@ def attention_maps(
     """
     if targets is None and images.shape[-1] not in input_sizes:
         targets = network(images).argmax(1)
-    total = images.new_zeros(len(images), *output_size)
+    total = images.new_zeros(len(images), *output_size, dtype=torch.promote_types(images.dtype, torch.float32))
     for view, mirrored in _views(images, input_sizes, flip):
         feature_map = network.feature_map(view)  # (n, C, h, w)
         if targets is None:  # the first view is the image as it is
             targets = network.head(feature_map.mean((2, 3))).argmax(1)
         activation = torch.einsum("nchw,nc->nhw", feature_map, network.head.weight[targets]).relu()
-        activation = F.interpolate(activation[:, None], output_size, mode="bilinear")[:, 0]
+        activation = F.interpolate(activation[:, None].to(total.dtype), output_size, mode="bilinear")[:, 0]
         total += activation.flip(-1) if mirrored else activation
     assert targets is not None
     return min_max(gaussian_blur(total, sigma)), targets
@@ -67,7 +67,10 @@ def _views(images: Tensor, input_sizes: Sequence[int], flip: bool) -> Iterator[t
     """Yield the images at each size, then mirrored; the images as they are come first, if they are among them."""
     own_size = images.shape[-1]
     for size in sorted(input_sizes, key=lambda size: size != own_size):
-        scaled = images if size == own_size else F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        scaled = images
+        if size != own_size:  # in float32 at least: halves cannot be antialiased on a CPU
+            wide = images.to(torch.promote_types(images.dtype, torch.float32))
+            scaled = F.interpolate(wide, (size, size), mode="bilinear", antialias=True).to(images.dtype)
         yield scaled, False
         if flip:
             yield scaled.flip(-1), True

@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skdfb.networks._feature_map import FeatureMap
@@ -141,7 +140,9 @@ class DenseClassifier(nn.Module):
 
     def map_head(self, feature_map: Tensor) -> Tensor:
         """Apply the head at each place of a feature map: (n, C, h, w) to (n, num_classes, h, w)."""
-        return F.conv2d(feature_map, self.head.weight[:, :, None, None], self.head.bias)
+        # Not a 1 x 1 convolution: a GPU may round those to TF32, and the mean of the map would miss ``forward``.
+        logits: Tensor = self.head(feature_map.movedim(1, -1)).movedim(-1, 1)
+        return logits
 
     def features(self, images: Tensor) -> Tensor:
         """Map images (n, 3, H, W) to pooled features (n, C)."""

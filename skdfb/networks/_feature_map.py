@@ -1,10 +1,9 @@
 """Feature maps (n, C, h, w) from any backbone, whatever its own output looks like."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
+
+from skdfb.utils import evaluation_mode
 
 __all__ = ["FeatureMap"]
 
@@ -60,14 +59,14 @@ class FeatureMap(nn.Module):
         parameter = next(self.backbone.parameters(), torch.zeros(1))
         trial = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)
         failure, small = "", None
-        with _trial_mode(self.backbone):
+        with torch.no_grad(), evaluation_mode(self.backbone):
             for method in self._methods():
                 try:
                     out = self._call(method, trial)
                 except Exception as error:  # families fail in their own ways
                     failure = failure or f"{type(error).__name__}: {str(error) or 'no reason given'}"
                     continue
-                layouts = ((layout, self._to_nchw(out, layout, trial)) for layout in ("map", "tokens"))
+                layouts = ((layout, self._to_nchw(out, layout, trial)) for layout in self._layouts(out))
                 layout, feature_map = next((found for found in layouts if found[1] is not None), ("", None))
                 if feature_map is None:
                     failure = failure or f"its output is {_describe(out)}"
@@ -88,6 +87,13 @@ class FeatureMap(nn.Module):
             "keep places, or hand in an nn.Module that maps images (n, 3, H, W) to (n, C, h, w)."
         )
 
+    def _layouts(self, out: object) -> tuple[str, str]:
+        """Return the layouts an output can have, for the square trial image: two equal sides are the places."""
+        shape = out.shape if isinstance(out, Tensor) and out.ndim == 4 else (0, 0, 0, 0)
+        # timm's own word decides where all three sides are equal.
+        channels_last = shape[1] == shape[2] != shape[3] or str(getattr(self.backbone, "output_fmt", None)) == "NHWC"
+        return ("NHWC" if channels_last else "NCHW", "tokens")
+
     def _methods(self) -> list[str]:
         known = [name for name in ("forward_features", "forward_intermediates") if hasattr(self.backbone, name)]
         return known or ["forward"]
@@ -105,40 +111,14 @@ class FeatureMap(nn.Module):
         """Return ``out`` as NCHW, or None where it is nothing of that layout."""
         if not isinstance(out, Tensor):
             return None
-        if layout == "map":
-            return _map_to_nchw(out, getattr(self.backbone, "output_fmt", None))
+        if layout != "tokens":
+            return None if out.ndim != 4 else out.permute(0, 3, 1, 2) if layout == "NHWC" else out
         n_prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))
         return _tokens_to_nchw(out, n_prefix, images.shape[-2:])
 
 
-@contextmanager
-def _trial_mode(module: nn.Module) -> Iterator[None]:
-    """Leave batch statistics, train flags and cached values as they were.
-
-    LeViT, TinyViT and others keep tensors computed from their weights until ``eval()`` is called: what the trial left
-    would go stale when weights are loaded or trained.
-    """
-    was_training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.eval()
-        for part in was_training:
-            part.training = True
-
-
 def _describe(out: object) -> str:
     return f"of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-
-
-def _map_to_nchw(out: Tensor, output_fmt: object) -> Tensor | None:
-    if out.ndim != 4:
-        return None
-    # Images are square, so the two equal sides are the places; timm's own word decides where all three are equal.
-    channels_last = out.shape[1] == out.shape[2] != out.shape[3] or str(output_fmt) == "NHWC"
-    return out.permute(0, 3, 1, 2) if channels_last else out
 
 
 def _tokens_to_nchw(out: Tensor, n_prefix: int, image_size: torch.Size) -> Tensor | None:

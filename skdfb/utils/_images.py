@@ -135,7 +135,7 @@ def as_images(
     Parameters
     ----------
     X : array, sequence, Dataset or Images
-        See *Signs, shapes, words* in the user guide for the accepted forms.
+        See *Images* in the user guide for the accepted forms.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C) of the images in the rows of a 2-d ``X``.
     value_range : tuple of (float, float), default=None
@@ -197,10 +197,12 @@ def _from_dataset(dataset: Dataset[Any], name: str) -> Images:
 def dataset_labels(dataset: Dataset[Any]) -> list[Any] | None:
     """Return the labels of a dataset of (image, label) items, or None where it has none.
 
-    torchvision's ``targets`` attribute is taken where there is one; else every item is read once.
+    torchvision's ``targets`` attribute is taken where nothing transforms targets; else every item is read once.
     """
     targets = getattr(dataset, "targets", None)
-    if targets is not None:
+    transforms = getattr(dataset, "transforms", None)  # torchvision's own wraps transform and target_transform
+    both = getattr(transforms, "target_transform", transforms)
+    if targets is not None and getattr(dataset, "target_transform", None) is None and both is None:
         return list(targets)
     images = _DatasetImages(dataset)
     if len(images.item(0)) < 2:

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from skdfb import DFBDetector, Trainer
-from skdfb.detector._collect import collect
 from skdfb.detector._forward import ForwardPass
 from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
 from skdfb.metrics import auroc_score, fpr_at_tpr
-from skdfb.scorers import MSP, ODIN, Energy, ViM
+from skdfb.scorers import MSP, ODIN, Energy, Representation, ViM
 from skdfb.utils import as_images
 from tests.helpers import TinyBackbone
 
@@ -76,12 +75,38 @@ def test_dfb_rows_are_what_a_refitted_detector_says(detector, table, images, lab
     assert cell(table, "auroc", method="background", **key) == pytest.approx(auroc_score(*background))
 
 
-def test_plain_rows_are_the_scorer_on_the_classifier(detector, table, images, labels):
-    forward = ForwardPass(detector.classifier_, 2, 64)
-    train = detector._split_[0]
-    fitted = ViM(n_components=3).fit(collect(forward, as_images(images["fit"]).subset(train))[0], None)
-    scores = [fitted.score_samples(collect(forward, as_images(images[name]))[0]) for name in ("id", "grey")]
+def test_plain_rows_are_the_scorer_on_the_classifier(detector, table, images):
+    classifier = detector.classifier_
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+    def representation(X):
+        X = X[..., None].repeat(3, axis=-1) if X.ndim == 3 else X
+        inputs = (torch.from_numpy(X).permute(0, 3, 1, 2) / 255 - mean) / std
+        with torch.no_grad():
+            features = classifier.features(inputs).numpy()
+        head = {name: value.numpy(force=True) for name, value in classifier.head.named_parameters()}
+        return Representation.from_numpy(features=features, **head)
+
+    training = images["fit"][np.setdiff1d(np.arange(260), detector._split_.held_out)]
+    fitted = ViM(n_components=3).fit(representation(training), None)
+    scores = [fitted.score_samples(representation(images[name])) for name in ("id", "grey")]
     assert cell(table, "auroc", scorer="ViM", method="plain", ood="grey") == pytest.approx(auroc_score(*scores))
+
+
+def test_scorers_of_one_class_are_told_apart(detector, images, labels):
+    scorers = [Energy(), ViM(n_components=2), ViM(n_components=3)]
+    table = compare_scorers(
+        detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels, scorers=scorers
+    )
+    assert list(table["scorer"].unique()) == ["Energy", "ViM(n_components=2)", "ViM(n_components=3)"]
+
+
+def test_other_training_images_are_refused(detector, images, labels):
+    ood = {"dark": images["dark"]}
+    with pytest.raises(ValueError, match="X has 30 images; the 260 of fit are wanted"):
+        compare_scorers(detector, images["id"], ood, X=images["id"], y=labels[:30])
+    with pytest.raises(ValueError, match="y differs from the labels of fit"):
+        compare_scorers(detector, images["id"], ood, X=images["fit"], y=labels[::-1])
 
 
 def test_five_scorers_by_default(detector, images, labels):
