@@ -1,9 +1,13 @@
 """Plain classifier against DFB on real images: every scorer, with the accuracy beside it.
 
-Two experiments on the packs of CIFAR-10 and of textures, found in ``SKDFB_DATA`` or ``../shared/data``:
+Two experiments on packs of CIFAR-10 and of textures:
 
 - ``textures``: all ten classes known; OOD are the textures.
 - ``open-set``: six classes known, drawn by the seed; OOD are the test images of the other four.
+
+The packs ``cifar10_train.npz``, ``cifar10_test.npz`` and ``textures.npz`` lie in the folder ``--data``, or else that
+which the environment variable ``SKDFB_DATA`` names. Each holds the arrays ``jpeg`` (uint8: all JPEG files, end to end),
+``offsets`` (n + 1: where each begins), ``labels`` (n) and ``classes`` (their names).
 
 On two CPU cores, under 30 minutes::
 
@@ -45,13 +49,6 @@ def read_pack(path, size):
         image = Image.open(io.BytesIO(jpeg[start:stop].tobytes())).convert("RGB")
         images[index] = np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.BICUBIC))
     return images, labels, list(classes)
-
-
-def data_folder():
-    """Return the folder of the packs, or None where there is none."""
-    candidates = [os.environ.get("SKDFB_DATA"), Path(__file__).parents[2] / "shared" / "data"]
-    found = [Path(folder) for folder in candidates if folder and (Path(folder) / "cifar10_train.npz").is_file()]
-    return found[0] if found else None
 
 
 def experiments(folder, seed, size):
@@ -129,6 +126,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=0.3)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--data", type=Path, default=os.environ.get("SKDFB_DATA"), help="folder of the packs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["textures", "open-set"])
     parser.add_argument(
@@ -139,9 +137,9 @@ def main():
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--verbose", type=int, default=0)
     arguments = parser.parse_args()
-    folder = data_folder()
-    if folder is None:
-        print("skipped: no image packs in SKDFB_DATA or ../shared/data")
+    folder = arguments.data
+    if folder is None or not (folder / "cifar10_train.npz").is_file():
+        print(f"skipped: there are no image packs in {folder}; name their folder by --data or SKDFB_DATA")
         return
     results = [
         run(*experiment, arguments)
@@ -154,7 +152,12 @@ def main():
                 key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()
             },
             "versions": {name: importlib.metadata.version(name) for name in ("skdfb", "torch", "timm", "scikit-learn")},
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+            "machine": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+                "python": platform.python_version(),
+            },
             "results": results,
         }
         arguments.json.write_text(json.dumps(report, indent=1))

@@ -11,8 +11,7 @@ what it learned. Nothing is downloaded; on two CPU cores this takes about two mi
 # ----------
 #
 # Handwritten digits 0 to 5 on crops of a photograph are known. The OOD sets are: digits that were never seen on the
-# known
-# photograph, known digits on another photograph, and either photograph without a digit.
+# known photograph, known digits on another photograph, and either photograph without a digit.
 
 from skdfb.datasets import load_digits_on_photos
 
@@ -24,9 +23,8 @@ print(data.images.shape, data.images.dtype, {name: X.shape for name, X in data.o
 # ------------
 #
 # ``backbone`` is usually just a timm model name, with ImageNet weights: ``DFBDetector("resnet50.a1_in1k")``. Here a
-# tiny
-# network starts from random weights, so the trainers are told a higher learning rate than the default,
-# which is meant for fine-tuning. Digits change their meaning in a mirror: ``flip=False``.
+# tiny network starts from random weights, so the trainers are told a higher learning rate than the default, which
+# is meant for fine-tuning. Digits change their meaning in a mirror: ``flip=False``.
 
 import torch
 
@@ -57,8 +55,8 @@ print(detector.predict_open_set(data.images_test[:8]))
 # Every scorer, with and without the background
 # ---------------------------------------------
 #
-# ``compare_scorers`` trains nothing. *Plain* is the scorer on the classifier of the first stage, to the right of the
-# arrow is the same scorer on the dense network, joined with the background score.
+# ``compare_scorers`` trains nothing. *Plain* is the scorer on the classifier of the first stage, to the right of
+# the arrow is the same scorer on the dense network, joined with the background score.
 
 from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
 
@@ -72,8 +70,7 @@ print(format_comparison(table))
 # -----------------------
 #
 # The masks of the class activation maps are what the dense network learned from. Since digits were pasted, the true
-# masks
-# are known, which they usually are not.
+# masks are known, which they usually are not.
 
 
 def mean_iou(predicted, true):

@@ -1,6 +1,5 @@
 """The detector: orchestration only."""
 
-import copy
 import os
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -18,7 +17,7 @@ from torch.utils.data import Dataset
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._collect import RepresentationPair, collect
 from skdfb.detector._forward import ForwardPass, perturbation_of
-from skdfb.detector._input import check_components, check_readable
+from skdfb.detector._input import check_components, check_scorer_sizes
 from skdfb.detector._masks import make_masks
 from skdfb.detector._outputs import run
 from skdfb.detector._parts import PartScorers, Scores, fit_fusion
@@ -28,8 +27,17 @@ from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import BackgroundLogit, ForegroundScorer, ViM
 from skdfb.training import Trainer
-from skdfb.training._stages import build_classifier, check_trained_classifier
-from skdfb.utils import Images, check_images, check_labels, dataset_labels, resolve_device, shallow_copy, spawn_seeds
+from skdfb.training._stages import build_classifier, take_over
+from skdfb.utils import (
+    Images,
+    check_images,
+    check_labels,
+    check_readable,
+    dataset_labels,
+    resolve_device,
+    shallow_copy,
+    spawn_seeds,
+)
 
 __all__ = ["DFBDetector"]
 
@@ -69,8 +77,8 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
     .. math:: S(x) = S_f(x) + S_b(x) / T
 
     in short; see :class:`~skdfb.fusion.TemperatureFusion` for scores made of probabilities. **Every score is higher for
-    in-distribution images.** The threshold is set by split conformal prediction on held-out training images: at most
-    ``alpha`` of in-distribution images are rejected.
+    in-distribution images.** The threshold is set by split conformal prediction on held-out training images: a
+    new in-distribution image is rejected with probability at most ``alpha``.
 
     Parameters
     ----------
@@ -90,7 +98,9 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         What joins the two; None is :class:`~skdfb.fusion.TemperatureFusion`, the paper's.
     mask_generator : transformer, default=None
         What makes the masks; None is :class:`~skdfb.masks.CAMMaskGenerator`. The trained classifier is handed to its
-        ``backbone`` parameter.
+        ``backbone`` parameter. Another object needs ``fit_transform(X, y)``, which returns integer masks (n, H, W) as
+        :class:`~skdfb.masks.CAMMaskGenerator` does; its ``y`` are class indices, its ``X`` has ``len(X)`` and
+        ``X.read(indices)``, which gives pixels (b, 3, H, W), or a list of (3, H, W) where sizes differ.
     classifier_trainer, dense_trainer : Trainer, default=None
         How the two networks are trained; None is ``Trainer()``, whose number of steps follows the size of the data. The
         paper's recipes are ``Trainer.paper_classifier()`` and ``Trainer.paper_dense()``.
@@ -100,7 +110,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         (H, W, C) of the images in the rows of a 2-d ``X``. Without it a row is shown to the network as one line of
         pixels, scaled by the smallest and largest value of the training data.
     alpha : float, default=0.05
-        Largest share of in-distribution images that may be rejected.
+        Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one.
     calibration_fraction : float, default=0.1
         Share of the training images that is held out to set the threshold, in (0, 0.5].
     batch_size : int, default=128
@@ -145,7 +155,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Without labels (``y=None``, and no torch dataset that brings them) the images are clustered by k-means on the
+    Without labels (``y=None``, and no torch dataset that brings them) all images are clustered by k-means on the
     features of the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them, at least 2.
 
     References
@@ -339,10 +349,12 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
     def _fit_classifier(
         self, images: Images, labels: npt.NDArray[np.intp], seeds: _Seeds, device: torch.device
     ) -> DenseClassifier:
-        if isinstance(self.backbone, DenseClassifier):
-            check_trained_classifier(self.backbone, self.classes_)
-            return copy.deepcopy(self.backbone).to(device).eval()
-        network = self._build(len(self.classes_), images, seeds.build)
+        trained = isinstance(self.backbone, DenseClassifier)
+        network = take_over(self, self.classes_) if trained else self._build(len(self.classes_), images, seeds.build)
+        scorers = self._part_scorers()
+        check_scorer_sizes(scorers.foreground, scorers.background, network.num_features, len(self.classes_))
+        if trained:
+            return network.to(device).eval()
         trainer = Trainer() if self.classifier_trainer is None else self.classifier_trainer
         self.training_history_["classifier"] = trainer.train(
             network,
@@ -542,7 +554,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n,)
-            Of dtype object where strings and numbers meet.
+            Of dtype object where strings and numbers meet, or classes are booleans.
 
         Raises
         ------
@@ -557,24 +569,28 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         parts, logits = self._run(X, "parts", "logits")
         known = self._combine(parts) >= self.offset_
         labels, unknown = self._labels(logits), np.asarray(unknown_label)
-        if (labels.dtype.kind in "US") != (unknown.dtype.kind in "US"):
-            labels = labels.astype(object)  # else NumPy would turn numbers to strings
+        if (labels.dtype.kind in "US") != (unknown.dtype.kind in "US") or labels.dtype.kind == "b":
+            labels = labels.astype(object)  # else NumPy would turn numbers to strings, and False to 0
         return np.where(known, labels, unknown)
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any = None) -> float:
         """Return the accuracy of :meth:`classify`.
 
         Parameters
         ----------
         X : images
             n in-distribution images.
-        y : array-like of shape (n,)
-            Their labels.
+        y : array-like of shape (n,), default=None
+            Their labels; a torch dataset of (image, label) items brings its own.
 
         Returns
         -------
         accuracy : float
         """
+        if y is None and isinstance(X, Dataset):
+            y = dataset_labels(X)
+        if y is None:
+            raise ValueError("y is None; the label of each image is wanted.")
         return float(accuracy_score(y, self.classify(X)))
 
     def segment(self, X: Any) -> npt.NDArray[np.float32]:
@@ -636,7 +652,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
             Those of ``fit``, in the same order. They are needed where what the network said of them was not kept: after
             unpickling, and where the scorer, the old one or the new, perturbs its input.
         y : array-like of shape (n,), default=None
-            Those of ``fit``, too; they are known, so that they are only compared.
+            Those of ``fit``, too; they are known, so that with X they are only compared.
 
         Returns
         -------

@@ -2,14 +2,10 @@
 
 from typing import Any
 
-from joblib import Parallel, delayed
-
 from skdfb.detector._forward import perturbation_of
-from skdfb.networks import DenseClassifier
 from skdfb.scorers import check_scorer, scorer_output
-from skdfb.utils import Images, Indices, sequential_batches
 
-__all__ = ["check_components", "check_readable"]
+__all__ = ["check_components", "check_scorer_sizes"]
 
 
 def check_components(detector: Any) -> None:
@@ -33,20 +29,16 @@ def check_components(detector: Any) -> None:
     for name in ("classifier_trainer", "dense_trainer"):
         if getattr(detector, name) is not None:
             getattr(detector, name).validate(name)
-    _check_backbone(detector)
 
 
-def _check_backbone(detector: Any) -> None:
-    """Refuse settings of the input that a network handed in has made already."""
-    network = detector.backbone
-    if not isinstance(network, DenseClassifier):
-        return
-    own = network.preprocessor.image_size
-    if detector.image_size not in (None, own):
-        raise ValueError(
-            f"image_size={detector.image_size}, but the DenseClassifier given as backbone was made for {own}; leave "
-            "image_size=None, or make the network with the size wanted."
-        )
+def check_scorer_sizes(scorer: Any, background_scorer: Any, n_features: int, n_classes: int) -> None:
+    """Ask the scorers that can tell whether they can be fitted on a network of these sizes."""
+    for name, asked, n_logits in (("scorer", scorer, n_classes), ("background_scorer", background_scorer, 1)):
+        if hasattr(asked, "check_sizes"):
+            try:
+                asked.check_sizes(n_features, n_logits)
+            except ValueError as error:
+                raise ValueError(f"{name}={asked!r}: {error}") from None
 
 
 def _check_nested_parameters(component: Any, name: str) -> None:
@@ -56,15 +48,3 @@ def _check_nested_parameters(component: Any, name: str) -> None:
             component._validate_params()
         except ValueError as error:
             raise type(error)(f"{name}: {error}") from None
-
-
-def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
-    """Read each image once, so that a cut file is found before the training; arrays have been checked already."""
-    if images.size is not None:
-        return
-
-    def read(indices: Indices) -> None:
-        images.read(indices)
-
-    batches = sequential_batches(len(images), batch_size)
-    Parallel(n_jobs=n_jobs, prefer="threads")(delayed(read)(indices) for indices in batches)

@@ -23,7 +23,7 @@ def make_masks(
 ) -> npt.NDArray[np.integer]:
     """Run a clone of a mask generator on the trained classifier; masks come at the network's input size.
 
-    The classifier and the other settings are handed over as those parameters that the generator has.
+    The classifier is handed over as ``backbone``, the other settings where the user left them open (None or "auto").
     """
     generator = clone(generator, safe=False)
     handed_over = {
@@ -34,10 +34,10 @@ def make_masks(
         "n_jobs": n_jobs,
     }
     known = generator.get_params(deep=False) if hasattr(generator, "get_params") else {}
-    if known.get("n_jobs") is not None:
-        del handed_over["n_jobs"]  # the user's own
-    if known:
-        generator.set_params(**{name: value for name, value in handed_over.items() if name in known})
+    open_to_us = {name for name, value in known.items() if value is None or value == "auto"} | {"backbone"}
+    changes = {name: value for name, value in handed_over.items() if name in known and name in open_to_us}
+    if changes:
+        generator.set_params(**changes)
     return _check_masks(generator.fit_transform(images, labels), len(images), classifier.num_classes)
 
 

@@ -1,6 +1,5 @@
 """Pseudo masks from class activation maps (Eq. 1, 2)."""
 
-import copy
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ from torch import nn
 from skdfb.networks import DenseClassifier, attention_maps
 from skdfb.networks._inputs import network_inputs
 from skdfb.training import Trainer
-from skdfb.training._stages import build_classifier, check_trained_classifier
+from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import (
     Images,
     check_images,
     check_labels,
+    check_readable,
     evaluation_mode,
     resolve_device,
     shallow_copy,
@@ -200,7 +200,8 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
         """Fit a copy and take its state over at the end: a failed fit leaves the generator as it was."""
         fitted = shallow_copy(self, fitted_state=False)
-        images, labels = fitted._train(X, y)
+        with torch.inference_mode(False):  # gradients, also where the caller has switched them off
+            images, labels = fitted._train(X, y)
         self.__dict__ = fitted.__dict__
         return images, labels
 
@@ -209,11 +210,12 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
         trainer = Trainer() if self.trainer is None else clone(self.trainer)
         trainer.validate("trainer")
         images = check_images(self, X, reset=True)
+        if not isinstance(X, Images):  # those have been checked by who made them
+            check_readable(images, self.batch_size, self.n_jobs)
         classes, labels = check_labels(y, images, X)
         build_seed, train_seed = spawn_seeds(self.random_state, 2)
         if isinstance(self.backbone, DenseClassifier):
-            check_trained_classifier(self.backbone, classes)
-            network = copy.deepcopy(self.backbone).to(device).eval()
+            network = take_over(self, classes).to(device).eval()
         else:
             network = build_classifier(
                 self.backbone,

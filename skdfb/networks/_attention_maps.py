@@ -48,6 +48,26 @@ def attention_maps(
     maps : Tensor of shape (n, height, width)
         In [0, 1]; each image has its own minimum 0 and maximum 1, a constant map is all 0.
     targets : Tensor of shape (n,)
+
+    See Also
+    --------
+    skdfb.masks.CAMMaskGenerator : The same for whole image sets, as a transformer.
+
+    References
+    ----------
+    Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, :arxiv:`1512.04150`; Eq. 1 of Ding
+    and Pang, ACM MM 2024, :arxiv:`2303.08727`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdfb.networks import DenseClassifier, attention_maps
+    >>> network = DenseClassifier("test_resnet", 3, pretrained=False, image_size=64, output_stride=8).eval()
+    >>> maps, classes = attention_maps(
+    ...     network, torch.rand(2, 3, 64, 64), None, input_sizes=[64, 128], flip=True, sigma=2.0, output_size=(32, 32)
+    ... )
+    >>> maps.shape, classes.shape
+    (torch.Size([2, 32, 32]), torch.Size([2]))
     """
     if targets is None and images.shape[-1] not in input_sizes:
         targets = network(images).argmax(1)

@@ -58,17 +58,34 @@ class BaseScorer(ABC, BaseEstimator):
         self._check_representation(representation)
         if len(representation) == 0:
             raise ValueError("representation holds no images; wanted at least one image to fit on.")
-        if representation.n_classes < self._min_classes:
-            raise ValueError(
-                f"representation has logits of {representation.n_classes} class(es); {type(self).__name__} needs at "
-                f"least {self._min_classes}, since its score would be the same for every image. "
-                "Use BackgroundLogit for a single logit."
-            )
+        self.check_sizes(representation.n_features, representation.n_classes)
         with torch.no_grad():
             self._fit(representation, y)
         self.n_features_in_ = representation.n_features
         self.n_classes_ = representation.n_classes
         return self
+
+    def check_sizes(self, n_features: int, n_classes: int) -> None:
+        """Refuse a network this scorer cannot be fitted on; a detector asks before it trains one.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features C.
+        n_classes : int
+            Number of columns K of the logits; 1 for a background representation.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, or the scorer, does not fit these sizes.
+        """
+        if n_classes < self._min_classes:
+            raise ValueError(
+                f"representation has logits of {n_classes} class(es); {type(self).__name__} needs at "
+                f"least {self._min_classes}, since its score would be the same for every image. "
+                "Use BackgroundLogit for a single logit."
+            )
 
     def score_samples(self, representation: Representation) -> NDArray[np.float64]:
         """Score images.
@@ -155,7 +172,7 @@ def log_max_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return -torch.log1p(others.sum(dim=1))
 
 
-def check_labels(y: ArrayLike | Tensor | None, representation: Representation) -> NDArray[np.int64]:
+def check_class_indices(y: ArrayLike | Tensor | None, representation: Representation) -> NDArray[np.int64]:
     """Return y as integers 0..K-1, one an image of the representation, or refuse it."""
     if y is None:
         raise ValueError("y is None; this scorer needs the class of each training image, integers 0..K-1.")

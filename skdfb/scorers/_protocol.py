@@ -29,6 +29,13 @@ class ForegroundScorer(Protocol):
 
         Read it with :func:`scorer_output`.
 
+    Notes
+    -----
+    A method ``check_sizes(n_features, n_classes)`` is optional, too: a detector calls it before it trains, so that a
+    scorer that cannot be fitted on such a network says so, by a ValueError, before hours are spent.
+
+    The detector hands over representations on the CPU, whatever device the network is on.
+
     See Also
     --------
     InputPerturbingScorer : For scorers whose images are perturbed first.

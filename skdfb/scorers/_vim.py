@@ -93,13 +93,17 @@ class ViM(BaseScorer):
     def __init__(self, n_components: int | None = None) -> None:
         self.n_components = n_components
 
+    def check_sizes(self, n_features: int, n_classes: int) -> None:
+        super().check_sizes(n_features, n_classes)
+        if n_features < 2 or (self.n_components is not None and self.n_components >= n_features):
+            raise ValueError(
+                f"n_components={self.n_components} leaves no residual of the {n_features} feature(s) of "
+                "representation; wanted n_components < number of features, so at least 2 features. Energy() needs no "
+                "features."
+            )
+
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         C = representation.n_features
-        if C < 2 or (self.n_components is not None and self.n_components >= C):
-            raise ValueError(
-                f"n_components={self.n_components} leaves no residual of the {C} feature(s) of representation; wanted "
-                "n_components < number of features, so at least 2 features. Energy() needs no features."
-            )
         origin = _origin(representation)
         eigenvalues, eigenvectors = torch.linalg.eigh(_second_moment(representation, origin))  # ascending
         D = self._choose_components(_numerical_rank(eigenvalues, representation.features.dtype), C)

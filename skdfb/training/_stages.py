@@ -11,7 +11,7 @@ from torch import nn
 from skdfb.networks import DenseClassifier
 from skdfb.utils import Images, isolated_rng
 
-__all__ = ["build_classifier", "check_trained_classifier"]
+__all__ = ["build_classifier", "take_over"]
 
 
 def build_classifier(
@@ -42,11 +42,25 @@ def build_classifier(
         )
 
 
-def check_trained_classifier(network: DenseClassifier, classes: npt.NDArray[Any], name: str = "backbone") -> None:
-    """Refuse a trained classifier that does not have one output a class."""
+def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
+    """Return a copy of the trained classifier that an estimator was given as ``backbone``.
+
+    Raises
+    ------
+    ValueError
+        If it does not have one output a class, or if other parameters ask for what it has settled.
+    """
+    network: DenseClassifier = estimator.backbone
+    own = network.preprocessor.image_size
+    if estimator.checkpoint_path is not None or estimator.image_size not in (None, own):
+        raise ValueError(
+            f"checkpoint_path={estimator.checkpoint_path!r} and image_size={estimator.image_size} are given beside a "
+            f"DenseClassifier as backbone, which has its weights and its size, {own}; leave both None."
+        )
     if network.num_classes != len(classes):
         raise ValueError(
-            f"{name} is a DenseClassifier with {network.num_classes} outputs, which counts as trained, but y has "
+            f"backbone is a DenseClassifier with {network.num_classes} outputs, which counts as trained, but y has "
             f"{len(classes)} classes; outputs are wanted in the order of np.unique(y). To train from its weights "
-            f"instead, pass {name}=network.feature_map.backbone."
+            "instead, pass backbone=network.feature_map.backbone."
         )
+    return copy.deepcopy(network)

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skdfb.networks import DenseClassifier
 from skdfb.training._run import CLASSIFIER_SCALES, DENSE_SCALES, TrainingRun
 from skdfb.training._schedule import SCHEDULES, bit_steps
-from skdfb.utils import as_images, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils import Images, as_images, check_readable, isolated_rng, resolve_device, spawn_seeds
 
 __all__ = ["Trainer"]
 
@@ -217,12 +217,16 @@ class Trainer(BaseEstimator):
         """
         self.validate()
         images, labels = as_images(X), np.asarray(y)
+        if not isinstance(X, Images):  # those have been checked by who made them
+            check_readable(images, self.batch_size, n_jobs)
         pixel_labels = None if masks is None else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         (seed,) = spawn_seeds(random_state, 1)
-        run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
-        with isolated_rng(seed, run.fabric.device):
-            return run.train(verbose)
+        # Gradients, also where the caller has switched them off.
+        with torch.inference_mode(False):
+            run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
+            with isolated_rng(seed, run.fabric.device):
+                return run.train(verbose)
 
     def n_steps(self, n_images: int) -> int:
         """Return the number of steps for a training set of ``n_images``."""

@@ -3,7 +3,7 @@
 from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
 from skdfb.utils._estimators import shallow_copy
 from skdfb.utils._images import Images, Indices, as_images, dataset_labels, value_bounds
-from skdfb.utils._loading import Preprocessor, iterate_batches, sequential_batches
+from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, sequential_batches
 from skdfb.utils._scores import check_scores
 from skdfb.utils._validation import check_images, check_labels
 
@@ -14,6 +14,7 @@ __all__ = [
     "as_images",
     "check_images",
     "check_labels",
+    "check_readable",
     "check_scores",
     "dataset_labels",
     "evaluation_mode",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from joblib import effective_n_jobs
+from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
 from skdfb.utils._images import Images, Indices
 
-__all__ = ["Preprocessor", "iterate_batches", "sequential_batches"]
+__all__ = ["Preprocessor", "check_readable", "iterate_batches", "sequential_batches"]
 
 
 @dataclass(frozen=True)
@@ -113,3 +113,15 @@ def _read_ahead(read: Callable[[Indices], _Batch], batches: Iterable[Indices], n
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
+    """Read each image once, so that a cut file is found before the training; arrays have been checked already."""
+    if images.size is not None:
+        return
+
+    def read(indices: Indices) -> None:
+        images.read(indices)
+
+    batches = sequential_batches(len(images), batch_size)
+    Parallel(n_jobs=n_jobs, prefer="threads")(delayed(read)(indices) for indices in batches)

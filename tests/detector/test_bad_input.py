@@ -214,7 +214,28 @@ CASES = {
     ),
     "alpha 1": (lambda: fit(alpha=1.0), ValueError, r"'alpha' parameter of DFBDetector must be"),
     "alpha None": (lambda: fit(alpha=None), ValueError, r"'alpha' parameter of DFBDetector must be"),
+    # Scorers that do not fit the network: TinyBackbone has 8 features.
+    "ViM with too many components": (
+        lambda: fit(scorer=ViM(n_components=8)),
+        ValueError,
+        r"scorer=ViM\(n_components=8\): n_components=8 leaves no residual of the 8 feature\(s\)",
+    ),
+    "MSP of a single logit": (
+        lambda: fit(background_scorer=MSP()),
+        ValueError,
+        r"background_scorer=MSP\(\): representation has logits of 1 class\(es\); MSP needs at least 2",
+    ),
     # Backbones.
+    "image_size beside a trained classifier": (
+        lambda: fit(backbone=DenseClassifier(tiny_backbone(), 2, image_size=16), image_size=32),
+        ValueError,
+        "image_size=32 are given beside a DenseClassifier as backbone",
+    ),
+    "checkpoint beside a trained classifier": (
+        lambda: fit(backbone=DenseClassifier(tiny_backbone(), 2, image_size=16), checkpoint_path="/no/such"),
+        ValueError,
+        "checkpoint_path='/no/such' and image_size=.* are given beside a DenseClassifier",
+    ),
     "unknown backbone": (
         lambda: fit(backbone="resnet5"),
         ValueError,

@@ -521,6 +521,9 @@ def test_dataset_brings_its_labels(fitted, X, y, X_new):
     detector = make_detector(image_size=SIDE).fit(LabelledImages(X, y))
     assert_array_equal(detector.classes_, range(K))
     assert detector.score(X, y) > 0.9
+    assert detector.score(LabelledImages(X, y)) == detector.score(X, y)
+    with pytest.raises(ValueError, match="y is None; the label of each image is wanted"):
+        detector.score(X)
     explicit = make_detector(image_size=SIDE).fit(LabelledImages(X), y)
     assert_array_equal(explicit.score_samples(X_new), detector.score_samples(X_new))
 
@@ -895,3 +898,19 @@ def test_saved_to_a_stream(fitted, X_new):
     joblib.dump(fitted, stream)
     stream.seek(0)
     assert_array_equal(joblib.load(stream).predict(X_new), fitted.predict(X_new))
+
+
+def test_mask_generator_keeps_what_its_user_set(X, y, monkeypatch):
+    seen = []
+    original = CAMMaskGenerator.fit_transform
+
+    def recorded(self, X, y):
+        seen.append((self.mask_size, self.random_state, self.device))
+        return original(self, X, y)
+
+    monkeypatch.setattr(CAMMaskGenerator, "fit_transform", recorded)
+    make_detector(mask_generator=CAMMaskGenerator(mask_size=8, random_state=7, device="cpu")).fit(X, y)
+    make_detector(mask_generator=CAMMaskGenerator()).fit(X, y)
+    assert seen[0] == (8, 7, "cpu")
+    assert seen[1][0] == SIDE
+    assert seen[1][1] is not None

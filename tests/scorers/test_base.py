@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaxLogit, Representation, ViM
-from skdfb.scorers._base import check_labels
+from skdfb.scorers._base import check_class_indices
 from tests.scorers.helpers import SCORERS, fit_and_score, quick, random_arrays, random_representation
 
 every_scorer = pytest.mark.parametrize("scorer", SCORERS, ids=repr)
@@ -211,8 +211,8 @@ def test_gpu(scorer):
 
 
 @pytest.mark.parametrize("y", [[0, 3, 2], np.array([0, 3, 2], dtype=np.uint8), torch.tensor([0, 3, 2])])
-def test_check_labels(y):
-    labels = check_labels(y, random_representation(n=3))
+def test_check_class_indices(y):
+    labels = check_class_indices(y, random_representation(n=3))
     assert labels.dtype == np.int64
     assert labels.tolist() == [0, 3, 2]
 
@@ -230,6 +230,6 @@ def test_check_labels(y):
         ([-1, 1, 2], ValueError, "^y runs from -1 to 2"),
     ],
 )
-def test_check_labels_refuses(y, error, message):
+def test_check_class_indices_refuses(y, error, message):
     with pytest.raises(error, match=message):
-        check_labels(y, random_representation(n=3))
+        check_class_indices(y, random_representation(n=3))

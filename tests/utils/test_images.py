@@ -4,6 +4,7 @@ import io
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -471,3 +472,35 @@ class TestLabels:
 )
 def test_is_sequence_of_images(X: Any, wanted: bool) -> None:
     assert is_sequence_of_images(X) is wanted
+
+
+@pytest.mark.parametrize("how", ["target_transform", "transforms"])
+def test_labels_of_a_dataset_that_transforms_them_are_its_items(how):
+    class Halved(torch.utils.data.Dataset):
+        targets = (0, 1, 2, 3)
+
+        def __init__(self):
+            setattr(self, how, lambda target: target // 2)
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.rand(3, 4, 4), getattr(self, how)(self.targets[index])
+
+    assert dataset_labels(Halved()) == [0, 0, 1, 1]
+
+
+def test_targets_of_a_dataset_that_transforms_images_only_are_taken():
+    class Untransformed(torch.utils.data.Dataset):
+        targets = (0, 1)
+        target_transform = None
+        transforms = SimpleNamespace(transform=abs, target_transform=None)  # torchvision's StandardTransform
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            pytest.fail("an item was read")
+
+    assert dataset_labels(Untransformed()) == [0, 1]

@@ -1,0 +1,89 @@
+"""The detector on a GPU says what it says on a CPU, and takes what scorers are written in."""
+
+import numpy as np
+import pytest
+import torch
+
+from skdfb import CAMMaskGenerator
+from skdfb.scorers import MSP, ODIN, Energy, ViM
+from skdfb.utils import resolve_device
+from tests.detector.conftest import make_detector, make_images
+
+pytestmark = pytest.mark.gpu
+
+
+class DistanceToMean:
+    """A scorer in NumPy, as a user would write it."""
+
+    def fit(self, representation, y):
+        self.mean_ = np.asarray(representation.features).mean(0)
+        return self
+
+    def score_samples(self, representation):
+        return -np.linalg.norm(np.asarray(representation.features) - self.mean_, axis=1)
+
+
+@pytest.fixture(scope="module")
+def on_gpu():
+    X, y = make_images()
+    return make_detector(device="cuda").fit(X, y)
+
+
+def moved_to_cpu(detector):
+    for network in (detector.classifier_, detector.network_):
+        network.to("cpu")
+    return detector
+
+
+def test_auto_is_the_gpu():
+    assert resolve_device("auto").type == "cuda"
+
+
+@pytest.mark.parametrize("scorer", [MSP(), ODIN(), Energy(), ViM(), DistanceToMean()], ids=lambda s: type(s).__name__)
+def test_scores_are_those_of_the_cpu(scorer):
+    X, y = make_images()
+    X_new = make_images(24, seed=1)[0]
+    detector = make_detector(device="cuda", scorer=scorer, batch_size=7).fit(X, y)
+    assert detector.network_.device.type == "cuda"
+    scores, parts = detector.score_samples(X_new), detector.score_parts(X_new)
+    detector.batch_size = 24
+    np.testing.assert_allclose(detector.score_samples(X_new), scores, rtol=1e-3, atol=1e-3)
+    moved_to_cpu(detector)
+    # Convolutions of a GPU may be rounded to TF32, which has 10 bits.
+    np.testing.assert_allclose(detector.score_samples(X_new), scores, rtol=1e-2, atol=1e-2)
+    for name, values in detector.score_parts(X_new).items():
+        np.testing.assert_allclose(values, parts[name], rtol=1e-2, atol=1e-2)
+
+
+def test_every_method_runs(on_gpu):
+    X_new = make_images(24, seed=1)[0]
+    assert set(on_gpu.predict(X_new)) <= {-1, 1}
+    assert on_gpu.classify(X_new).shape == on_gpu.p_values(X_new).shape == on_gpu.predict_open_set(X_new).shape == (24,)
+    np.testing.assert_allclose(on_gpu.predict_proba(X_new).sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(on_gpu.segment(X_new).sum(-1), 1, rtol=1e-5)
+    assert on_gpu.transform(X_new).shape == (24, on_gpu.network_.num_features)
+    assert on_gpu.refit_scorer(Energy()).score_samples(X_new).shape == (24,)
+
+
+def test_conversion_is_exact(on_gpu):
+    network = on_gpu.network_
+    images = torch.rand(8, 3, 16, 16, device="cuda")
+    with torch.no_grad():
+        feature_map = network.feature_map(images)
+        expected = network.head(feature_map.mean((2, 3)))
+        torch.testing.assert_close(network.map_head(feature_map).mean((2, 3)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_masks_are_those_of_the_cpu(on_gpu):
+    X, y = make_images()
+    maps = [
+        CAMMaskGenerator(on_gpu.classifier_, device=device).fit(X, y).attention_maps(X, y) for device in ("cuda", "cpu")
+    ]
+    np.testing.assert_allclose(*maps, atol=2e-2)
+
+
+def test_bf16_training_runs():
+    X, y = make_images()
+    trainer = make_detector().classifier_trainer.set_params(precision="bf16-mixed")
+    detector = make_detector(device="cuda", classifier_trainer=trainer, dense_trainer=trainer).fit(X, y)
+    assert np.isfinite(detector.score_samples(X)).all()
