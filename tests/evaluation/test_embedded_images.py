@@ -1,0 +1,54 @@
+"""The whole on the embedded images: DFB keeps the accuracy and lifts every scorer, as the documentation says."""
+
+import numpy as np
+import pytest
+import torch
+
+from skdfb import CAMMaskGenerator, DFBDetector, Trainer
+from skdfb.datasets import load_digits_on_photos
+from skdfb.evaluation import class_accuracy, compare_scorers
+from skdfb.networks import create_backbone
+
+pytestmark = pytest.mark.slow
+
+RECIPE = {"max_steps": 700, "batch_size": 32, "weight_decay": 5e-4, "schedule": "cosine", "flip": False, "mixup": None}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_digits_on_photos(random_state=0)
+
+
+@pytest.fixture(scope="module")
+def detector(data):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    detector = DFBDetector(
+        backbone,
+        classifier_trainer=Trainer(learning_rate=0.3, **RECIPE),
+        dense_trainer=Trainer(learning_rate=0.1, **RECIPE),
+        image_size=64,
+        random_state=0,
+    )
+    return detector.fit(data.images, data.target)
+
+
+def test_accuracy_is_kept(detector, data):
+    accuracy = class_accuracy(detector, data.images_test, data.target_test)
+    assert accuracy["dfb"] >= accuracy["plain"] - 0.01
+
+
+def test_no_scorer_is_worse_on_the_mean(detector, data):
+    table = compare_scorers(detector, data.images_test, data.ood_images, X=data.images, y=data.target)
+    means = table.groupby(["scorer", "method"])["auroc"].mean().unstack()
+    assert set(means.index) == {"MSP", "MaxLogit", "ODIN", "Energy", "ViM"}
+    assert (means["dfb"] >= means["plain"]).all(), means
+
+
+def test_masks_find_the_digits(detector, data):
+    masks = CAMMaskGenerator(detector.classifier_).fit_transform(data.images_test, data.target_test)
+    found, true = masks < 6, data.masks_test < 6
+    iou = (found & true).sum((1, 2)) / (found | true).sum((1, 2)).clip(1)
+    by_chance = np.mean(found) * np.mean(true) / (np.mean(found) + np.mean(true) - np.mean(found) * np.mean(true))
+    assert iou.mean() > 3 * by_chance
