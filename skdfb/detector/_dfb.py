@@ -1,6 +1,7 @@
 """The detector: orchestration only."""
 
 import os
+import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -84,8 +85,8 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
     ----------
     backbone : str, torch.nn.Module or DenseClassifier, default="resnetv2_50x1_bit.goog_in21k"
         A timm model name, a timm model, or a module that maps images (n, 3, H, W) to feature maps (n, C, h, w). A
-        :class:`~skdfb.networks.DenseClassifier` counts as a trained classifier: its training is left out. Modules are
-        copied, never changed.
+        :class:`~skdfb.networks.DenseClassifier` counts as a trained classifier, with its outputs in the order of
+        ``np.unique(y)``: its training is left out. Modules are copied, never changed.
     pretrained : bool, default=True
         Whether a named backbone starts from the weights of timm's hub.
     checkpoint_path : path, default=None
@@ -587,10 +588,19 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         -------
         accuracy : float
         """
+        check_is_fitted(self)
         if y is None and isinstance(X, Dataset):
             y = dataset_labels(X)
         if y is None:
             raise ValueError("y is None; the label of each image is wanted.")
+        n_unseen = int((~np.isin(np.asarray(y), self.classes_)).sum())
+        if n_unseen:
+            warnings.warn(
+                f"{n_unseen} of {len(y)} labels are of classes that fit did not see, and count as wrong. In cross-"
+                "validation, pass cv=StratifiedKFold() so that each class is in each part.",
+                UserWarning,
+                stacklevel=2,
+            )
         return float(accuracy_score(y, self.classify(X)))
 
     def segment(self, X: Any) -> npt.NDArray[np.float32]:
@@ -662,7 +672,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is needed, or X and y are not those of ``fit``.
+            If X is needed, or X and y are not those of ``fit``, as far as the number of images and the labels tell.
         """
         check_is_fitted(self)
         changes = {"scorer": scorer, "background_scorer": background_scorer, "fusion": fusion, "alpha": alpha}

@@ -36,6 +36,19 @@ class MaskDisplay:
     def __init__(self, images: npt.NDArray[Any], maps: dict[str, npt.NDArray[Any]]) -> None:
         self.images = images
         self.maps = maps
+        self._check()
+
+    def _check(self) -> None:
+        if not hasattr(self.images, "dtype") or self.images.ndim not in (3, 4):
+            raise TypeError("images is no array (n, H, W[, 3]); read files first, like np.asarray(Image.open(path)).")
+        for name, values in self.maps.items():
+            if values.shape != self.images.shape[:3]:
+                raise ValueError(f"maps[{name!r}] has shape {values.shape}; {self.images.shape[:3]} is wanted.")
+            if values.dtype.kind in "ui":
+                raise ValueError(
+                    f"maps[{name!r}] holds integers; booleans or probabilities of the foreground are wanted: of masks "
+                    "with class indices, pass masks < n_classes."
+                )
 
     @classmethod
     def from_estimator(cls, estimator: Any, images: npt.NDArray[Any], *, fig: Any = None) -> Self:

@@ -12,7 +12,7 @@ from skdfb.detector._collect import RepresentationPair, collect
 from skdfb.detector._forward import ForwardPass, perturbation_of
 from skdfb.detector._parts import PartScorers, Scores
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
-from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, ViM
+from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, ViM, check_scorer
 from skdfb.utils import Images, check_images, check_labels
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
@@ -85,7 +85,8 @@ def compare_scorers(
     12
     """
     check_is_fitted(detector)
-    scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else list(scorers)
+    scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else scorers
+    _check_arguments(ood, scorers)
     images = {_ID: check_images(detector, X_id, reset=False)}
     images |= {name: check_images(detector, value, reset=False) for name, value in ood.items()}
     train = check_images(detector, X, reset=False)
@@ -97,6 +98,15 @@ def compare_scorers(
             for column, value in zip(columns, row, strict=True):
                 columns[column].append(value)
     return _as_frame(columns)
+
+
+def _check_arguments(ood: Any, scorers: Any) -> None:
+    if not isinstance(ood, Mapping) or not ood:
+        raise TypeError(f"ood is a {type(ood).__name__}; OOD images by name are wanted, like {{'noise': X_noise}}.")
+    if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
+        raise TypeError(f"scorers={scorers!r}; a list of scorers is wanted, like [MSP(), ViM()].")
+    for place, scorer in enumerate(scorers):
+        check_scorer(scorer, f"scorers[{place}]")
 
 
 def _named(scorers: Sequence[Any]) -> dict[str, Any]:
@@ -214,6 +224,11 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
     -------
     text : str
 
+    Raises
+    ------
+    ValueError
+        If the table has no such column.
+
     Examples
     --------
     >>> from skdfb.evaluation import format_comparison
@@ -224,6 +239,9 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
     AUROC [%]  noise         mean
     MSP        90.0 -> 95.0  90.0 -> 95.0
     """
+    known = [name for name in table if name not in ("scorer", "method", "ood")]
+    if isinstance(metrics, str) or not set(metrics) <= set(known):
+        raise ValueError(f"metrics={metrics!r}; some of the table's columns {known} are wanted.")
     columns = {name: list(table[name]) for name in ("scorer", "method", "ood", *metrics)}
     keys = list(zip(columns["scorer"], columns["method"], columns["ood"], strict=True))
     scorers, oods = list(dict.fromkeys(columns["scorer"])), list(dict.fromkeys(columns["ood"]))

@@ -190,7 +190,8 @@ class DenseClassifier(nn.Module):
         Returns
         -------
         network : DenseClassifier
-            With the model's classes, in the model's order, and its exact outputs.
+            With the model's classes, in the model's order, and its exact outputs. Estimators take output k for
+            the k-th of the sorted labels, ``np.unique(y)[k]``.
 
         Raises
         ------

@@ -1,5 +1,6 @@
 """What a scorer is: two methods and what it may declare."""
 
+import inspect
 from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 from numpy.typing import ArrayLike
@@ -171,7 +172,7 @@ def check_scorer(scorer: Any, name: str = "scorer") -> None:
     Raises
     ------
     TypeError
-        If it is a class, or lacks `fit` or `score_samples`.
+        If it is a class, or lacks `fit` or `score_samples`, or they take other arguments.
 
     Examples
     --------
@@ -185,8 +186,17 @@ def check_scorer(scorer: Any, name: str = "scorer") -> None:
     if isinstance(scorer, type):
         raise TypeError(f"{name} is the class {scorer.__name__}; wanted an instance: pass {scorer.__name__}().")
     missing = [method for method in ("fit", "score_samples") if not callable(getattr(scorer, method, None))]
+    wanted = "fit(representation, y) and score_samples(representation), such as skdfb.scorers.Energy()"
     if missing:
         raise TypeError(
             f"{name} is {scorer!r}, a {type(scorer).__name__} without {' and '.join(missing)}; wanted a scorer with "
-            "fit(representation, y) and score_samples(representation), such as skdfb.scorers.Energy()."
+            f"{wanted}."
         )
+    for method, arguments in (("fit", (None, None)), ("score_samples", (None,))):
+        try:
+            inspect.signature(getattr(scorer, method)).bind(*arguments)
+        except TypeError as error:
+            raise TypeError(
+                f"{name} is {scorer!r}, whose {method} cannot be called with {len(arguments)} argument(s) ({error}); "
+                f"wanted a scorer with {wanted}."
+            ) from None

@@ -30,6 +30,7 @@ __all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingRun"]
 
 CLASSIFIER_SCALES, DENSE_SCALES = (1.25, 1.25), (0.5, 2.0)
 _CLASSIFIER_MIXUP = 0.1
+_BAR_LABELS = {"classifier": "training the classifier", "dense": "training the dense network"}
 _STEPS_BETWEEN_CHECKS = 50  # reading a loss waits for the GPU
 _TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
 
@@ -105,7 +106,7 @@ class TrainingRun:
         n_checked = 0
         with (
             closing(self._batches()) as batches,  # stops the readers also where a step fails
-            tqdm(total=self.n_steps, desc=f"training the {self.stage}", disable=not verbose) as bar,
+            tqdm(total=self.n_steps, desc=_BAR_LABELS[self.stage], disable=not verbose) as bar,
         ):
             for step, batch in enumerate(batches):
                 self._set_rate(optimizer, rates[step])

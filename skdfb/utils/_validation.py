@@ -1,6 +1,7 @@
 """Checks of X and y that the estimators share."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from skdfb.utils._images import (
     Images,
@@ -31,6 +32,13 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
     features and, where the estimator has no ``image_shape``, the range of the values are remembered.
     """
     image_shape = estimator.image_shape
+    if isinstance(X, Iterator | DataLoader):
+        raise TypeError(
+            f"X is a {type(X).__name__}, which can be read only once or in batches; pass a list, an array or a "
+            "dataset, like list(X) or loader.dataset."
+        )
+    if isinstance(X, list | tuple) and len(X) == 0:
+        raise ValueError("X has 0 images; at least 1 is wanted.")
     if isinstance(X, Tensor):
         X = tensor_to_array(X)
     is_table = _is_table(X)
@@ -99,5 +107,5 @@ def check_labels(y: Any, images: Images, X: Any) -> tuple[npt.NDArray[Any], npt.
     check_classification_targets(y)
     classes, indices = np.unique(y, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(f"y has one class, {classes[0]!r}; at least 2 classes are wanted.")
+        raise ValueError(f"y has one class, {classes.tolist()[0]!r}; at least 2 classes are wanted.")
     return classes, indices

@@ -68,6 +68,14 @@ class OnlyScore:
         return np.zeros(len(representation))
 
 
+class FitWithoutLabels:
+    def fit(self, representation):
+        return self
+
+    def score_samples(self, representation):
+        return np.zeros(len(representation))
+
+
 class OddOutput(Energy):
     output = "odds"
 
@@ -143,6 +151,13 @@ CASES = {
     ),
     "no paths": (lambda: fit(np.array([], dtype=str), []), ValueError, "X has 0 images; at least 1 is wanted"),
     "a path": (lambda: fit("cat.png"), TypeError, r"X is a single str; wrap it in a list: X=\[...\]"),
+    "a generator": (lambda: fit(path for path in ["a.png"]), TypeError, r"X is a generator, .*like list\(X\)"),
+    "a loader": (
+        lambda: fit(torch.utils.data.DataLoader(Items([1]))),
+        TypeError,
+        "X is a DataLoader, .*loader.dataset",
+    ),
+    "an empty list": (lambda: fit([], []), ValueError, "X has 0 images; at least 1 is wanted"),
     "numbers among paths": (
         lambda: fit([Image.new("RGB", (16, 16)), 3]),
         TypeError,
@@ -214,6 +229,11 @@ CASES = {
     ),
     "alpha 1": (lambda: fit(alpha=1.0), ValueError, r"'alpha' parameter of DFBDetector must be"),
     "alpha None": (lambda: fit(alpha=None), ValueError, r"'alpha' parameter of DFBDetector must be"),
+    "a scorer whose fit takes no labels": (
+        lambda: fit(scorer=FitWithoutLabels()),
+        TypeError,
+        r"scorer is .*, whose fit cannot be called with 2 argument\(s\)",
+    ),
     # Scorers that do not fit the network: TinyBackbone has 8 features.
     "ViM with too many components": (
         lambda: fit(scorer=ViM(n_components=8)),

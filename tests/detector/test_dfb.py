@@ -914,3 +914,9 @@ def test_mask_generator_keeps_what_its_user_set(X, y, monkeypatch):
     assert seen[0] == (8, 7, "cpu")
     assert seen[1][0] == SIDE
     assert seen[1][1] is not None
+
+
+def test_labels_that_fit_did_not_see_count_as_wrong(fitted, X, y):
+    with pytest.warns(UserWarning, match="3 of 60 labels are of classes that fit did not see, and count as wrong"):
+        score = fitted.score(X, np.where(np.arange(60) < 3, 99, y))
+    assert score == np.mean((fitted.classify(X) == y)[3:].tolist() + [False] * 3)

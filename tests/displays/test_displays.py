@@ -63,6 +63,20 @@ def test_masks_from_estimator():
     np.testing.assert_allclose(display.axes_[0, 2].get_images()[0].get_array(), images[2])
 
 
+@pytest.mark.parametrize(
+    ("images", "mask", "error", "message"),
+    [
+        (["a.png"], np.zeros((1, 4, 4)), TypeError, "images is no array"),
+        (np.zeros((2, 4, 4, 3)), np.zeros((1, 4, 4)), ValueError, r"maps\['mask'\] has shape \(1, 4, 4\); \(2, 4, 4\)"),
+        (np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4, 3)), ValueError, r"maps\['mask'\] has shape \(2, 4, 4, 3\)"),
+        (np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4), int), ValueError, "holds integers; .*pass masks < n_classes"),
+    ],
+)
+def test_what_is_no_picture_is_named(images, mask, error, message):
+    with pytest.raises(error, match=message):
+        MaskDisplay.from_predictions(images, {"mask": mask})
+
+
 def test_grey_images_keep_their_levels():
     images = np.full((2, 4, 4), 128, dtype=np.uint8)
     display = MaskDisplay.from_predictions(images, {"mask": np.zeros((2, 4, 4), dtype=bool)})

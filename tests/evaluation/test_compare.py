@@ -109,6 +109,28 @@ def test_other_training_images_are_refused(detector, images, labels):
         compare_scorers(detector, images["id"], ood, X=images["fit"], y=labels[::-1])
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ood": np.zeros((2, 16, 16, 3))}, "ood is a ndarray; OOD images by name are wanted"),
+        ({"ood": {}}, "ood is a dict; OOD images by name are wanted"),
+        ({"scorers": MSP()}, r"scorers=MSP\(\); a list of scorers is wanted"),
+        ({"scorers": ["MSP"]}, r"scorers\[0\] is 'MSP', a str without fit"),
+        ({"scorers": [Energy(), MSP]}, r"scorers\[1\] is the class MSP"),
+    ],
+)
+def test_bad_arguments_are_named(detector, images, labels, changes, message):
+    good = {"ood": {"dark": images["dark"]}, "X": images["fit"], "y": labels}
+    with pytest.raises(TypeError, match=message):
+        compare_scorers(detector, images["id"], **good | changes)
+
+
+@pytest.mark.parametrize("metrics", [["auc"], "auroc"])
+def test_unknown_metrics_are_named(table, metrics):
+    with pytest.raises(ValueError, match=r"metrics=.*; some of the table's columns \['auroc', 'aupr_in'"):
+        format_comparison(table, metrics)
+
+
 def test_five_scorers_by_default(detector, images, labels):
     table = compare_scorers(detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels)
     assert list(table["scorer"].unique()) == ["MSP", "MaxLogit", "ODIN", "Energy", "ViM"]
