@@ -75,13 +75,15 @@ class ConformalCalibrator(BaseEstimator):
         self.alpha = alpha
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, scores: npt.ArrayLike) -> Self:
+    def fit(self, scores: npt.ArrayLike, *, warn: bool = True) -> Self:
         """Set the threshold from the scores of held-out in-distribution images.
 
         Parameters
         ----------
         scores : array-like of shape (n_held_out,)
             Finite scores of held-out images; higher is more in-distribution.
+        warn : bool, default=True
+            Whether to warn of too few images; who has called :meth:`check_number` needs no second warning.
 
         Returns
         -------
@@ -101,9 +103,36 @@ class ConformalCalibrator(BaseEstimator):
         self.scores_ = np.sort(check_scores(scores, "scores"))
         rank = _rank_of_offset(self.scores_.size, float(self.alpha))
         self.offset_ = float(self.scores_[rank - 1]) if rank else -np.inf
-        if rank == 0:
-            _warn_too_few(self.scores_.size, float(self.alpha))
+        if warn:
+            self.check_number(self.scores_.size)
         return self
+
+    def check_number(self, n_held_out: int) -> None:
+        """Warn if so many held-out images are too few for `alpha`; nothing need be fitted.
+
+        Parameters
+        ----------
+        n_held_out : int
+            Number of held-out images that the threshold will be set on.
+
+        Warns
+        -----
+        UserWarning
+            Naming the number needed and the remedies.
+        """
+        alpha = float(self.alpha)
+        if _rank_of_offset(n_held_out, alpha):
+            return
+        # The needed number is ceil(1 / alpha) - 1; where 1 / alpha is a whole number, rounding must not add one.
+        nearest = round(1 / alpha)
+        needed = nearest - 1 if 1 / nearest <= alpha else nearest
+        warnings.warn(
+            f"{n_held_out} held-out images are too few for alpha={alpha:g}: offset_ is -inf and nothing will be "
+            f"rejected. At least {needed} are needed: give more images, a larger calibration_fraction or a larger "
+            "alpha.",
+            UserWarning,
+            stacklevel=4,  # the caller of `fit`, seen through scikit-learn's wrapper
+        )
 
     def p_values(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Conformal p-values: small for images that score lower than the held-out ones.
@@ -135,16 +164,3 @@ def _rank_of_offset(n_held_out: int, alpha: float) -> int:
     # floor(alpha * (n + 1)), counted on the p-values themselves: 0.05 * 60 may miss 3 by rounding, and this way
     # `p <= alpha` and `score < offset` cannot disagree.
     return int(np.count_nonzero(np.arange(1, n_held_out + 1) / (n_held_out + 1) <= alpha))
-
-
-def _warn_too_few(n_held_out: int, alpha: float) -> None:
-    # The needed number is ceil(1 / alpha) - 1; where 1 / alpha is a whole number, rounding must not add one.
-    nearest = round(1 / alpha)
-    needed = nearest - 1 if 1 / nearest <= alpha else nearest
-    warnings.warn(
-        f"{n_held_out} held-out images are too few for alpha={alpha:g}: offset_ is -inf and nothing will be rejected. "
-        f"At least {needed} are needed: give more images, a larger calibration_fraction or a larger alpha.",
-        UserWarning,
-        # The caller of `fit`, seen through scikit-learn's wrapper.
-        stacklevel=4,
-    )

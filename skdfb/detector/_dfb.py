@@ -21,7 +21,7 @@ from skdfb.detector._forward import ForwardPass, perturbation_of
 from skdfb.detector._input import check_components, check_scorer_sizes
 from skdfb.detector._masks import make_masks
 from skdfb.detector._outputs import run
-from skdfb.detector._parts import PartScorers, Scores, fit_fusion
+from skdfb.detector._parts import PartScorers, Scores, fit_fusion, fusion_share
 from skdfb.detector._pseudo_labels import pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
 from skdfb.masks import CAMMaskGenerator
@@ -299,6 +299,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         check_readable(images, self.batch_size, self.n_jobs)
         labels = self._class_indices(X, y, images, seeds, device)
         self._split_ = self._hold_out(labels, seeds)
+        self._warn_if_too_few()
         train_images, train_labels = images.subset(self._split_.train), labels[self._split_.train]
 
         self.training_history_: dict[str, dict[str, list[float]]] = {}
@@ -406,10 +407,18 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
 
     def _calibrate_on(self, pair: RepresentationPair) -> None:
         scorers = PartScorers(self.scorer_, self.background_scorer_)
-        fusion = TemperatureFusion() if self.fusion is None else self.fusion
+        fusion = self._unfitted_fusion()
         self.fusion_, joint = fit_fusion(fusion, scorers.score(pair), scorers.outputs)
-        self.calibrator_ = ConformalCalibrator(self.alpha).fit(joint)
+        self.calibrator_ = ConformalCalibrator(self.alpha).fit(joint, warn=False)
         self.offset_ = self.calibrator_.offset_
+
+    def _unfitted_fusion(self) -> Any:
+        return TemperatureFusion() if self.fusion is None else self.fusion
+
+    def _warn_if_too_few(self) -> None:
+        """Warn of too few held-out images before time is spent on anything."""
+        n_held_out = len(self._split_.held_out)
+        ConformalCalibrator(self.alpha).check_number(n_held_out - fusion_share(self._unfitted_fusion(), n_held_out))
 
     def _part_scorers(self) -> PartScorers:
         return PartScorers(
@@ -687,6 +696,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
 
     def _refit(self, X: Any, y: Any) -> None:
         kept = self._kept_
+        self._warn_if_too_few()
         if X is not None:
             images = check_images(self, X, reset=False)
             self._check_same(images, X, y)

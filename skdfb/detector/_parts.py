@@ -12,7 +12,7 @@ from sklearn.base import clone
 from skdfb.detector._collect import RepresentationPair
 from skdfb.scorers import scorer_output
 
-__all__ = ["PartScorers", "Scores", "fit_fusion"]
+__all__ = ["PartScorers", "Scores", "fit_fusion", "fusion_share"]
 
 Scores = npt.NDArray[np.float64]
 Parts = dict[str, Scores]
@@ -60,6 +60,11 @@ def _checked_scores(scorer: Any, representation: Any, name: str) -> Scores:
     return scores
 
 
+def fusion_share(fusion: Any, n_held_out: int) -> int:
+    """Return how many of the held-out images a fusion is fitted on; the others set the threshold."""
+    return n_held_out // 2 if getattr(fusion, "learns_from_scores", True) else 0
+
+
 def fit_fusion(fusion: Any, parts: Parts, outputs: dict[str, str]) -> tuple[Any, Scores]:
     """Fit a clone of a fusion on held-out scores, and return it with the joint scores that may set the threshold.
 
@@ -68,8 +73,7 @@ def fit_fusion(fusion: Any, parts: Parts, outputs: dict[str, str]) -> tuple[Any,
     says that it learns nothing.
     """
     fusion = clone(fusion, safe=False)
-    n_held_out = len(parts["foreground"])
-    split = n_held_out // 2 if getattr(fusion, "learns_from_scores", True) else 0
+    split = fusion_share(fusion, len(parts["foreground"]))
     fitting = {name: scores[:split] if split else scores for name, scores in parts.items()}
     takes_outputs = "outputs" in inspect.signature(fusion.fit).parameters
     fusion.fit(fitting, **({"outputs": outputs} if takes_outputs else {}))

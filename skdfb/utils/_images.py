@@ -181,6 +181,7 @@ def is_sequence_of_images(X: Any) -> bool:
 
 
 def tensor_to_array(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a tensor as an array on the CPU."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
 

@@ -771,7 +771,7 @@ def test_trained_classifier_is_taken_as_it_is(fitted, X, y, X_new):
 
 def test_trained_classifier_of_other_classes(fitted, X, y):
     with pytest.raises(ValueError, match=r"DenseClassifier with 3 outputs.*y has 2 classes"):
-        make_detector(backbone=fitted.classifier_).fit(X[y < 2], y[y < 2])
+        make_detector(backbone=fitted.classifier_, calibration_fraction=0.5).fit(X[y < 2], y[y < 2])
     with pytest.raises(ValueError, match="target y is None"):
         make_detector(backbone=fitted.classifier_).fit(X)
 
@@ -886,8 +886,9 @@ def test_detector_of_a_named_backbone(X, y, X_new):
 
 
 def test_too_few_held_out_images_reject_nothing(X, y):
-    with pytest.warns(UserWarning, match="are too few for alpha=0.01.*At least 99 are needed"):
+    with pytest.warns(UserWarning, match="21 held-out images are too few for alpha=0.01.*At least 99") as warned:
         detector = make_detector(alpha=0.01).fit(X, y)
+    assert len(warned) == 1
     assert detector.offset_ == -np.inf
     assert (detector.predict(mixed_images()) == 1).all()
     assert np.isfinite(detector.score_samples(mixed_images())).all()
@@ -920,3 +921,18 @@ def test_labels_that_fit_did_not_see_count_as_wrong(fitted, X, y):
     with pytest.warns(UserWarning, match="3 of 60 labels are of classes that fit did not see, and count as wrong"):
         score = fitted.score(X, np.where(np.arange(60) < 3, 99, y))
     assert score == np.mean((fitted.classify(X) == y)[3:].tolist() + [False] * 3)
+
+
+def test_too_few_held_out_images_are_told_before_the_training(X, y, fitted):
+    class BeganError(Exception):
+        pass
+
+    class NoTrainer(Trainer):
+        def train(self, *args, **kwargs):
+            raise BeganError
+
+    with pytest.warns(UserWarning, match="21 held-out images are too few"), pytest.raises(BeganError):
+        make_detector(alpha=0.01, classifier_trainer=NoTrainer()).fit(X, y)
+    with pytest.warns(UserWarning, match="21 held-out images are too few") as warned:
+        fitted.refit_scorer(alpha=0.01)
+    assert len(warned) == 1
