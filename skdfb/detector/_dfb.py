@@ -13,7 +13,6 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from torch.utils.data import Dataset
 
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._collect import RepresentationPair, collect
@@ -34,7 +33,7 @@ from skdfb.utils import (
     check_images,
     check_labels,
     check_readable,
-    dataset_labels,
+    labels_given,
     resolve_device,
     shallow_copy,
     spawn_seeds,
@@ -322,8 +321,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         self, X: Any, y: Any, images: Images, seeds: _Seeds, device: torch.device
     ) -> npt.NDArray[np.intp]:
         """Set ``classes_`` and return the class index of each image; without labels, clusters are the classes."""
-        if y is None and isinstance(X, Dataset):
-            y = dataset_labels(X)
+        y = labels_given(X, y)
         if y is not None or isinstance(self.backbone, DenseClassifier):
             self.classes_, labels = check_labels(y, images, X)
             return labels
@@ -598,8 +596,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         accuracy : float
         """
         check_is_fitted(self)
-        if y is None and isinstance(X, Dataset):
-            y = dataset_labels(X)
+        y = labels_given(X, y)
         if y is None:
             raise ValueError("y is None; the label of each image is wanted.")
         n_unseen = int((~np.isin(np.asarray(y), self.classes_)).sum())

@@ -10,9 +10,9 @@ import torch
 from sklearn.base import clone
 
 from skdfb.detector._collect import RepresentationPair
-from skdfb.scorers import scorer_output
+from skdfb.scorers import Representation, scorer_output
 
-__all__ = ["PartScorers", "Scores", "fit_fusion", "fusion_share"]
+__all__ = ["PartScorers", "Scores", "checked_scores", "fit_fusion", "fitted_scorer", "fusion_share"]
 
 Scores = npt.NDArray[np.float64]
 Parts = dict[str, Scores]
@@ -27,17 +27,17 @@ class PartScorers:
 
     def fitted_clone(self, pair: RepresentationPair, labels: npt.NDArray[np.intp]) -> Self:
         """Return clones fitted on the representations of training images."""
-        fitted = type(self)(clone(self.foreground, safe=False), clone(self.background, safe=False))
-        for scorer, representation in zip((fitted.foreground, fitted.background), pair, strict=True):
-            scorer.fit(representation, labels)
-        return fitted
+        foreground, background = pair
+        return type(self)(
+            fitted_scorer(self.foreground, foreground, labels), fitted_scorer(self.background, background, labels)
+        )
 
     def score(self, pair: RepresentationPair) -> Parts:
         """Return each part's scores; higher is more in-distribution."""
         foreground, background = pair
         return {
-            "foreground": _checked_scores(self.foreground, foreground, "scorer"),
-            "background": _checked_scores(self.background, background, "background_scorer"),
+            "foreground": checked_scores(self.foreground, foreground, "scorer"),
+            "background": checked_scores(self.background, background, "background_scorer"),
         }
 
     @property
@@ -46,7 +46,14 @@ class PartScorers:
         return {"foreground": scorer_output(self.foreground), "background": scorer_output(self.background)}
 
 
-def _checked_scores(scorer: Any, representation: Any, name: str) -> Scores:
+def fitted_scorer(scorer: Any, representation: Representation, labels: npt.NDArray[np.intp]) -> Any:
+    """Return a fitted clone; anybody's ``fit`` need not return the scorer itself."""
+    fitted = clone(scorer, safe=False)
+    fitted.fit(representation, labels)
+    return fitted
+
+
+def checked_scores(scorer: Any, representation: Any, name: str) -> Scores:
     """Score, and check what came: the scorer may be anybody's."""
     values = scorer.score_samples(representation)
     values = values.detach().cpu() if isinstance(values, torch.Tensor) else values

@@ -4,16 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.detector import DFBDetector
 from skdfb.detector._collect import RepresentationPair, collect
 from skdfb.detector._forward import ForwardPass, perturbation_of
-from skdfb.detector._parts import PartScorers, Scores
+from skdfb.detector._parts import PartScorers, Scores, checked_scores, fitted_scorer
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, ViM, check_scorer
-from skdfb.utils import Images, check_images, check_labels
+from skdfb.utils import Images, check_images
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
@@ -122,10 +121,9 @@ def _all_scores(
 ) -> Iterator[tuple[str, str, dict[str, Scores]]]:
     """Yield scorer, method and scores by image set."""
     detector._check_same(train, X, y)
-    _, labels = check_labels(y, train, X)
-    n_classes = len(detector.classes_)
-    fitting, fitting_labels = train.subset(detector._split_[0]), labels[detector._split_[0]]
-    plain_pass = ForwardPass(detector.classifier_, n_classes, detector.batch_size, detector.n_jobs)
+    split = detector._split_
+    fitting, fitting_labels = train.subset(split.train), split.labels[split.train]
+    plain_pass = _plain_pass(detector)
     plain_train = collect(plain_pass, fitting)
     plain, dense = _collected(plain_pass, images), _collected(detector._forward_pass(), images)
     for name, scorer in scorers.items():
@@ -133,8 +131,8 @@ def _all_scores(
         on_plain = _collected(plain_pass, images, scorer) if perturbs else plain
         on_dense = _collected(detector._forward_pass(), images, scorer) if perturbs else dense
         on_train = collect(plain_pass, fitting, scorer) if perturbs else plain_train
-        fitted = clone(scorer, safe=False).fit(on_train[0], fitting_labels)
-        yield name, "plain", {key: np.asarray(fitted.score_samples(pair[0])) for key, pair in on_plain.items()}
+        fitted = fitted_scorer(scorer, on_train[0], fitting_labels)
+        yield name, "plain", {key: checked_scores(fitted, pair[0], name) for key, pair in on_plain.items()}
         # What fit kept of the training images saves a pass over them.
         needs_images = perturbs or detector._kept_ is None
         refitted = detector.refit_scorer(scorer, *((X, y) if needs_images else ()))
@@ -144,6 +142,10 @@ def _all_scores(
         }
         yield name, "dfb", {key: refitted.fusion_.combine(part) for key, part in parts.items()}
         yield name, "background", {key: part["background"] for key, part in parts.items()}
+
+
+def _plain_pass(detector: DFBDetector) -> ForwardPass:
+    return ForwardPass(detector.classifier_, len(detector.classes_), detector.batch_size, detector.n_jobs)
 
 
 def _collected(forward: ForwardPass, images: Mapping[str, Images], scorer: Any = None) -> dict[str, RepresentationPair]:
@@ -202,8 +204,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
     """
     check_is_fitted(detector)
     images = check_images(detector, X, reset=False)
-    forward = ForwardPass(detector.classifier_, len(detector.classes_), detector.batch_size, detector.n_jobs)
-    predicted = collect(forward, images)[0].logits.argmax(1).numpy()
+    predicted = collect(_plain_pass(detector), images)[0].logits.argmax(1).numpy()
     return {
         "plain": float(np.mean(detector.classes_[predicted] == np.asarray(y))),
         "dfb": detector.score(X, y),

@@ -2,10 +2,10 @@
 
 from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
 from skdfb.utils._estimators import shallow_copy
-from skdfb.utils._images import Images, Indices, as_images, dataset_labels, value_bounds
+from skdfb.utils._images import Images, Indices, as_images, value_bounds
 from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, sequential_batches
 from skdfb.utils._scores import check_scores
-from skdfb.utils._validation import check_images, check_labels
+from skdfb.utils._validation import check_images, check_labels, labels_given
 
 __all__ = [
     "Images",
@@ -16,10 +16,10 @@ __all__ = [
     "check_labels",
     "check_readable",
     "check_scores",
-    "dataset_labels",
     "evaluation_mode",
     "isolated_rng",
     "iterate_batches",
+    "labels_given",
     "resolve_device",
     "sequential_batches",
     "shallow_copy",

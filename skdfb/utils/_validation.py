@@ -22,7 +22,7 @@ from skdfb.utils._images import (
     value_bounds,
 )
 
-__all__ = ["check_images", "check_labels"]
+__all__ = ["check_images", "check_labels", "labels_given"]
 
 
 def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
@@ -70,6 +70,11 @@ def _is_table(X: Any) -> bool:
     return np.asarray(X).ndim < 3
 
 
+def labels_given(X: Any, y: Any) -> Any:
+    """Return ``y``, or, where it is None, the labels that a torch dataset ``X`` brings; None if there are none."""
+    return dataset_labels(X) if y is None and isinstance(X, Dataset) else y
+
+
 def check_labels(y: Any, images: Images, X: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
     """Check class labels and encode them.
 
@@ -93,8 +98,7 @@ def check_labels(y: Any, images: Images, X: Any) -> tuple[npt.NDArray[Any], npt.
     ValueError
         If the lengths differ, labels are continuous, or there are fewer than two classes.
     """
-    if y is None and isinstance(X, Dataset):
-        y = dataset_labels(X)
+    y = labels_given(X, y)
     if y is None:
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None; class labels, one for each image, are "

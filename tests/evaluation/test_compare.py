@@ -101,6 +101,20 @@ def test_scorers_of_one_class_are_told_apart(detector, images, labels):
     assert list(table["scorer"].unique()) == ["Energy", "ViM(n_components=2)", "ViM(n_components=3)"]
 
 
+def test_a_scorer_whose_fit_returns_nothing(detector, images, labels):
+    class FirstFeature:
+        def fit(self, representation, y):
+            self.sign = 1
+
+        def score_samples(self, representation):
+            return self.sign * representation.features[:, 0]
+
+    table = compare_scorers(
+        detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels, scorers=[FirstFeature()]
+    )
+    assert list(table["method"]) == ["plain", "dfb", "background"]
+
+
 def test_other_training_images_are_refused(detector, images, labels):
     ood = {"dark": images["dark"]}
     with pytest.raises(ValueError, match="X has 30 images; the 260 of fit are wanted"):
