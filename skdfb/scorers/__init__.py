@@ -9,7 +9,14 @@ from skdfb.scorers._energy import Energy
 from skdfb.scorers._max_logit import MaxLogit
 from skdfb.scorers._msp import MSP
 from skdfb.scorers._odin import ODIN
-from skdfb.scorers._protocol import ForegroundScorer, InputPerturbingScorer, ScorerOutput, check_scorer, scorer_output
+from skdfb.scorers._protocol import (
+    ForegroundScorer,
+    InputPerturbingScorer,
+    ScorerOutput,
+    activations_needed,
+    check_scorer,
+    scorer_output,
+)
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._vim import ViM
 
@@ -24,6 +31,7 @@ __all__ = [
     "Representation",
     "ScorerOutput",
     "ViM",
+    "activations_needed",
     "check_scorer",
     "scorer_output",
 ]

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skdfb.scorers._protocol import ScorerOutput
-from skdfb.scorers._representation import Representation
+from skdfb.scorers._representation import Representation, tensor_view
 
 
 class BaseScorer(ABC, BaseEstimator):
@@ -31,6 +31,7 @@ class BaseScorer(ABC, BaseEstimator):
     _min_classes: ClassVar[int] = 1
 
     output: ScorerOutput = "logit"
+    needs_activations: tuple[str, ...] = ()
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, representation: Representation, y: ArrayLike | None = None) -> Self:
@@ -154,10 +155,28 @@ def as_double(tensor: Tensor) -> Tensor:
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
-def double_like(array: NDArray[np.float64], tensor: Tensor) -> Tensor:
-    """Return a fitted statistic as a tensor where `as_double(tensor)` lies."""
-    # A copy, since joblib may have memory-mapped the array read-only, of which torch warns.
-    return torch.tensor(array, dtype=torch.float64, device="cpu" if tensor.device.type == "mps" else tensor.device)
+def tensor_like(array: NDArray[Any], tensor: Tensor) -> Tensor:
+    """Return a fitted floating-point array as a tensor of its own type, where `as_double(tensor)` lies.
+
+    On the CPU nothing is copied, however often scores are asked for; never write to it.
+    """
+    return tensor_view("array", array).to("cpu" if tensor.device.type == "mps" else tensor.device)
+
+
+def double_like(array: NDArray[np.floating], tensor: Tensor) -> Tensor:
+    """Return a fitted statistic as a float64 tensor where `as_double(tensor)` lies; see `tensor_like`."""
+    return tensor_like(array, tensor).double()
+
+
+def activation(batch: Representation, name: str) -> Tensor:
+    """Return the activations of that name, or say that they are missing."""
+    if batch.activations is None or name not in batch.activations:
+        given = list(batch.activations or ())
+        raise ValueError(
+            f"representation.activations holds {given}; wanted {name!r}: score images through a detector, which "
+            f"supplies it, or pass activations={{{name!r}: ...}} to Representation.from_numpy."
+        )
+    return batch.activations[name]
 
 
 def log_max_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -173,7 +192,12 @@ def log_max_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def check_class_indices(y: ArrayLike | Tensor | None, representation: Representation) -> NDArray[np.int64]:
-    """Return y as integers 0..K-1, one an image of the representation, or refuse it."""
+    """Return y as integers 0..K-1, one an image of the representation, or refuse it.
+
+    Where there is one class (a background representation), y may be None.
+    """
+    if y is None and representation.n_classes == 1:
+        return np.zeros(len(representation), dtype=np.int64)
     if y is None:
         raise ValueError("y is None; this scorer needs the class of each training image, integers 0..K-1.")
     labels = y.numpy(force=True) if isinstance(y, Tensor) else np.asarray(y)

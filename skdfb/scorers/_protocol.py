@@ -9,6 +9,7 @@ from torch import Tensor
 from skdfb.scorers._representation import Representation
 
 ScorerOutput = Literal["logit", "probability", "log_probability"]
+ACTIVATIONS = ("feature_map", "layers")
 
 
 @runtime_checkable
@@ -29,6 +30,16 @@ class ForegroundScorer(Protocol):
           Confident images, whose probability rounds to 1, keep distinct ranks this way.
 
         Read it with :func:`scorer_output`.
+    needs_activations : tuple of str
+        Optional; empty where it is absent. What the scorer reads of ``representation.activations``, which whoever owns
+        the network then supplies in the same forward pass, a batch at a time:
+
+        - "feature_map": ``activations["feature_map"]``, the map (n, C, h, w) whose mean over the places are the
+          features;
+        - "layers": one entry a layer of the network, in order, each channel's maximum over the places (n, C_l).
+
+        In `fit` they are in what ``representation.batches()`` yields, and only there: they are never held for all
+        images at once. Read it with :func:`activations_needed`.
 
     Notes
     -----
@@ -157,6 +168,39 @@ def scorer_output(scorer: Any) -> ScorerOutput:
             "Leave the attribute out for a score made of logits."
         )
     return output
+
+
+def activations_needed(scorer: Any) -> tuple[str, ...]:
+    """Return which activations a scorer asks for.
+
+    Parameters
+    ----------
+    scorer : object
+        A scorer; see :class:`ForegroundScorer`.
+
+    Returns
+    -------
+    tuple of {"feature_map", "layers"}
+        Its attribute `needs_activations`, or an empty tuple if it has none.
+
+    Raises
+    ------
+    ValueError
+        If the attribute holds another value.
+
+    Examples
+    --------
+    >>> from skdfb.scorers import Energy, activations_needed
+    >>> activations_needed(Energy())
+    ()
+    """
+    needed = getattr(scorer, "needs_activations", ())
+    if isinstance(needed, str) or not set(needed) <= set(ACTIVATIONS):
+        raise ValueError(
+            f"{type(scorer).__name__}.needs_activations is {needed!r}; wanted a tuple of "
+            f"{' and '.join(map(repr, ACTIVATIONS))}."
+        )
+    return tuple(needed)
 
 
 def check_scorer(scorer: Any, name: str = "scorer") -> None:

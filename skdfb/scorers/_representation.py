@@ -229,16 +229,16 @@ class Representation:
         array([[2., 3.],
                [1., 0.]])
         """
-        feature_view = _tensor_view("features", features)
-        weight_view = _tensor_view("weight", weight)
-        bias_view = _tensor_view("bias", bias)
+        feature_view = tensor_view("features", features)
+        weight_view = tensor_view("weight", weight)
+        bias_view = tensor_view("bias", bias)
         if logits is None:
             logits_view = _linear(feature_view, weight_view, bias_view)
         else:
-            logits_view = _tensor_view("logits", logits)
+            logits_view = tensor_view("logits", logits)
         activation_views = None
         if activations is not None:
-            activation_views = {layer: _tensor_view(f"activations[{layer!r}]", a) for layer, a in activations.items()}
+            activation_views = {layer: tensor_view(f"activations[{layer!r}]", a) for layer, a in activations.items()}
         representation = cls(
             features=feature_view,
             logits=logits_view,
@@ -320,7 +320,7 @@ class _Writeable:
         self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
 
 
-def _tensor_view(name: str, value: ArrayLike) -> Tensor:
+def tensor_view(name: str, value: ArrayLike) -> Tensor:
     """View an array as a tensor; copy only what torch cannot view."""
     array = np.asarray(value)
     if array.dtype.kind != "f":

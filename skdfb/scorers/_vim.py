@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, double_like
+from skdfb.scorers._moments import numerical_rank, second_moment
 from skdfb.scorers._representation import Representation
 
 
@@ -105,8 +106,8 @@ class ViM(BaseScorer):
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         C = representation.n_features
         origin = _origin(representation)
-        eigenvalues, eigenvectors = torch.linalg.eigh(_second_moment(representation, origin))  # ascending
-        D = self._choose_components(_numerical_rank(eigenvalues, representation.features.dtype), C)
+        eigenvalues, eigenvectors = torch.linalg.eigh(second_moment(representation, origin))  # ascending
+        D = self._choose_components(numerical_rank(eigenvalues, representation.features.dtype), C)
         residual_basis = eigenvectors[:, : C - D]
         alpha = _alpha(representation, origin, residual_basis)
         if alpha <= 0:
@@ -152,29 +153,6 @@ def _origin(representation: Representation) -> Tensor:
     rtol = max(max(W.shape) * torch.finfo(torch.float64).eps, 4 * torch.finfo(weight.dtype).eps)
     inverse: Tensor = torch.linalg.pinv(W, rtol=rtol)
     return -inverse @ b
-
-
-def _second_moment(representation: Representation, origin: Tensor) -> Tensor:
-    """Return the mean of (h - u)(h - u)ᵀ over the images, shape (C, C), not centred."""
-    moment = torch.zeros(len(origin), len(origin), dtype=torch.float64, device=origin.device)
-    for batch in representation.batches():
-        centred = as_double(batch.features) - origin  # (m, C)
-        moment += centred.T @ centred
-    if not torch.isfinite(moment).all():
-        raise ValueError(
-            "representation.features, weight or bias hold NaN or infinity or are too large to square; wanted finite "
-            "numbers: compute them in a wider floating-point type, or leave out such images."
-        )
-    return moment / len(representation)
-
-
-def _numerical_rank(eigenvalues: Tensor, dtype: torch.dtype) -> int:
-    """Return how many eigenvalues stand out from rounding errors."""
-    C = len(eigenvalues)
-    decomposition = C * torch.finfo(torch.float64).eps * eigenvalues[-1]
-    # Rounding features to the stored type adds about eps² / 12 of their mean square in every direction.
-    storage = torch.finfo(dtype).eps ** 2 * eigenvalues.clamp(min=0).mean()
-    return int((eigenvalues > torch.maximum(decomposition, storage)).sum())
 
 
 def _residual_norm(batch: Representation, origin: Tensor, residual_basis: Tensor) -> Tensor:

@@ -1,15 +1,32 @@
 """Random representations for the tests of scorers."""
 
+import inspect
+
 import numpy as np
 from hypothesis import settings
 
-from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaxLogit, Representation, ViM
+import skdfb.scorers
+from skdfb.scorers import ODIN, Energy, Representation
+from skdfb.scorers._base import BaseScorer
 
 # The same examples in each run.
 quick = settings(max_examples=30, deadline=None, derandomize=True)
 
-# One of each built-in scorer, able to score unperturbed images.
-SCORERS = [MSP(), MaxLogit(), ODIN(input_perturbation=0), Energy(), Energy(temperature=2.5), ViM(), BackgroundLogit()]
+BUILT_IN = [
+    value
+    for value in vars(skdfb.scorers).values()
+    if inspect.isclass(value) and issubclass(value, BaseScorer) and not inspect.isabstract(value)
+]
+
+
+def default_instance(scorer_class):
+    """An instance able to score unperturbed images."""
+    return ODIN(input_perturbation=0) if scorer_class is ODIN else scorer_class()
+
+
+# One of each built-in scorer that needs nothing but features, logits and head.
+SCORERS = [scorer for scorer in map(default_instance, BUILT_IN) if not scorer.needs_activations]
+SCORERS.append(Energy(temperature=2.5))
 
 
 def random_arrays(seed=0, *, n=30, C=8, K=4, rank=None, scale=1.0, dtype=np.float64):
@@ -39,5 +56,10 @@ def representation_of_logits(logits):
     )
 
 
+def cyclic_labels(representation):
+    """Classes 0, 1, .., K-1, 0, 1, .. for the images."""
+    return np.arange(len(representation)) % representation.n_classes
+
+
 def fit_and_score(scorer, representation):
-    return scorer.fit(representation).score_samples(representation)
+    return scorer.fit(representation, cyclic_labels(representation)).score_samples(representation)
