@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
-from skdfb.detector._collect import RepresentationPair, collect
-from skdfb.detector._forward import ForwardPass, perturbation_of
+from skdfb.detector._collect import collect
+from skdfb.detector._forward import ForwardPass, needs_images
 from skdfb.detector._input import check_components, check_scorer_sizes
 from skdfb.detector._masks import make_masks
 from skdfb.detector._outputs import run
-from skdfb.detector._parts import PartScorers, Scores, fit_fusion, fusion_share
+from skdfb.detector._parts import LabelledPair, PartScorers, Scores, fit_fusion, learning_share
 from skdfb.detector._pseudo_labels import pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
 from skdfb.masks import CAMMaskGenerator
@@ -59,12 +59,11 @@ class _Split(NamedTuple):
     labels: npt.NDArray[np.intp]
 
 
-class _Kept(NamedTuple):
+class _Seen(NamedTuple):
     """What the dense network said of the images of ``fit``."""
 
-    train: RepresentationPair
-    labels: npt.NDArray[np.intp]
-    held_out: RepresentationPair | None = None
+    train: LabelledPair
+    held_out: LabelledPair
 
 
 class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
@@ -314,8 +313,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         self.network_ = self._fit_dense(train_images, train_labels, masks, seeds.dense, device)
         del masks
 
-        self._fit_scorers(train_images, train_labels)
-        self._calibrate(images.subset(self._split_.held_out))
+        self._fit_scores(images)
 
     def _class_indices(
         self, X: Any, y: Any, images: Images, seeds: _Seeds, device: torch.device
@@ -389,24 +387,24 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         )
         return network
 
-    def _fit_scorers(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
-        """Fit the scorers on what the dense network says of its training images."""
-        scorers = self._part_scorers()
-        pair = collect(self._forward_pass(), images, scorers.foreground)
-        self._take_scorers(scorers.fitted_clone(pair, labels))
-        self._kept_ = None if perturbation_of(scorers.foreground) else _Kept(pair, labels)
+    def _fit_scores(self, images: Images) -> None:
+        """Fit scorers, fusion and threshold on what the dense network says of the images."""
+        scorer = self._part_scorers().foreground
+        seen = _Seen(
+            *(
+                LabelledPair(collect(self._forward_pass(), images.subset(rows), scorer), self._split_.labels[rows])
+                for rows in (self._split_.train, self._split_.held_out)
+            )
+        )
+        self._fit_scores_on(seen)
+        self._kept_ = None if needs_images(scorer) else seen
 
-    def _calibrate(self, images: Images) -> None:
-        """Set the threshold on held-out images that nothing else was fitted on."""
-        pair = collect(self._forward_pass(), images, self.scorer_)
-        if self._kept_ is not None:
-            self._kept_ = self._kept_._replace(held_out=pair)
-        self._calibrate_on(pair)
-
-    def _calibrate_on(self, pair: RepresentationPair) -> None:
-        scorers = PartScorers(self.scorer_, self.background_scorer_)
-        fusion = self._unfitted_fusion()
-        self.fusion_, joint = fit_fusion(fusion, scorers.score(pair), scorers.outputs)
+    def _fit_scores_on(self, seen: _Seen) -> None:
+        fusion, share = self._unfitted_fusion(), self._learning_share()
+        scorers = self._part_scorers().fitted_clone(seen.train, seen.held_out.first(share) if share else None)
+        self.fusion_, joint = fit_fusion(fusion, scorers.score(seen.held_out.pair), scorers.outputs, share)
+        self.scorer_, self.background_scorer_ = scorers.foreground, scorers.background
+        # Neither scorers nor fusion have seen these.
         self.calibrator_ = ConformalCalibrator(self.alpha).fit(joint, warn=False)
         self.offset_ = self.calibrator_.offset_
 
@@ -415,17 +413,16 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
 
     def _warn_if_too_few(self) -> None:
         """Warn of too few held-out images before time is spent on anything."""
-        n_held_out = len(self._split_.held_out)
-        ConformalCalibrator(self.alpha).check_number(n_held_out - fusion_share(self._unfitted_fusion(), n_held_out))
+        ConformalCalibrator(self.alpha).check_number(len(self._split_.held_out) - self._learning_share())
+
+    def _learning_share(self) -> int:
+        return learning_share(self._unfitted_fusion(), self._part_scorers(), len(self._split_.held_out))
 
     def _part_scorers(self) -> PartScorers:
         return PartScorers(
             ViM() if self.scorer is None else self.scorer,
             BackgroundLogit() if self.background_scorer is None else self.background_scorer,
         )
-
-    def _take_scorers(self, fitted: PartScorers) -> None:
-        self.scorer_, self.background_scorer_ = fitted.foreground, fitted.background
 
     # --------------------------------------------------------------- scores
 
@@ -666,7 +663,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
             What to change; None keeps what this detector has.
         X : images, default=None
             Those of ``fit``, in the same order. They are needed where what the network said of them was not kept: after
-            unpickling, and where the scorer, the old one or the new, perturbs its input.
+            unpickling, and where the scorer, the old one or the new, asks for perturbed images or activations.
         y : array-like of shape (n,), default=None
             Those of ``fit``, too; they are known, so that with X they are only compared.
 
@@ -697,15 +694,14 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         if X is not None:
             images = check_images(self, X, reset=False)
             self._check_same(images, X, y)
-            self._fit_scorers(images.subset(self._split_.train), self._split_.labels[self._split_.train])
-            self._calibrate(images.subset(self._split_.held_out))
-        elif kept is not None and kept.held_out is not None and not perturbation_of(self.scorer):
-            self._take_scorers(self._part_scorers().fitted_clone(kept.train, kept.labels))
-            self._calibrate_on(kept.held_out)
+            self._fit_scores(images)
+        elif kept is not None and not needs_images(self.scorer):
+            self._fit_scores_on(kept)
         else:
             raise ValueError(
                 "X is None, but what the network said of the training images was not kept (it is not pickled, nor kept "
-                "of images that a scorer perturbed), or the new scorer perturbs its input; pass the X and y of fit."
+                "where a scorer asks for perturbed images or activations), or the new scorer asks for such; pass the "
+                "X and y of fit."
             )
 
     def _check_same(self, images: Images, X: Any, y: Any) -> None:

@@ -1,6 +1,7 @@
 """From images to representations: the one forward pass that everything else reads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,27 +13,42 @@ from torch import Tensor
 
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import network_inputs
-from skdfb.scorers import InputPerturbingScorer, Representation
+from skdfb.networks._layers import recorded_layers
+from skdfb.scorers import InputPerturbingScorer, Representation, activations_needed
 from skdfb.utils import Images, Preprocessor, evaluation_mode
 
-__all__ = ["ForwardPass", "NetworkBatch", "represent_background", "represent_foreground"]
+__all__ = [
+    "ForwardPass",
+    "NetworkBatch",
+    "needs_images",
+    "perturbation_of",
+    "represent_background",
+    "represent_foreground",
+]
 
 
 @dataclass(frozen=True)
 class NetworkBatch:
     """What a network says of a batch of images, on its device.
 
-    ``logit_map`` is (b, K + 1, h, w) for a dense network, (b, K, h, w) for a classifier.
+    ``logit_map`` is (b, K + 1, h, w) for a dense network, (b, K, h, w) for a classifier. ``layers`` are each layer's
+    channel maxima (b, C_l), empty unless they were asked for.
     """
 
     indices: npt.NDArray[np.intp]
     images: Tensor
     feature_map: Tensor
     logit_map: Tensor
+    layers: Mapping[str, Tensor]
 
 
 def represent_foreground(
-    network: DenseClassifier, feature_map: Tensor, n_classes: int, input_perturbation: float = 0.0
+    network: DenseClassifier,
+    feature_map: Tensor,
+    n_classes: int,
+    *,
+    activations: Mapping[str, Tensor] | None = None,
+    input_perturbation: float = 0.0,
 ) -> Representation:
     """Return pooled features and the K class logits; the background logit of a dense network is left out."""
     features = feature_map.mean((2, 3))
@@ -42,6 +58,7 @@ def represent_foreground(
         logits=F.linear(features, weight, bias),
         weight=weight,
         bias=bias,
+        activations=activations,
         input_perturbation=input_perturbation,
     )
 
@@ -74,22 +91,32 @@ class ForwardPass:
         return self.network.preprocessor
 
     @torch.no_grad()
-    def batches(self, images: Images) -> Iterator[NetworkBatch]:
-        """Yield what the network says, in order, a batch at a time."""
+    def batches(self, images: Images, scorer: Any = None) -> Iterator[NetworkBatch]:
+        """Yield what the network says, in order, a batch at a time; ``scorer`` may ask for layers."""
         network = self.network
-        with evaluation_mode(network):
+        with evaluation_mode(network), self._recorded_layers(scorer) as layers:
             for indices, pixels in network_inputs(network, images, self.batch_size, self.n_jobs):
                 feature_map = network.feature_map(pixels)
-                yield NetworkBatch(indices, pixels, feature_map, network.map_head(feature_map))
+                yield NetworkBatch(indices, pixels, feature_map, network.map_head(feature_map), dict(layers))
 
     def foreground(self, batch: NetworkBatch, scorer: Any = None) -> Representation:
-        """Return the foreground representation, of perturbed images where ``scorer`` asks for it."""
+        """Return the foreground representation, with what ``scorer`` asks for."""
         magnitude = perturbation_of(scorer)
-        if not magnitude:
-            return represent_foreground(self.network, batch.feature_map, self.n_classes)
-        images = self._perturb(batch.images, scorer.perturbation_objective, magnitude)
-        with torch.no_grad():
-            return represent_foreground(self.network, self.network.feature_map(images), self.n_classes, magnitude)
+        feature_map, layers = batch.feature_map, batch.layers
+        if magnitude:
+            images = self._perturb(batch.images, scorer.perturbation_objective, magnitude)
+            with torch.no_grad(), self._recorded_layers(scorer) as layers:
+                feature_map = self.network.feature_map(images)
+        needed = activations_needed(scorer)
+        activations = dict(layers) if "layers" in needed else {}
+        if "feature_map" in needed:
+            activations["feature_map"] = feature_map
+        return represent_foreground(
+            self.network, feature_map, self.n_classes, activations=activations or None, input_perturbation=magnitude
+        )
+
+    def _recorded_layers(self, scorer: Any) -> AbstractContextManager[dict[str, Tensor]]:
+        return recorded_layers(self.network) if "layers" in activations_needed(scorer) else nullcontext({})
 
     def _perturb(self, images: Tensor, objective: Callable[[Tensor], Tensor], magnitude: float) -> Tensor:
         """Move each pixel by ``magnitude`` (in 0..1) to where the objective rises."""
@@ -104,3 +131,8 @@ class ForwardPass:
 def perturbation_of(scorer: Any) -> float:
     """Return the input perturbation that a scorer asks for; 0 for those that ask for none."""
     return float(scorer.input_perturbation) if isinstance(scorer, InputPerturbingScorer) else 0.0
+
+
+def needs_images(scorer: Any) -> bool:
+    """Tell whether a scorer asks for more than the features and logits of the images as they are."""
+    return bool(perturbation_of(scorer) or activations_needed(scorer))

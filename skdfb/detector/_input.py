@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from skdfb.detector._forward import perturbation_of
-from skdfb.scorers import check_scorer, scorer_output
+from skdfb.detector._forward import needs_images, perturbation_of
+from skdfb.scorers import activations_needed, check_scorer, scorer_output
 
 __all__ = ["check_components", "check_scorer_sizes"]
 
@@ -14,10 +14,12 @@ def check_components(detector: Any) -> None:
         if getattr(detector, name) is not None:
             check_scorer(getattr(detector, name), name)
             scorer_output(getattr(detector, name))
-    if perturbation_of(detector.background_scorer):
+            activations_needed(getattr(detector, name))
+    if needs_images(detector.background_scorer):
+        asked = "perturbed images" if perturbation_of(detector.background_scorer) else "activations"
         raise ValueError(
-            f"background_scorer={detector.background_scorer!r} asks for perturbed images, which only scorer= is given; "
-            "set its input_perturbation to 0, or choose another."
+            f"background_scorer={detector.background_scorer!r} asks for {asked}, which only scorer= is given; choose a "
+            "scorer that needs features and logits alone."
         )
     for name, methods in (("fusion", ("fit", "combine")), ("mask_generator", ("fit_transform",))):
         given = getattr(detector, name)

@@ -21,7 +21,8 @@ def run(forward: ForwardPass, images: Images, wanted: tuple[str, ...], scorers: 
     """
     size = images.size or (forward.preprocessor.image_size,) * 2
     outputs: dict[str, list[Any]] = {name: [] for name in wanted}
-    for batch in forward.batches(images):
+    scorer = scorers.foreground if "parts" in wanted else None
+    for batch in forward.batches(images, scorer):
         for name in wanted:
             outputs[name].append(_output(name, forward, batch, scorers, size))
     return [_join(outputs[name]) for name in wanted]

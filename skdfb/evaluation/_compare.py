@@ -8,10 +8,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdfb.detector import DFBDetector
 from skdfb.detector._collect import RepresentationPair, collect
-from skdfb.detector._forward import ForwardPass, perturbation_of
-from skdfb.detector._parts import PartScorers, Scores, checked_scores, fitted_scorer
+from skdfb.detector._forward import ForwardPass, needs_images
+from skdfb.detector._parts import LabelledPair, PartScorers, Scores, learning_share
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, ViM, check_scorer
+from skdfb.scorers._composite import fitted_clone, member_scores
 from skdfb.utils import Images, check_images
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
@@ -31,8 +32,8 @@ def compare_scorers(
 ) -> Any:
     """Score in-distribution and OOD images by each scorer, on the plain classifier and by DFB.
 
-    Nothing is trained. Each network passes over each set once, and once more for a scorer that perturbs its input. A
-    detector that was unpickled passes over the training images once more for each scorer.
+    Nothing is trained. Each network passes over each set once, and once more for a scorer that asks for perturbed
+    images or activations. A detector that was unpickled passes over the training images once more for each scorer.
 
     Parameters
     ----------
@@ -122,26 +123,40 @@ def _all_scores(
     """Yield scorer, method and scores by image set."""
     detector._check_same(train, X, y)
     split = detector._split_
-    fitting, fitting_labels = train.subset(split.train), split.labels[split.train]
+    fitting = train.subset(split.train), split.labels[split.train]
     plain_pass = _plain_pass(detector)
-    plain_train = collect(plain_pass, fitting)
+    plain_train = collect(plain_pass, fitting[0])
     plain, dense = _collected(plain_pass, images), _collected(detector._forward_pass(), images)
     for name, scorer in scorers.items():
-        perturbs = bool(perturbation_of(scorer))
-        on_plain = _collected(plain_pass, images, scorer) if perturbs else plain
-        on_dense = _collected(detector._forward_pass(), images, scorer) if perturbs else dense
-        on_train = collect(plain_pass, fitting, scorer) if perturbs else plain_train
-        fitted = fitted_scorer(scorer, on_train[0], fitting_labels)
-        yield name, "plain", {key: checked_scores(fitted, pair[0], name) for key, pair in on_plain.items()}
+        needs = needs_images(scorer)
+        on_plain = _collected(plain_pass, images, scorer) if needs else plain
+        on_dense = _collected(detector._forward_pass(), images, scorer) if needs else dense
+        on_train = collect(plain_pass, fitting[0], scorer) if needs else plain_train
+        held_out = _learning_images(detector, scorer, train)
+        fitted = fitted_clone(
+            scorer,
+            LabelledPair(on_train, fitting[1]).part(0),
+            None if held_out is None else LabelledPair(collect(plain_pass, held_out[0], scorer), held_out[1]).part(0),
+        )
+        yield name, "plain", {key: member_scores(fitted, pair[0], name) for key, pair in on_plain.items()}
         # What fit kept of the training images saves a pass over them.
-        needs_images = perturbs or detector._kept_ is None
-        refitted = detector.refit_scorer(scorer, *((X, y) if needs_images else ()))
+        refitted = detector.refit_scorer(scorer, *((X, y) if needs or detector._kept_ is None else ()))
         parts = {
             key: PartScorers(refitted.scorer_, refitted.background_scorer_).score(pair)
             for key, pair in on_dense.items()
         }
         yield name, "dfb", {key: refitted.fusion_.combine(part) for key, part in parts.items()}
         yield name, "background", {key: part["background"] for key, part in parts.items()}
+
+
+def _learning_images(detector: DFBDetector, scorer: Any, train: Images) -> tuple[Images, Any] | None:
+    """Return the held-out images and labels that a detector lets the scorer learn from, if any."""
+    split = detector._split_
+    asked = PartScorers(scorer, detector.background_scorer_)
+    if not asked.learn_from_held_out:
+        return None
+    rows = split.held_out[: learning_share(detector.fusion_, asked, len(split.held_out))]
+    return train.subset(rows), split.labels[rows]
 
 
 def _plain_pass(detector: DFBDetector) -> ForwardPass:

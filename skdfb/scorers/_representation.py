@@ -1,9 +1,10 @@
 """The record of what a network says of n images, which every scorer reads."""
 
 import math
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ class Representation:
     bias: Tensor
     activations: Mapping[str, Tensor] | None = None
     input_perturbation: float = 0.0
+    _mapped_files: ClassVar[tuple[mmap.mmap, ...]] = ()
 
     def __post_init__(self) -> None:
         for name, n_dimensions in (("features", 2), ("logits", 2), ("weight", 2), ("bias", 1)):
@@ -143,7 +145,8 @@ class Representation:
         Returns
         -------
         iterator of Representation
-            Views: nothing is copied and types stay as stored.
+            Views: nothing is copied and types stay as stored. What was read of memory-mapped files is given back after
+            each batch, so that they never fill the memory.
 
         Raises
         ------
@@ -152,7 +155,16 @@ class Representation:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; wanted an integer >= 1.")
-        return (self[start : start + batch_size] for start in range(0, len(self), batch_size))
+        return self._batches(batch_size)
+
+    def _batches(self, batch_size: int) -> Iterator[Self]:
+        for start in range(0, len(self), batch_size):
+            yield self[start : start + batch_size]
+            _release(self._mapped_files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A file's mapping cannot be pickled; the tensors are, with what they hold.
+        return {name: value for name, value in self.__dict__.items() if name != "_mapped_files"}
 
     def __getitem__(self, index: slice | ArrayLike | Tensor) -> Self:
         rows = _row_index(index, len(self), self.device)
@@ -232,8 +244,9 @@ class Representation:
         feature_view = tensor_view("features", features)
         weight_view = tensor_view("weight", weight)
         bias_view = tensor_view("bias", bias)
+        mapped_files = _mapped_files(features, logits, *(activations or {}).values())
         if logits is None:
-            logits_view = _linear(feature_view, weight_view, bias_view)
+            logits_view = _linear(feature_view, weight_view, bias_view, mapped_files)
         else:
             logits_view = tensor_view("logits", logits)
         activation_views = None
@@ -247,7 +260,8 @@ class Representation:
             activations=activation_views,
         )
         for name in ("features", "logits", "weight", "bias"):
-            _check_finite(name, getattr(representation, name))
+            _check_finite(name, getattr(representation, name), mapped_files)
+        object.__setattr__(representation, "_mapped_files", mapped_files)  # frozen for everybody else
         return representation
 
 
@@ -274,7 +288,21 @@ def _check_device(name: str, tensor: Tensor, wanted: torch.device) -> None:
         )
 
 
-def _check_finite(name: str, tensor: Tensor) -> None:
+def _mapped_files(*arrays: Any) -> tuple[mmap.mmap, ...]:
+    """Return the files that arrays are mapped to, if what was read of them may be forgotten and read again."""
+    # Copy-on-write arrays ("c") may hold changes that no file has.
+    mapped = [array for array in arrays if isinstance(array, np.memmap) and array.mode != "c"]
+    files = (getattr(array, "_mmap", None) for array in mapped)
+    return tuple(file for file in files if isinstance(file, mmap.mmap) and hasattr(file, "madvise"))
+
+
+def _release(mapped_files: tuple[mmap.mmap, ...]) -> None:
+    """Give back the memory of what was read of files, so that no large file ends whole in memory."""
+    for file in mapped_files:
+        file.madvise(mmap.MADV_DONTNEED)
+
+
+def _check_finite(name: str, tensor: Tensor, mapped_files: tuple[mmap.mmap, ...]) -> None:
     for start in range(0, len(tensor), _ROWS_A_BATCH):
         finite = torch.isfinite(tensor[start : start + _ROWS_A_BATCH])
         if not finite.all():
@@ -283,6 +311,7 @@ def _check_finite(name: str, tensor: Tensor) -> None:
                 f"{name} holds NaN or infinity, first in row {row}; wanted finite numbers: leave out such rows, "
                 "or compute them in a wider floating-point type."
             )
+        _release(mapped_files)
 
 
 def _row_index(index: slice | ArrayLike | Tensor, n: int, device: torch.device) -> slice | Tensor:
@@ -338,7 +367,7 @@ def tensor_view(name: str, value: ArrayLike) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _linear(features: Tensor, weight: Tensor, bias: Tensor, mapped_files: tuple[mmap.mmap, ...]) -> Tensor:
     """Return features @ weight.T + bias, computed in float64 a batch at a time."""
     for name, tensor, n_dimensions in (("features", features, 2), ("weight", weight, 2), ("bias", bias, 1)):
         _check_tensor(name, tensor, n_dimensions)
@@ -354,4 +383,5 @@ def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     for start in range(0, n, _ROWS_A_BATCH):
         rows = slice(start, start + _ROWS_A_BATCH)
         logits[rows] = features[rows].double() @ W.T + b
+        _release(mapped_files)
     return logits

@@ -5,12 +5,14 @@ from skdfb.utils._estimators import shallow_copy
 from skdfb.utils._images import Images, Indices, as_images, value_bounds
 from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, sequential_batches
 from skdfb.utils._scores import check_scores
+from skdfb.utils._tail_probability import TailProbability
 from skdfb.utils._validation import check_images, check_labels, labels_given
 
 __all__ = [
     "Images",
     "Indices",
     "Preprocessor",
+    "TailProbability",
     "as_images",
     "check_images",
     "check_labels",

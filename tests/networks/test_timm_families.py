@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skdfb.networks import DenseClassifier
+from skdfb.networks._layers import recorded_layers
 
 
 class Member(NamedTuple):
@@ -184,6 +185,18 @@ INTERMEDIATES_DIFFER = {
     "hieradet_small",
 }
 
+# timm's levels of features are no modules there, or branches that the modules give together.
+LEVELS_ARE_NOT_WHAT_MODULES_GIVE = {
+    "crossvit_tiny_240",
+    "efficientvim_m1",
+    "hrnet_w18_small",
+    "mvitv2_tiny",
+    "twins_pcpvt_small",
+    "twins_svt_small",
+}
+# Its blocks are called by functions of their own.
+CALLS_NO_LAYER = {"coat_lite_tiny"}
+
 
 def _parameters() -> Iterator[Any]:
     for member in FAST:
@@ -293,3 +306,14 @@ def test_a_copy_trains(network: DenseClassifier, images: Tensor) -> None:
         assert not torch.equal(dict(trained.named_parameters())[name], before[name]), name
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, before[name]), name
+
+
+def test_layers_give_each_channels_maximum(member: Member, network: DenseClassifier, images: Tensor) -> None:
+    with torch.no_grad(), recorded_layers(network) as maxima:
+        network.feature_map(images)
+    assert not any(module._forward_hooks for module in network.modules())
+    assert len(maxima) >= (0 if member.name in CALLS_NO_LAYER else 2)
+    assert all(m.ndim == 2 and len(m) == 1 for m in maxima.values())
+    if member.name not in LEVELS_ARE_NOT_WHAT_MODULES_GIVE:
+        channels = {level["module"]: level["num_chs"] for level in network.feature_map.backbone.feature_info}
+        assert {name: channels[name] for name in maxima} == {name: m.shape[1] for name, m in maxima.items()}

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,3 +234,53 @@ def test_from_numpy_refuses(name, value, error):
 
 def test_random_representation_is_deterministic():
     assert torch.equal(random_representation(3).features, random_representation(3).features)
+
+
+def resident_bytes(path):
+    """Memory that the mappings of a file take of this process."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is resident")
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_files_do_not_end_whole_in_memory(tmp_path, mode):
+    arrays = random_arrays(n=200_000, C=64, dtype=np.float32)
+    path = tmp_path / "features.npy"
+    np.save(path, arrays["features"])
+    mapped = np.load(path, mmap_mode=mode)
+    representation = Representation.from_numpy(**{**arrays, "features": mapped})
+    checked = resident_bytes(path)
+    largest = 0
+    for batch in representation.batches():
+        batch.features.sum()
+        largest = max(largest, resident_bytes(path))
+    assert max(checked, largest) < mapped.nbytes / 4
+    np.testing.assert_array_equal(representation.features, arrays["features"])
+
+
+def test_changes_to_copy_on_write_arrays_stay(tmp_path):
+    arrays = random_arrays(n=3000)
+    np.save(tmp_path / "features.npy", arrays["features"])
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="c")
+    mapped += 1
+    representation = Representation.from_numpy(**{**arrays, "features": mapped})
+    for _ in range(2):
+        whole = torch.cat([batch.features for batch in representation.batches()])
+        np.testing.assert_array_equal(whole, arrays["features"] + 1)
+
+
+def test_mapped_files_are_no_part_of_a_pickle(tmp_path):
+    arrays = random_arrays()
+    np.save(tmp_path / "features.npy", arrays["features"])
+    representation = Representation.from_numpy(
+        **{**arrays, "features": np.load(tmp_path / "features.npy", mmap_mode="r")}
+    )
+    unpickled = pickle.loads(pickle.dumps(representation))
+    torch.testing.assert_close(unpickled.features, representation.features)
+    assert [len(batch) for batch in unpickled.batches(20)] == [20, 10]

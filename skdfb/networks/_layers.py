@@ -1,0 +1,85 @@
+"""Each channel's maximum at every layer of a backbone, recorded while it runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from skdfb.networks._dense_classifier import DenseClassifier
+
+__all__ = ["recorded_layers"]
+
+LayerMaxima = dict[str, Tensor]
+
+
+@contextmanager
+def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
+    """Record what the layers of the backbone put out: each channel's maximum over the places, (n, C_l) a layer.
+
+    The yielded mapping, by the name of the layer and in the order of the layers, is filled anew by each forward pass.
+    The layers are those that timm lists as a model's levels of features, and any other module's children. Nothing but
+    the maxima is kept, and the hooks are gone afterwards.
+
+    Raises
+    ------
+    ValueError
+        If the backbone has no such layers.
+    """
+    backbone = network.feature_map.backbone
+    layers = _layers(backbone)
+    if not layers:
+        raise ValueError(
+            f"backbone {type(backbone).__name__} has no layers to look into; a timm model, or a module whose children "
+            "put out feature maps, is wanted by this scorer."
+        )
+    maxima: LayerMaxima = {}
+    n_prefix = int(getattr(backbone, "num_prefix_tokens", 0))
+    hooks = [
+        module.register_forward_hook(_recorder(maxima, name, width, n_prefix))
+        for name, (module, width) in layers.items()
+    ]
+    try:
+        yield maxima
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _layers(backbone: nn.Module) -> dict[str, tuple[nn.Module, int | None]]:
+    """Return the layers by name, with the number of their channels where it is known."""
+    modules = dict(backbone.named_modules())
+    levels = [level for level in getattr(backbone, "feature_info", None) or () if level.get("module") in modules]
+    if len(levels) > 1:
+        return {level["module"]: (modules[level["module"]], level["num_chs"]) for level in levels}
+    return {name: (module, None) for name, module in _called_children(backbone)}
+
+
+def _called_children(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the children by name; lists of modules are never called themselves, so what they hold is taken."""
+    for name, child in backbone.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from ((f"{name}.{place}", module) for place, module in _called_children(child))
+        else:
+            yield name, child
+
+
+def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) -> Callable[..., None]:
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        reduced = _channel_maxima(output, width, n_prefix)
+        if reduced is not None:
+            maxima[name] = reduced
+
+    return record
+
+
+def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | None:
+    """Return maxima (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
+    if isinstance(output, (tuple, list)):  # tokens and the size of their grid, or several branches
+        output = next((branch for branch in reversed(output) if isinstance(branch, Tensor)), None)
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+        return None
+    if output.ndim == 3:
+        return output[:, n_prefix:].detach().amax(1)
+    channels_last = width is not None and output.shape[1] != width and output.shape[3] == width
+    return output.detach().amax((1, 2) if channels_last else (2, 3))
