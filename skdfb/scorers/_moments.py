@@ -16,23 +16,49 @@ _ROWS = 4096
 
 def feature_mean(representation: Representation) -> Tensor:
     """Return the mean feature, shape (C,)."""
-    total = sum(as_double(batch.features).sum(dim=0) for batch in representation.batches())
-    assert isinstance(total, Tensor), "there is at least one image"
-    return total / len(representation)
+    reference = as_double(representation.features[0])
+    total = torch.zeros_like(reference)
+    for batch in large_batches(representation):
+        total += (as_double(batch.features) - reference).sum(dim=0)
+    # Sums of differences to an image are exact for features that are the same in all images, whatever their size.
+    return _checked(reference + total / len(representation))
 
 
-def class_means(representation: Representation, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return the mean feature (K, C) and the number of images (K,) of each class; means of empty classes are 0."""
-    K, C = representation.n_classes, representation.n_features
-    counts = torch.from_numpy(np.bincount(labels, minlength=K))
-    sums: Tensor | None = None
+def class_means(
+    representation: Representation, labels: NDArray[np.int64], n_groups: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the mean feature (K, C) and the number of images (K,) of each class; means of empty classes are 0.
+
+    `labels` may be any groups 0..n_groups-1 of images; None stands for the K classes.
+    """
+    K = representation.n_classes if n_groups is None else n_groups
+    present, first = np.unique(labels, return_index=True)
+    examples = as_double(representation.features[torch.from_numpy(first).to(representation.device)])
+    reference = examples.new_zeros(K, representation.n_features)
+    reference[torch.from_numpy(present).to(examples.device)] = examples
+    total = torch.zeros_like(reference)
     for batch, batch_labels in labelled_batches(representation, labels):
-        h = as_double(batch.features)
-        sums = h.new_zeros(K, C) if sums is None else sums
-        sums.index_add_(0, batch_labels.to(h.device), h)
-    assert sums is not None, "there is at least one image"
-    counts = counts.to(sums.device)
-    return sums / counts.clamp(min=1)[:, None], counts
+        k = batch_labels.to(total.device)
+        total.index_add_(0, k, as_double(batch.features) - reference[k])
+    counts = torch.from_numpy(np.bincount(labels, minlength=K)).to(total.device)
+    return _checked(reference + total / counts.clamp(min=1)[:, None]), counts
+
+
+def within_class_moments(
+    representation: Representation, labels: NDArray[np.int64]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return means and covariance of the images, by class.
+
+    They are the means (K', C) of the K' classes that have images, the share (K',) of these classes in the images,
+    the pooled covariance (C, C) about the class means, divided by the number of images, and the scalar mean of the
+    squared features, which is what rounding errors are measured by.
+    """
+    means, counts = class_means(representation, labels)
+    covariance = second_moment(representation, means, labels)
+    present = counts > 0
+    means, shares = means[present], counts[present].double() / len(representation)
+    mean_square = covariance.diagonal().mean() + (shares[:, None] * means.square()).sum() / means.shape[1]
+    return means, shares, covariance, mean_square
 
 
 def second_moment(representation: Representation, origin: Tensor, labels: NDArray[np.int64] | None = None) -> Tensor:
@@ -46,12 +72,7 @@ def second_moment(representation: Representation, origin: Tensor, labels: NDArra
     for batch, batch_labels in labelled_batches(representation, labels):
         u = origin if labels is None else origin[batch_labels.to(origin.device)]
         moment += gram(as_double(batch.features) - u)
-    if not torch.isfinite(moment).all():
-        raise ValueError(
-            "representation.features, weight or bias hold NaN or infinity or are too large to square; wanted finite "
-            "numbers: compute them in a wider floating-point type, or leave out such images."
-        )
-    return moment / len(representation)
+    return _checked(moment) / len(representation)
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -63,22 +84,57 @@ def gram(rows: Tensor) -> Tensor:
     return torch.from_numpy(array.T @ array)
 
 
-def numerical_rank(eigenvalues: Tensor, dtype: torch.dtype) -> int:
-    """Return how many eigenvalues of a second moment of features stored as `dtype` stand out from rounding errors."""
+def numerical_rank(eigenvalues: Tensor, dtype: torch.dtype, mean_square: Tensor | None = None) -> int:
+    """Return how many eigenvalues of a second moment of features stored as `dtype` stand out from rounding errors.
+
+    `mean_square` is the mean of the squared features, which a centred moment no longer shows; None takes the mean
+    eigenvalue.
+    """
     C = len(eigenvalues)
     decomposition = C * torch.finfo(torch.float64).eps * eigenvalues[-1]
     # Rounding features to the stored type adds about eps² / 12 of their mean square in every direction.
-    storage = torch.finfo(dtype).eps ** 2 * eigenvalues.clamp(min=0).mean()
-    return int((eigenvalues > torch.maximum(decomposition, storage)).sum())
+    level = eigenvalues.clamp(min=0).mean() if mean_square is None else mean_square
+    storage = torch.finfo(dtype).eps ** 2 * level
+    # Means in float64 are off by about eps of each feature, which adds up over features in one direction.
+    centring = 0.0 if mean_square is None else 16 * C * torch.finfo(torch.float64).eps ** 2 * mean_square
+    return int((eigenvalues > torch.maximum(decomposition, storage + centring)).sum())
 
 
-def whitening(covariance: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return A, shape (C, r), with A Aᵀ the pseudo-inverse of a covariance of rank r of features stored as `dtype`."""
+def whitening(
+    covariance: Tensor, dtype: torch.dtype, mean_square: Tensor | None = None, shrinkage: float = 0.0
+) -> Tensor:
+    """Return A, shape (C, r), with A Aᵀ the pseudo-inverse of a covariance of rank r of features stored as `dtype`.
+
+    `mean_square` is that of :func:`numerical_rank`. With `shrinkage` s > 0, the covariance is (1 - s) of the given one
+    plus s times its mean variance in all C directions. Raises ValueError if the rank is 0.
+    """
     eigenvalues, eigenvectors = torch.linalg.eigh(covariance)  # ascending
-    r = numerical_rank(eigenvalues, dtype)
+    r = numerical_rank(eigenvalues, dtype, mean_square)
+    if r == 0:
+        raise ValueError(
+            "representation.features do not vary within a class beyond rounding errors, which leaves no covariance to "
+            "measure distances by; wanted different images in a class: give more or more varied images."
+        )
+    if shrinkage > 0:
+        eigenvalues = eigenvalues.clamp(min=0)
+        eigenvalues = (1 - shrinkage) * eigenvalues + shrinkage * eigenvalues.mean()
+        r = len(eigenvalues)
     kept = slice(len(eigenvalues) - r, None)
     whitened: Tensor = eigenvectors[:, kept] / eigenvalues[kept].sqrt()
     return whitened
+
+
+def nearest_squared_distance(rows: Tensor, points: Tensor) -> Tensor:
+    """Return the squared distance of each row to the nearest of the points (K, r), shape (m,)."""
+    # |row|² does not change which one is nearest.
+    nearest = torch.addmm(points.square().sum(dim=1), rows, points.T, alpha=-2).argmin(dim=1)
+    # Taken from the difference itself: |row|² - 2 row·point + |point|² cancels far from the origin.
+    return (rows - points[nearest]).square_().sum(dim=1)
+
+
+def large_batches(representation: Representation) -> Iterator[Representation]:
+    """Yield batches as large as matrix products like them."""
+    return representation.batches(_ROWS)
 
 
 def labelled_batches(
@@ -86,7 +142,17 @@ def labelled_batches(
 ) -> Iterator[tuple[Representation, Tensor]]:
     """Yield batches with their labels as a tensor on the CPU; empty tensors without labels."""
     start = 0
-    for batch in representation.batches(_ROWS):
+    for batch in large_batches(representation):
         stop = start + len(batch)
         yield batch, torch.empty(0, dtype=torch.int64) if labels is None else torch.from_numpy(labels[start:stop])
         start = stop
+
+
+def _checked(statistic: Tensor) -> Tensor:
+    """Refuse a statistic with NaN or infinity."""
+    if not torch.isfinite(statistic).all():
+        raise ValueError(
+            "representation.features, weight or bias hold NaN or infinity or are too large to square; wanted finite "
+            "numbers: compute them in a wider floating-point type, or leave out such images."
+        )
+    return statistic

@@ -11,7 +11,8 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, double_like
-from skdfb.scorers._moments import numerical_rank, second_moment
+from skdfb.scorers._moments import large_batches
+from skdfb.scorers._principal_space import check_components, fit_residual_space, residual_norm
 from skdfb.scorers._representation import Representation
 
 
@@ -62,6 +63,7 @@ class ViM(BaseScorer):
     See Also
     --------
     Energy : The score without the residual.
+    Residual : The residual alone.
 
     Notes
     -----
@@ -96,19 +98,10 @@ class ViM(BaseScorer):
 
     def check_sizes(self, n_features: int, n_classes: int) -> None:
         super().check_sizes(n_features, n_classes)
-        if n_features < 2 or (self.n_components is not None and self.n_components >= n_features):
-            raise ValueError(
-                f"n_components={self.n_components} leaves no residual of the {n_features} feature(s) of "
-                "representation; wanted n_components < number of features, so at least 2 features. Energy() needs no "
-                "features."
-            )
+        check_components(self.n_components, n_features, "Energy() needs no features.")
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
-        C = representation.n_features
-        origin = _origin(representation)
-        eigenvalues, eigenvectors = torch.linalg.eigh(second_moment(representation, origin))  # ascending
-        D = self._choose_components(numerical_rank(eigenvalues, representation.features.dtype), C)
-        residual_basis = eigenvectors[:, : C - D]
+        origin, residual_basis = fit_residual_space(representation, self.n_components)
         alpha = _alpha(representation, origin, residual_basis)
         if alpha <= 0:
             warnings.warn(
@@ -118,53 +111,22 @@ class ViM(BaseScorer):
                 stacklevel=4,
             )
         self.origin_ = origin.numpy(force=True)
-        self.residual_basis_ = residual_basis.contiguous().numpy(force=True)
+        self.residual_basis_ = residual_basis.numpy(force=True)
         self.alpha_ = alpha
-        self.n_components_ = D
-
-    def _choose_components(self, rank: int, C: int) -> int:
-        """Return D, which must leave a residual of data of this rank in C dimensions."""
-        D = self.n_components
-        if D is None:
-            default = 1000 if C >= 2048 else 512 if C >= 768 else C // 2
-            D = max(1, min(default, rank // 2))
-        if rank <= D:
-            raise ValueError(
-                f"n_components={self.n_components} leaves no residual: the training features of representation have "
-                f"numerical rank {rank} about ViM's origin. Wanted n_components < rank, so a rank of at least 2: "
-                "lower n_components, give more or more varied images, or use Energy()."
-            )
-        return int(D)
+        self.n_components_ = representation.n_features - residual_basis.shape[1]
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         origin = double_like(self.origin_, representation.features)
         residual_basis = double_like(self.residual_basis_, representation.features)
-        for batch in representation.batches():
+        for batch in large_batches(representation):
             energy = torch.logsumexp(as_double(batch.logits), dim=1)
-            yield energy - self.alpha_ * _residual_norm(batch, origin, residual_basis)
-
-
-def _origin(representation: Representation) -> Tensor:
-    """Return u = -W⁺ b, shape (C,)."""
-    weight = representation.weight
-    W, b = as_double(weight), as_double(representation.bias)
-    # A softmax head is free up to one vector added to all its rows. Weight decay takes that one to 0, which leaves a
-    # singular value made of the stored type's rounding: inverted, it would throw u far away.
-    rtol = max(max(W.shape) * torch.finfo(torch.float64).eps, 4 * torch.finfo(weight.dtype).eps)
-    inverse: Tensor = torch.linalg.pinv(W, rtol=rtol)
-    return -inverse @ b
-
-
-def _residual_norm(batch: Representation, origin: Tensor, residual_basis: Tensor) -> Tensor:
-    """Return r(x) = ||Rᵀ(h - u)||, shape (m,)."""
-    residual: Tensor = (as_double(batch.features) - origin) @ residual_basis  # (m, C - D)
-    return residual.square().sum(dim=1).sqrt()
+            yield energy - self.alpha_ * residual_norm(batch, origin, residual_basis)
 
 
 def _alpha(representation: Representation, origin: Tensor, residual_basis: Tensor) -> float:
     """Return the sum of the largest logits over the sum of the residual norms."""
     largest_logits = residuals = 0.0
-    for batch in representation.batches():
+    for batch in large_batches(representation):
         largest_logits += float(as_double(batch.logits).amax(dim=1).sum())
-        residuals += float(_residual_norm(batch, origin, residual_basis).sum())
+        residuals += float(residual_norm(batch, origin, residual_basis).sum())
     return largest_logits / residuals

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import Representation, ViM
+from skdfb.scorers._principal_space import choose_components
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 
@@ -118,7 +119,7 @@ def test_default_n_components(C, n, expected):
 
 @pytest.mark.parametrize(("C", "expected"), [(767, 383), (768, 512), (2047, 512), (2048, 1000)])
 def test_default_n_components_by_size(C, expected):
-    assert ViM()._choose_components(rank=4096, C=C) == expected
+    assert choose_components(None, rank=4096, n_features=C) == expected
 
 
 @given(seed=st.integers(0, 10**6))

@@ -1,0 +1,62 @@
+"""Entropy of the softmax."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer
+from skdfb.scorers._protocol import ScorerOutput
+from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import log_softmax
+
+
+class Entropy(BaseScorer):
+    r"""Negative Shannon entropy of the softmax.
+
+    .. math:: S(x) = \sum_k p_k \log p_k, \qquad p = \mathrm{softmax}(z)
+
+    where z are the K logits of image x and 0 log 0 = 0. Higher is more in-distribution: 0 for a certain prediction,
+    -log K where all classes are as likely. `fit` only records the sizes.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`, at least 2.
+    output : str
+        "probability".
+
+    See Also
+    --------
+    GEN : An entropy that weighs small probabilities more.
+    MSP : The largest probability alone.
+
+    Notes
+    -----
+    Computed from logarithms of the probabilities in float64, that of the largest one as -log(1 + sum of the others
+    relative to it). Scores of confident images stay distinct up to margins of about 700 between the two largest logits,
+    where peers that clip probabilities give one score to all.
+
+    References
+    ----------
+    Lakshminarayanan et al., *Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles*, NeurIPS 2017,
+    arXiv 1612.01474 (predictive entropy on unknown classes).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import Entropy, Representation
+    >>> features = np.array([[4.0, 0.0], [1.0, 1.0]])
+    >>> representation = Representation.from_numpy(features=features, weight=np.eye(2), bias=np.zeros(2))
+    >>> Entropy().fit(representation).score_samples(representation).round(3)
+    array([-0.09 , -0.693])
+    """
+
+    _min_classes = 2
+    output: ScorerOutput = "probability"
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        for batch in representation.batches():
+            log_p = log_softmax(batch.logits)
+            yield (log_p.exp() * log_p).sum(dim=1)

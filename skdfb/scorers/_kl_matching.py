@@ -1,0 +1,116 @@
+"""KL matching: divergence from the nearest typical softmax."""
+
+from collections.abc import Iterator
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, as_double, double_like
+from skdfb.scorers._protocol import ScorerOutput
+from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import log_softmax
+
+
+class KLMatching(BaseScorer):
+    r"""Negative KL divergence of the softmax from the nearest of the classes' mean softmaxes.
+
+    .. math::
+
+        S(x) = -\min_k \sum_j p_j \log \frac{p_j}{d_{kj}}, \qquad p = \mathrm{softmax}(z), \qquad
+        d_k = \frac{1}{|I_k|} \sum_{i \in I_k} p(x_i)
+
+    where z are the K logits of image x, :math:`I_k` are the training images *predicted* as class k (their labels are
+    not used) and 0 log 0 = 0. Higher is more in-distribution: 0 where the softmax equals a template :math:`d_k`.
+
+    Attributes
+    ----------
+    log_templates_ : ndarray of shape (n_templates, K)
+        Logarithms of the templates, one row a class that is predicted for at least one training image.
+    template_classes_ : ndarray of shape (n_templates,)
+        The class k of each row, increasing.
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`, at least 2.
+    output : str
+        "probability".
+
+    See Also
+    --------
+    Entropy : Needs no training images; up to log K, the KL divergence from the uniform distribution.
+    MSP : The largest probability.
+
+    Notes
+    -----
+    A class that no training image is predicted as has no template and is left out of the minimum. The paper builds the
+    templates on held-out images; `fit` takes those it is given, and training images, of which a network is surer, give
+    sharper templates.
+
+    Logarithms of the softmax and of the templates are taken in float64 such that they are exact for confident images. A
+    template's probability below 2e-308, the smallest normal number, counts as that one: scores are above -709 where the
+    divergence would be infinite. Of logits that tie for the largest, the first is the prediction.
+
+    References
+    ----------
+    Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022, arXiv 1911.11132.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import KLMatching, Representation
+    >>> head = {"weight": np.eye(2), "bias": np.zeros(2)}
+    >>> features = np.array([[4.0, 0.0], [3.0, 0.0], [0.0, 4.0], [0.0, 3.0]])
+    >>> scorer = KLMatching().fit(Representation.from_numpy(features=features, **head))
+    >>> new = np.array([[5.0, 0.0], [1.0, 1.0]])
+    >>> scorer.score_samples(Representation.from_numpy(features=new, **head)).round(3)
+    array([-0.016, -1.034])
+    """
+
+    _min_classes = 2
+    output: ScorerOutput = "probability"
+
+    def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
+        sums, counts = _sums_by_prediction(representation)
+        if not torch.isfinite(sums).all():
+            raise ValueError(
+                "representation.logits hold NaN or infinity; wanted finite numbers: compute them in a wider "
+                "floating-point type, or leave out such images."
+            )
+        classes = counts.nonzero()[:, 0]
+        log_templates = _log_templates(sums[classes] / counts[classes, None], classes)
+        self.log_templates_ = log_templates.numpy(force=True)
+        self.template_classes_ = classes.numpy(force=True)
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        log_templates = double_like(self.log_templates_, representation.logits)
+        for batch in representation.batches():
+            log_p = log_softmax(batch.logits)
+            p = log_p.exp()
+            # All divergences of a row share sum p log p. The smallest is then summed up term by term: differences of
+            # two large sums would drown small divergences in rounding errors.
+            nearest = (p @ log_templates.T).argmax(dim=1)
+            divergence = (p * (log_p - log_templates[nearest])).sum(dim=1)
+            yield -divergence.clamp(min=0)  # rounding errors alone make it negative
+
+
+def _sums_by_prediction(representation: Representation) -> tuple[Tensor, Tensor]:
+    """Return the sum of the softmaxes (K, K) and the number (K,) of the images predicted as each class."""
+    K = representation.n_classes
+    sums = as_double(representation.bias).new_zeros(K, K)
+    counts = sums.new_zeros(K)
+    for batch in representation.batches():
+        predicted = as_double(batch.logits).argmax(dim=1)
+        p = log_softmax(batch.logits).exp()
+        sums.index_add_(0, predicted, p)
+        counts.index_add_(0, predicted, torch.ones_like(p[:, 0]))
+    return sums, counts
+
+
+def _log_templates(templates: Tensor, classes: Tensor) -> Tensor:
+    """Return the logarithms of templates d_k of these classes, shape (n_templates, K)."""
+    own = classes[:, None]
+    # d_k of the own class may round to 1, the sum of the others does not round to 0.
+    others = templates.scatter(1, own, 0.0).sum(dim=1, keepdim=True)
+    log_own = -torch.log1p(others / templates.gather(1, own))
+    return templates.clamp(min=torch.finfo(torch.float64).tiny).log().scatter(1, own, log_own)

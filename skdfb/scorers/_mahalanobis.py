@@ -1,0 +1,109 @@
+"""Mahalanobis: distance to the nearest class mean, in units of the spread within classes."""
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
+from skdfb.scorers._moments import large_batches, nearest_squared_distance, whitening, within_class_moments
+from skdfb.scorers._representation import Representation
+
+
+class Mahalanobis(BaseScorer):
+    r"""Squared Mahalanobis distance to the nearest class mean, negated.
+
+    .. math::
+
+        S(x) = -\min_k \, (h - \mu_k)^\top \Sigma^{+} (h - \mu_k), \qquad
+        \Sigma = \frac{1}{n} \sum_i (h_i - \mu_{y_i})(h_i - \mu_{y_i})^\top
+
+    where h are the C features of image x, :math:`\mu_k` is the mean feature of class k, and the sum runs over the n
+    training images i, of class :math:`y_i`; Σ⁺ is the pseudo-inverse of Σ. Scores are 0 at most. Higher is more
+    in-distribution.
+
+    Parameters
+    ----------
+    shrinkage : float, default=0.0
+        In [0, 1]. Puts :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I` in the place of Σ: 0 takes Σ as
+        it is, 1 gives Euclidean distances in units of the mean variance. With anything above 0, all directions count.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (C,)
+        Mean of all training features, from which whitened features are taken.
+    whitening_ : ndarray of shape (C, r)
+        A, with A Aᵀ = Σ⁺; r is the numerical rank of Σ, or C with shrinkage.
+    whitened_means_ : ndarray of shape (K', r)
+        :math:`A^\top (\mu_k - \mathrm{mean})` of the K' classes that have training images, in their order.
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`.
+    output : str
+        "logit".
+
+    See Also
+    --------
+    RelativeMahalanobis : The distance less that to all images together.
+    Residual : Distance from a principal space, which needs no classes.
+
+    Notes
+    -----
+    `fit` needs the classes y, 0..K-1; with K = 1 (a background representation) y may be None, and all images are one
+    class. A class without training images is left out.
+
+    This is the score of the last layer. The paper's input perturbation and its logistic regression over layers,
+    which is trained on OOD images, are left out. Some libraries score half of the distance, or scale Σ by n; the order
+    of images is the same.
+
+    Directions in which training features do not vary within classes beyond rounding errors are left out by the
+    pseudo-inverse, so with few images (n - K < C) an image may leave the span of the training features unseen; use
+    `shrinkage` there. `fit` raises ValueError if no direction is left.
+
+    Everything is computed in float64. `fit` reads the features twice, a batch at a time; beyond a batch it holds C x C
+    and K x C numbers. Scoring whitens once, by a product with C x r, so that distances to the K means are a product
+    with K x r.
+
+    References
+    ----------
+    Lee et al., *A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks*,
+    NeurIPS 2018, arXiv 1807.03888.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import Mahalanobis, Representation
+    >>> rng = np.random.default_rng(0)
+    >>> head, y = {"weight": np.eye(2), "bias": np.zeros(2)}, np.arange(100) % 2
+    >>> features = rng.normal(size=(100, 2)) + 9 * np.eye(2)[y]
+    >>> scorer = Mahalanobis().fit(Representation.from_numpy(features=features, **head), y)
+    >>> new = np.array([[9.0, 0.0], [0.0, 9.0], [4.5, 4.5]])
+    >>> first, second, between = scorer.score_samples(Representation.from_numpy(features=new, **head))
+    >>> bool(between < min(first, second))
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"shrinkage": [Interval(Real, 0, 1, closed="both")]}
+
+    def __init__(self, shrinkage: float = 0.0) -> None:
+        self.shrinkage = shrinkage
+
+    def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
+        labels = check_class_indices(y, representation)
+        means, shares, covariance, mean_square = within_class_moments(representation, labels)
+        A = whitening(covariance, representation.features.dtype, mean_square, self.shrinkage)
+        mean = shares @ means
+        self.mean_ = mean.numpy(force=True)
+        self.whitening_ = A.numpy(force=True)
+        self.whitened_means_ = ((means - mean) @ A).numpy(force=True)
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        mean, A, whitened_means = (
+            double_like(array, representation.features) for array in (self.mean_, self.whitening_, self.whitened_means_)
+        )
+        for batch in large_batches(representation):
+            yield -nearest_squared_distance((as_double(batch.features) - mean) @ A, whitened_means)

@@ -1,0 +1,151 @@
+"""Exact search for the nearest of a bank of training features, by matrix products in bounded memory."""
+
+import math
+from collections.abc import Iterator
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, RealNotInt
+from torch import Tensor
+
+from skdfb.scorers._base import as_double
+from skdfb.scorers._representation import Representation
+
+BANK_CONSTRAINTS: dict[str, list[Any]] = {
+    "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+    "bank_size": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right"), None],
+    "random_state": ["random_state"],
+}
+
+# Rows of the bank in one product: large enough to run at full speed, small beside the bank.
+_BANK_ROWS = 8192
+# Images read at once while the bank is filled.
+_ROWS = 1024
+# Candidates beyond the ranks asked for, on either side, among which float64 settles the order.
+_SPARE = 8
+# Numbers of the bank gathered at once, few enough for a processor's cache.
+_GATHERED = 2**18
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Return h / ||h|| of each row in float64; rows of zeros, which have no direction, stay zeros."""
+    h = as_double(features)
+    # Divided by the largest entry first, no square can overflow or vanish.
+    h = h / h.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(h.dtype).tiny)
+    unit: Tensor = h / h.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1.0)
+    return unit
+
+
+def draw_images(n: int, bank_size: int | float | None, random_state: Any) -> NDArray[np.int64]:
+    """Return the sorted indices of the images of the bank: all, a number, or a share of them if `bank_size` < 1."""
+    size = n if bank_size is None else bank_size
+    if isinstance(size, float):
+        size = max(1, round(size * n))
+    if size >= n:
+        return np.arange(n)
+    chosen: NDArray[np.int64] = check_random_state(random_state).choice(n, size, replace=False)
+    return np.sort(chosen)
+
+
+def check_bank(n_neighbors: int, size: int | float | None) -> None:
+    """Refuse a bank that is smaller than the number of neighbours; shares and None, sizes to be known later, pass."""
+    if isinstance(size, Integral) and n_neighbors > size:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} is more than the {size} image(s) of the bank; wanted n_neighbors <= bank: "
+            "lower n_neighbors, raise bank_size, or give more training images."
+        )
+
+
+def parts(representation: Representation, images: NDArray[np.int64]) -> Iterator[tuple[slice, Representation]]:
+    """Yield the chosen images in parts, each with its place in the bank; no other image is read."""
+    for start in range(0, len(images), _ROWS):
+        place = slice(start, min(start + _ROWS, len(images)))
+        yield place, representation[images[place]]
+
+
+def unit_bank(
+    representation: Representation, images: NDArray[np.int64], weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """Return the features of the chosen images as rows of length 1, or of their weight, in float32."""
+    bank = np.empty((len(images), representation.n_features), dtype=np.float32)
+    for place, part in parts(representation, images):
+        rows = unit_rows(part.features).numpy(force=True)
+        bank[place] = rows if weights is None else rows * weights[place, None]
+        if not np.isfinite(bank[place]).all():
+            raise ValueError(
+                "representation.features or logits hold NaN or infinity; wanted finite numbers: leave out such "
+                "images, or compute them in a wider floating-point type."
+            )
+    return bank
+
+
+def candidates(
+    queries: Tensor, bank: Tensor, first: int, last: int, *, by_distance: bool = False
+) -> tuple[Tensor, int]:
+    """Find the rows of the bank with the first-th to last-th largest product with each query, ranks from 1.
+
+    Rows of both are float32 and at most of length 1; `by_distance`, the rows of smallest distance are found, among
+    rows of length 1. Returned are indices (m, s), in any order, that hold the wanted ranks, and how many better rows
+    were left out, the same number for all queries.
+    """
+    start, stop = max(0, first - 1 - _SPARE), min(len(bank), last + _SPARE)
+    if queries.device.type != "cpu":
+        # Whether an accelerator rounds float32 factors is up to global switches; float64 is exact.
+        return _best_rows(queries.double(), bank, stop, by_distance)[1][:, start:stop], start
+    ranked_by, rows = _best_rows(queries, bank, stop, by_distance)
+    # Rows within twice the error of a product may change places.
+    tolerance = 2 * math.sqrt(queries.shape[1] + 1) * torch.finfo(torch.float32).eps
+    settled = torch.ones(len(queries), dtype=torch.bool)
+    if start > 0:
+        settled &= ranked_by[:, start - 1] > ranked_by[:, first - 1] + tolerance
+    if stop < len(bank):
+        settled &= ranked_by[:, stop - 1] < ranked_by[:, last - 1] - tolerance
+    if not settled.all():
+        rows[~settled] = _best_rows(queries[~settled].double(), bank, stop, by_distance)[1]
+    return rows[:, start:stop], start
+
+
+def distances(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """Return the distance of each query to its rows of the bank, (m, s) in float64, from differences."""
+    return torch.cat([torch.linalg.vector_norm(b.sub_(q), dim=2) for q, b in _gathered(queries, bank, rows)])
+
+
+def products(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """Return the product of each query with its rows of the bank, (m, s) in float64."""
+    return torch.cat([b.mul_(q).sum(dim=2) for q, b in _gathered(queries, bank, rows)])
+
+
+def _gathered(queries: Tensor, bank: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield copies in float64 of some queries (b, 1, C) and their rows (b, s, C) after another; one pair at least."""
+    step = max(1, _GATHERED // (rows.shape[1] * bank.shape[1]))
+    for start in range(0, max(len(rows), 1), step):
+        some = slice(start, start + step)
+        yield queries[some, None].double(), bank[rows[some]].double()
+
+
+def _best_rows(queries: Tensor, bank: Tensor, k: int, by_distance: bool) -> tuple[Tensor, Tensor]:
+    """Return what the k best rows of the bank are ranked by and the rows, best first, both (m, k), as `queries` are."""
+    best = queries.new_empty(len(queries), 0)
+    rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), _BANK_ROWS):
+        block = bank[start : start + _BANK_ROWS].to(queries.dtype)
+        ranked_by = _product(queries, block)  # (m, rows of the block)
+        if by_distance:
+            # Lengths are 1 but for rounding, which tells among near-duplicates.
+            ranked_by -= block.square().sum(dim=1) / 2
+        new_best, new_rows = ranked_by.topk(min(k, len(block)), dim=1)
+        best, rows = torch.cat([best, new_best], dim=1), torch.cat([rows, new_rows + start], dim=1)
+        best, kept = best.topk(min(k, best.shape[1]), dim=1)
+        rows = rows.gather(1, kept)
+    return best, rows
+
+
+def _product(queries: Tensor, rows: Tensor) -> Tensor:
+    """Return queries rowsᵀ, untouched by autocast and by torch's switches of precision."""
+    if queries.device.type != "cpu":
+        return queries @ rows.T
+    return torch.from_numpy(queries.numpy() @ rows.numpy().T)

@@ -1,0 +1,143 @@
+"""NNGuide: energy, guided by the nearest training features."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, as_double, tensor_like
+from skdfb.scorers._neighbours import (
+    BANK_CONSTRAINTS,
+    candidates,
+    check_bank,
+    draw_images,
+    parts,
+    products,
+    unit_bank,
+    unit_rows,
+)
+from skdfb.scorers._representation import Representation
+
+# 1 % of ImageNet-1k, the paper's bank.
+_PAPER_BANK = 12_812
+
+
+class NNGuide(BaseScorer):
+    r"""Nearest-neighbour guidance: the energy times the similarity to confident training features.
+
+    .. math::
+
+        S(x) = E(x) \cdot \frac{1}{k} \sum_{i \in N_k(x)} \langle z, E_i z_i \rangle, \qquad
+        E(x) = \log \sum_c e^{l_c}, \qquad z = h / \lVert h \rVert
+
+    where h are the C features and l the K logits of image x, :math:`z_i` and :math:`E_i` are the z and E of training
+    image i of the bank, :math:`N_k(x)` are the k images of the bank with the largest products
+    :math:`\langle z, E_i z_i \rangle` and k is `n_neighbors`. Higher is more in-distribution. No labels are needed.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=10
+        The k >= 1, at most the size of the bank.
+    bank_size : int or float, default=None
+        Training images in the bank, drawn at random without replacement: a number >= 1 (at most all are taken) or,
+        as a float in (0, 1], a share of them. None takes 1 % of them as the paper does on ImageNet, but no fewer than
+        it then has, 12,812, or all if there are fewer.
+    random_state : int, RandomState instance or None, default=0
+        Draws the bank. None draws another one in each `fit`.
+
+    Attributes
+    ----------
+    bank_ : ndarray of shape (n_bank, C)
+        Normalised features of the bank, each times its energy over `bank_scale_`, in float32.
+    bank_scale_ : float
+        The largest magnitude of an energy in the bank.
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`.
+    output : str
+        "logit".
+
+    See Also
+    --------
+    Energy : The factor E(x) alone.
+    KNN : Nearest neighbours alone.
+
+    Notes
+    -----
+    `fit` raises ValueError if the bank has fewer images than `n_neighbors`. It reads the images of the bank alone.
+    Which images are drawn depends on their order. The search is exact; see :class:`KNN`.
+
+    As in the paper, the score is a product of two energies. Where energies are negative (all logits well below 0) its
+    sign loses its meaning; adding a constant to all logits, which changes no softmax, changes the ranks, too.
+    Features of zeros have no direction and stay 0, which scores 0. (The paper's code divides by the norm plus a small
+    number to that end. Without brackets, that number is added to every normalised feature, as happens in some
+    libraries.)
+
+    References
+    ----------
+    Park, Jung and Teoh, *Nearest Neighbor Guidance for Out-of-Distribution Detection*, ICCV 2023, arXiv 2309.14888.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import NNGuide, Representation
+    >>> head = {"weight": np.array([[1.0, 0.0], [0.0, 1.0]]), "bias": np.zeros(2)}
+    >>> features = np.array([[4.0, 0.0], [5.0, 0.1], [0.0, 4.0], [0.1, 5.0]])
+    >>> scorer = NNGuide(n_neighbors=2).fit(Representation.from_numpy(features=features, **head))
+    >>> new = np.array([[5.0, 0.0], [4.3, 4.3]])  # of about the same energy
+    >>> scorer.score_samples(Representation.from_numpy(features=new, **head)).round(1)
+    array([22.6, 18. ])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {**BANK_CONSTRAINTS}
+
+    def __init__(
+        self,
+        n_neighbors: int = 10,
+        bank_size: int | float | None = None,
+        random_state: int | RandomState | None = 0,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.bank_size = bank_size
+        self.random_state = random_state
+
+    def check_sizes(self, n_features: int, n_classes: int) -> None:
+        super().check_sizes(n_features, n_classes)
+        check_bank(self.n_neighbors, self.bank_size)
+
+    def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
+        images = draw_images(len(representation), self._choose_bank_size(len(representation)), self.random_state)
+        check_bank(self.n_neighbors, len(images))
+        energies = _energies(representation, images)
+        scale = float(np.abs(energies).max()) or 1.0  # keeps any energy within float32
+        bank = unit_bank(representation, images, energies / scale)
+        self.bank_: NDArray[np.float32] = bank
+        self.bank_scale_ = scale
+
+    def _choose_bank_size(self, n: int) -> int | float:
+        return max(_PAPER_BANK, round(0.01 * n)) if self.bank_size is None else self.bank_size
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        bank = tensor_like(self.bank_, representation.features)
+        for batch in representation.batches():
+            z = unit_rows(batch.features).float()
+            rows, _ = candidates(z, bank, 1, self.n_neighbors)
+            nearest = products(z, bank, rows).topk(self.n_neighbors, dim=1).values  # (m, k)
+            yield _energy(batch.logits) * self.bank_scale_ * nearest.mean(dim=1)
+
+
+def _energy(logits: Tensor) -> Tensor:
+    return torch.logsumexp(as_double(logits), dim=1)
+
+
+def _energies(representation: Representation, images: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return E of the chosen training images."""
+    energies = np.empty(len(images))
+    for place, part in parts(representation, images):
+        energies[place] = _energy(part.logits).numpy(force=True)
+    return energies

@@ -1,0 +1,121 @@
+"""RelativeMahalanobis: Mahalanobis distance to the nearest class less that to all images."""
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
+from skdfb.scorers._moments import gram, large_batches, nearest_squared_distance, whitening, within_class_moments
+from skdfb.scorers._representation import Representation
+
+
+class RelativeMahalanobis(BaseScorer):
+    r"""Mahalanobis distance to the nearest class mean less that to the mean of all images, negated.
+
+    .. math::
+
+        S(x) = -\Bigl( \min_k d_k(x) - d_0(x) \Bigr), \qquad
+        d_k(x) = (h - \mu_k)^\top \Sigma^{+} (h - \mu_k), \qquad
+        d_0(x) = (h - \mu_0)^\top \Sigma_0^{+} (h - \mu_0)
+
+    where h are the C features of image x, :math:`\mu_k` is the mean feature of class k and Σ the covariance of the
+    training features about the means of their classes, :math:`\mu_0` and :math:`\Sigma_0` are mean and covariance of
+    all training features, and ⁺ is the pseudo-inverse. Covariances are divided by the number of images. Directions in
+    which all classes look alike, where the distances of :class:`Mahalanobis` are mostly noise, cancel out. Higher is
+    more in-distribution.
+
+    Parameters
+    ----------
+    shrinkage : float, default=0.0
+        In [0, 1]. Puts :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I` in the place of Σ, and the same
+        of :math:`\Sigma_0`. With 0, as in the paper, covariances are taken as they are.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (C,)
+        The mean of all training features.
+    whitening_ : ndarray of shape (C, r)
+        A, with A Aᵀ = Σ⁺; r is the numerical rank of Σ, or C with shrinkage.
+    whitened_means_ : ndarray of shape (K', r)
+        :math:`A^\top (\mu_k - \mu_0)` of the K' classes that have training images, in their order.
+    overall_whitening_ : ndarray of shape (C, r')
+        The same as `whitening_` of :math:`\Sigma_0`.
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`.
+    output : str
+        "logit".
+
+    See Also
+    --------
+    Mahalanobis : The distance to the nearest class mean alone.
+
+    Notes
+    -----
+    `fit` needs the classes y, 0..K-1. A class without training images is left out; with fewer than two classes left
+    the score would be 0 for every image, so `fit` raises ValueError.
+
+    Pseudo-inverses leave out directions without variance beyond rounding errors. With few images (n - K < C) those are
+    others for Σ than for :math:`\Sigma_0`; use `shrinkage` there.
+
+    Everything is computed in float64. Since :math:`\Sigma_0` is Σ plus the covariance of the class means, `fit` takes
+    one product of the features with themselves. Scoring takes two products of the features with C x C numbers.
+
+    References
+    ----------
+    Ren et al., *A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection*, 2021, arXiv 2106.09022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import RelativeMahalanobis, Representation
+    >>> rng = np.random.default_rng(0)
+    >>> head, y = {"weight": np.eye(2, 3), "bias": np.zeros(2)}, np.arange(100) % 2
+    >>> features = rng.normal(size=(100, 3)) + 9 * np.eye(2, 3)[y]
+    >>> scorer = RelativeMahalanobis().fit(Representation.from_numpy(features=features, **head), y)
+    >>> new = np.array([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [4.5, 4.5, 0.0]])
+    >>> first, second, between = scorer.score_samples(Representation.from_numpy(features=new, **head))
+    >>> bool(between < min(first, second))
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"shrinkage": [Interval(Real, 0, 1, closed="both")]}
+    _min_classes = 2
+
+    def __init__(self, shrinkage: float = 0.0) -> None:
+        self.shrinkage = shrinkage
+
+    def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
+        labels = check_class_indices(y, representation)
+        means, shares, covariance, mean_square = within_class_moments(representation, labels)
+        if len(means) < 2:
+            raise ValueError(
+                f"y holds class {labels[0]} only; wanted images of at least two classes, since the score would be 0 "
+                "for every image. Use Mahalanobis() for one class."
+            )
+        mean = shares @ means
+        between = gram(shares.sqrt()[:, None] * (means - mean))  # covariance of the class means
+        A, A_0 = (
+            whitening(matrix, representation.features.dtype, mean_square, self.shrinkage)
+            for matrix in (covariance, covariance + between)
+        )
+        self.mean_ = mean.numpy(force=True)
+        self.whitening_ = A.numpy(force=True)
+        self.whitened_means_ = ((means - mean) @ A).numpy(force=True)
+        self.overall_whitening_ = A_0.numpy(force=True)
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        mean, A, whitened_means, A_0 = (
+            double_like(array, representation.features)
+            for array in (self.mean_, self.whitening_, self.whitened_means_, self.overall_whitening_)
+        )
+        for batch in large_batches(representation):
+            centred = as_double(batch.features) - mean
+            to_nearest = nearest_squared_distance(centred @ A, whitened_means)
+            to_all = (centred @ A_0).square_().sum(dim=1)
+            yield to_all - to_nearest

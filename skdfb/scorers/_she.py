@@ -1,0 +1,97 @@
+"""SHE: inner product of the feature with the stored pattern of its class."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like, tensor_like
+from skdfb.scorers._moments import class_means, large_batches
+from skdfb.scorers._representation import Representation
+
+
+class SHE(BaseScorer):
+    r"""Simplified Hopfield energy: the inner product of the feature with the stored pattern of its class.
+
+    .. math:: S(x) = h^\top p_c, \qquad c = \arg\max_k z_k
+
+    where h are the C features and z the K logits of image x. The pattern :math:`p_k` of class k is the mean feature of
+    its training images that the network classifies correctly. Higher is more in-distribution.
+
+    Attributes
+    ----------
+    patterns_ : ndarray of shape (K, C)
+        The patterns, and 0 where a class has none.
+    has_pattern_ : ndarray of shape (K,)
+        1.0 for classes with a pattern, else 0.0.
+    n_features_in_ : int
+        Number of features C seen in `fit`.
+    n_classes_ : int
+        Number of classes K seen in `fit`.
+    output : str
+        "logit".
+
+    See Also
+    --------
+    NCI : How well the feature points along the weight of its class.
+
+    Notes
+    -----
+    `fit` needs the classes y, 0..K-1; with K = 1 (a background representation) y may be None, and all images count as
+    classified correctly.
+
+    The pattern of a class of which no training image is classified correctly is the mean feature of all its training
+    images. A class without training images has no pattern: the class with the largest logit among the others is taken
+    in its place. (Other libraries stop there, or score NaN.)
+
+    `fit` reads the logits and the features once, a batch at a time; beyond a batch it holds K x C numbers.
+
+    References
+    ----------
+    Zhang et al., *Out-of-Distribution Detection based on In-Distribution Data Patterns Memorization with Modern
+    Hopfield Energy*, ICLR 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import SHE, Representation
+    >>> features = np.array([[4.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    >>> representation = Representation.from_numpy(features=features, weight=np.eye(2), bias=np.zeros(2))
+    >>> scorer = SHE().fit(representation, [0, 0, 1])
+    >>> scorer.patterns_
+    array([[3., 0.],
+           [0., 1.]])
+    >>> scorer.score_samples(representation)
+    array([12.,  6.,  1.])
+    """
+
+    def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
+        labels, K = check_class_indices(y, representation), representation.n_classes
+        # Two groups a class: k of images classified correctly, K + k of the others.
+        groups = np.where(_predicted_classes(representation) == labels, labels, K + labels)
+        means, counts = class_means(representation, groups, 2 * K)
+        patterns = torch.where(counts[:K, None] > 0, means[:K], means[K:])
+        has_pattern = (counts[:K] + counts[K:] > 0).double()
+        self.patterns_ = patterns.numpy(force=True)
+        self.has_pattern_ = has_pattern.numpy(force=True)
+
+    def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        patterns = double_like(self.patterns_, representation.features)
+        without_pattern = tensor_like(self.has_pattern_, representation.features) == 0
+        for batch in representation.batches():
+            z = as_double(batch.logits)
+            c = z.masked_fill(without_pattern, -torch.inf).argmax(dim=1)
+            scores = (as_double(batch.features) * patterns[c]).sum(dim=1)
+            # A class is predicted of NaN, too.
+            yield scores.masked_fill(z.isnan().any(dim=1), torch.nan)
+
+
+def _predicted_classes(representation: Representation) -> NDArray[np.int64]:
+    """Return the class of the largest logit of each image, and -1 for logits of NaN."""
+    predicted = []
+    for batch in large_batches(representation):
+        largest, c = batch.logits.max(dim=1)
+        predicted.append(c.masked_fill(largest.isnan(), -1).numpy(force=True))
+    return np.concatenate(predicted)
