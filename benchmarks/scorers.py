@@ -3,7 +3,7 @@
     pip install pytorch-ood==0.4.0            # the peer; without it its columns stay empty
     python benchmarks/scorers.py              # n = 50,000, C = 2,048, K = 100: about 25 minutes on 2 cores
     python benchmarks/scorers.py --n 5000 --only ViM KNN
-    python benchmarks/scorers.py --memory     # 1,000,000 x 2,048 float16 from a file: peak memory of ViM and Mahalanobis
+    python benchmarks/scorers.py --memory     # 1,000,000 x 2,048 float16 in a file: peak memory
 
 Features are random, non-negative float32 with class structure; the head is the class means'. "fit / peer" is our time
 over the peer's, "fit / bare" over that of the products that the formula cannot do without, written in plain NumPy and
@@ -182,6 +182,8 @@ class Peer(NamedTuple):
         detector = getattr(detectors, self.name)(**self.arguments(data))
         source = "logits" if self.kind == "logits" else "features"
         train, test = getattr(data.train, source), getattr(data.test, source)
+        if self.kind == "feature_maps":  # of one place
+            train, test = train[:, :, None, None], test[:, :, None, None]
         fit = (lambda: getattr(detector, f"fit_{self.kind}")(train, data.y)) if self.fits else None
         return fit, lambda: getattr(detector, f"predict_{self.kind}")(test)
 
@@ -199,7 +201,7 @@ def with_head(data: Data) -> dict[str, Any]:
 
 
 def with_backbone(data: Data) -> dict[str, Any]:
-    return {"backbone": None, "head": data.head}
+    return {"backbone": None, "head": torch.nn.Sequential(torch.nn.Flatten(), data.head)}
 
 
 class Case(NamedTuple):

@@ -20,19 +20,32 @@ LAYERS = {
     "detector": 4,
     "cli": 5, "evaluation": 5, "persistence": 5, "integrations": 5,
     "__init__": 6,
+    # Checks of scorers that their authors call. It lies in utils because that is where scikit-learn has its own, but it
+    # must import scorers; since nothing imports it, utils stays the lowest layer all the same.
+    "utils/estimator_checks": 2,
 }  # fmt: skip
+
+# For those who use the package; no file of it may import them.
+TOOLS = {"utils/estimator_checks"}
 
 DOORS = {
     "timm": {"networks/_timm.py"},
     "matplotlib": {"displays"},
     "safetensors": {"networks/_timm.py", "persistence"},
     "lightning_fabric": {"training"},
+    "pytest": {"utils/estimator_checks"},
 }
 
 
+def entry_of(parts):
+    """The entry of LAYERS, if there is one, that a path or a dotted name below skdfb belongs to."""
+    nested = "/".join(parts[:2])
+    return nested if nested in LAYERS else "".join(parts[:1])
+
+
 def package_of(path):
-    """The package or module right under skdfb that a file belongs to."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    """The entry of LAYERS that a file belongs to."""
+    return entry_of(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def imports_of(path, tree):
@@ -44,8 +57,9 @@ def imports_of(path, tree):
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(here[: len(here) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, [base, node.module]))
-            whole = module == "skdfb"  # from skdfb import training
-            yield from (f"skdfb.{alias.name}" for alias in node.names) if whole else [module]
+            for name in (f"{module}.{alias.name}" for alias in node.names):
+                # from skdfb import training, from skdfb.utils import estimator_checks
+                yield name if module == "skdfb" or entry_of(name.split(".")[1:]) in TOOLS else module
         elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_module":
             yield from (argument.value for argument in node.args if isinstance(argument, ast.Constant))
 
@@ -57,10 +71,12 @@ def offences_of(path, tree):
     for name in imports_of(path, tree):
         top, _, rest = name.partition(".")
         if top == "skdfb":
-            other = rest.partition(".")[0]
-            if other == own or (own == "__init__" and other):
+            other = entry_of(rest.split("."))
+            if other == own or (own == "__init__" and other and other not in TOOLS):
                 continue
-            if other not in LAYERS or LAYERS[other] >= LAYERS[own]:
+            if other in TOOLS:
+                yield f"{place} imports {name}, which is for those who use the package"
+            elif other not in LAYERS or LAYERS[other] >= LAYERS[own]:
                 yield f"{place} (layer {LAYERS[own]}) imports {name} (layer {LAYERS.get(other, 'above all')})"
         elif top in DOORS and not any(place == door or place.startswith(f"{door}/") for door in DOORS[top]):
             yield f"{place} imports {name}, whose only door is {', '.join(sorted(DOORS[top]))}"
@@ -86,6 +102,16 @@ def test_imports_go_down(path):
         ("networks/_x.py", "import timm.data"),
         ("detector/_x.py", "from matplotlib import pyplot"),
         ("networks/_x.py", "from safetensors.torch import load_file"),
+        ("scorers/_x.py", "def f():\n    import pytest"),
+        ("detector/_x.py", "import skdfb.utils.estimator_checks"),
+        ("evaluation/_x.py", "from skdfb.utils.estimator_checks import check_foreground_scorer"),
+        ("scorers/_x.py", "from skdfb.utils.estimator_checks._data import Data"),
+        ("utils/__init__.py", "from skdfb.utils import estimator_checks"),
+        ("utils/_x.py", "from . import estimator_checks"),
+        ("utils/_x.py", "from .estimator_checks import check_foreground_scorer"),
+        ("__init__.py", "from skdfb.utils.estimator_checks import check_foreground_scorer"),
+        ("utils/estimator_checks/_x.py", "from skdfb.detector import DFBDetector"),
+        ("utils/estimator_checks/_x.py", "from skdfb.displays import MaskDisplay"),
     ],
 )
 def test_an_offence_is_found(place, line):
@@ -102,10 +128,21 @@ def test_an_offence_is_found(place, line):
         ("networks/_timm.py", "import timm"),
         ("displays/_x.py", "from matplotlib import pyplot"),
         ("__init__.py", "from skdfb.detector import DFBDetector"),
+        (
+            "utils/estimator_checks/_x.py",
+            "from skdfb.scorers import ViM\nfrom skdfb.utils import Images\nimport pytest\n"
+            "from skdfb.utils.estimator_checks._data import Data\nfrom . import _y",
+        ),
+        ("detector/_x.py", "from skdfb.utils import Images, check_images"),
     ],
 )
 def test_no_offence_is_found(place, line):
     assert list(offences_of(ROOT / place, ast.parse(line))) == []
+
+
+def test_tools_are_there():
+    assert all((ROOT / tool).is_dir() for tool in TOOLS)
+    assert {package_of(path) for path in MODULES} >= TOOLS
 
 
 def test_public_names_are_loaded_on_first_use():
@@ -116,6 +153,7 @@ def test_public_names_are_loaded_on_first_use():
         f"print([name for name in {heavy!r} if name in sys.modules])\n"
         "skdfb.DFBDetector\n"
         "print('torch' in sys.modules, 'matplotlib' in sys.modules)\n"
+        "print('skdfb.utils' in sys.modules, 'skdfb.utils.estimator_checks' in sys.modules)\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
-    assert shown[:2] == ["[]", "True False"]
+    assert shown[:3] == ["[]", "True False", "True False"]

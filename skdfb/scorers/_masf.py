@@ -174,11 +174,11 @@ class MaSF(BaseScorer):
         for batch in representation.batches():
             maxima = _channel_maxima(batch, self.layers_, self.layer_widths_).to(flat.device)  # (n, all channels)
             classes = self._predicted_classes(batch).to(flat.device)
-            ranks = torch.empty_like(maxima, dtype=torch.int64)
+            ranks = torch.empty_like(maxima, dtype=torch.int32)
             for k in np.unique(classes.numpy(force=True)).tolist():
                 images = (classes == k).nonzero().squeeze(1)
                 ranks[images] = _ranks(self._class_maxima(flat, k), maxima[images])
-            m = torch.from_numpy(self.class_counts_).to(flat.device)[classes]
+            m = torch.tensor(self.class_counts_, device=flat.device)[classes]
             log_q = [
                 _log_simes(2 * layer_ranks.double() / (m + 1)[:, None])
                 for layer_ranks in torch.split(ranks, self.layer_widths_.tolist(), dim=1)
@@ -188,7 +188,7 @@ class MaSF(BaseScorer):
 
     def _predicted_classes(self, batch: Representation) -> Tensor:
         logits = as_double(batch.logits)
-        empty = torch.from_numpy(self.class_counts_ == 0).to(logits.device)
+        empty = torch.tensor(self.class_counts_ == 0, device=logits.device)
         return logits.masked_fill(empty, -torch.inf).argmax(dim=1)
 
     def _class_maxima(self, flat: Tensor, k: int) -> Tensor:
@@ -230,8 +230,8 @@ def _sorted_by_channel(maxima: NDArray[np.float32], counts: NDArray[np.int64]) -
 def _ranks(reference: Tensor, maxima: Tensor) -> Tensor:
     """Return 1 + the number of reference values (channels, m) at or beyond maxima (n, channels), on the rarer side."""
     values = maxima.T.contiguous()
-    at_most = torch.searchsorted(reference, values, right=True)
-    at_least = reference.shape[1] - torch.searchsorted(reference, values)
+    at_most = torch.searchsorted(reference, values, right=True, out_int32=True)
+    at_least = reference.shape[1] - torch.searchsorted(reference, values, out_int32=True)
     return 1 + torch.minimum(at_most, at_least).T
 
 

@@ -1,5 +1,6 @@
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -213,7 +214,7 @@ def test_one_pass_over_batches_of_any_size(cuts, samples_per_class):
     np.testing.assert_allclose(scorer.score_samples(streamed), scorer.score_samples(whole), rtol=1e-12)
 
 
-def test_order_and_batches_of_scored_images_do_not_matter():
+def test_order_and_batches_of_scored_images_do_not_matter(tmp_path):
     scorer = MaSF().fit(representation_of(random_data()), random_labels(0))
     many = representation_of(random_data(1, n=1100))
     scores = scorer.score_samples(many)
@@ -222,6 +223,9 @@ def test_order_and_batches_of_scored_images_do_not_matter():
     np.testing.assert_allclose(scorer.score_samples(many[1020:1030]), scores[1020:1030], rtol=1e-12)
     assert scorer.score_samples(many[:0]).shape == (0,)
     assert np.array_equal(pickle.loads(pickle.dumps(scorer)).score_samples(many), scores)
+    joblib.dump(scorer, tmp_path / "scorer.joblib")
+    mapped = joblib.load(tmp_path / "scorer.joblib", mmap_mode="r")
+    assert np.array_equal(mapped.score_samples(many), scores)
 
 
 def test_narrow_types():

@@ -64,6 +64,14 @@ def test_threshold_is_that_of_numpy(dtype, percentile):
         assert ReAct(percentile).fit(of(stored)).threshold_ == np.percentile(stored.astype(np.float64), percentile)
 
 
+def test_threshold_is_that_of_numpy_to_the_bit():
+    representation = random_representation()
+    features = representation.features.numpy()
+    percentiles = np.random.default_rng(0).uniform(0, 100, size=300)
+    thresholds = [ReAct(percentile).fit(representation).threshold_ for percentile in percentiles]
+    assert thresholds == [np.percentile(features, percentile) for percentile in percentiles]
+
+
 def test_threshold_of_extreme_numbers():
     tiny = np.finfo(np.float64).smallest_subnormal
     features = np.array([[-1e300, -tiny, 0.0], [tiny, 1e-300, 1e300]])

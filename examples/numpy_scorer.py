@@ -1,0 +1,138 @@
+"""
+A scorer of your own, in NumPy
+==============================
+
+A scorer is any object with two methods; there is nothing to inherit and nothing to register. Write one in ten lines,
+have it checked, and use it on features from anywhere and in a detector. On two CPU cores this takes about fifteen seconds.
+"""
+
+# %%
+# Ten lines
+# ---------
+#
+# The score is the negative distance of an image's features to the nearest class mean: higher is more in-distribution, as
+# everywhere here. ``representation`` holds torch tensors on the CPU; ``.numpy()`` views them. Compute in float64, since
+# features may come in half precision. The class indices ``y`` are None where there are no classes.
+
+import numpy as np
+
+
+class NearestMean:
+    def fit(self, representation, y):
+        features = representation.features.numpy().astype(np.float64)
+        y = np.zeros(len(features)) if y is None else y
+        self.means_ = [features[y == k].mean(axis=0) for k in np.unique(y)]
+        return self
+
+    def score_samples(self, representation):
+        features = representation.features.numpy().astype(np.float64)
+        return -np.min([np.linalg.norm(features - mean, axis=1) for mean in self.means_], axis=0)
+
+
+# %%
+# Is it a good scorer?
+# --------------------
+#
+# Whether it separates OOD images, only data can tell. Whether detectors can rely on it,
+# :func:`~skdfb.utils.estimator_checks.check_foreground_scorer` tells: one finite score an image, the same one in any
+# order and in any batch, nothing written to, nothing left over from an earlier fit, odd data scored or refused.
+
+from skdfb.utils.estimator_checks import check_foreground_scorer
+
+results = check_foreground_scorer(NearestMean())
+print(len(results), "checks:", {result["status"] for result in results})
+
+# %%
+# The checks find what looks harmless. Centring the features of a batch makes the score of an image depend on its company:
+
+
+class CentredByBatch(NearestMean):
+    def score_samples(self, representation):
+        scores = super().score_samples(representation)
+        return scores - scores.mean()
+
+
+for result in check_foreground_scorer(CentredByBatch(), on_fail=None):
+    if result["status"] == "failed":
+        print(f"{result['check_name']}: {result['exception']}")
+
+# %%
+# In a test suite, ``@parametrize_scorers_with_checks([NearestMean()])`` makes one test a check.
+#
+# On features from anywhere
+# -------------------------
+#
+# All that a scorer needs are features and the linear head that they go into. Here they are the hidden units of a small
+# scikit-learn network that knows the digits 0 to 5 of 8 x 8 pixels; the digits 6 to 9 are OOD.
+
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+
+from skdfb.metrics import auroc_score
+from skdfb.scorers import MSP, Energy, Representation
+
+X, y = load_digits(return_X_y=True)
+X, known = X / 16, y < 6
+X_train, X_test, y_train, y_test = train_test_split(X[known], y[known], test_size=0.4, random_state=0)
+network = MLPClassifier(hidden_layer_sizes=(64,), solver="lbfgs", random_state=0)
+network.fit(X_train, y_train)
+
+
+def represent(X):
+    hidden, head = network.coefs_
+    features = np.maximum(X @ hidden + network.intercepts_[0], 0)
+    return Representation.from_numpy(features=features, weight=head.T, bias=network.intercepts_[1])
+
+
+train, test, unknown = represent(X_train), represent(X_test), represent(X[~known])
+scores = {}
+for scorer in (NearestMean(), MSP(), Energy()):
+    scorer.fit(train, y_train)
+    scores[type(scorer).__name__] = {
+        "known digits": scorer.score_samples(test),
+        "unknown digits": scorer.score_samples(unknown),
+    }
+print(f"accuracy {network.score(X_test, y_test):.3f}")
+for name, by_set in scores.items():
+    print(f"{name:12} AUROC {auroc_score(*by_set.values()):.3f}")
+
+# %%
+# Which scorer is best depends on the network and on the data; here it is not the one of ten lines.
+
+import matplotlib.pyplot as plt
+
+from skdfb.displays import ScoreHistogramDisplay
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+for ax, name in zip(axes, ("NearestMean", "Energy"), strict=True):
+    ScoreHistogramDisplay.from_predictions(scores[name], ax=ax)
+    ax.set_title(name)
+
+# %%
+# In a detector
+# -------------
+#
+# A detector takes it as ``scorer``, and joins its score with the background score. The two trainings here are far too short
+# to learn from; they only show the wiring. See the quickstart for real ones.
+
+import torch
+
+from skdfb import DFBDetector, Trainer
+from skdfb.datasets import load_digits_on_photos
+from skdfb.networks import create_backbone
+
+data = load_digits_on_photos(n_train=300, n_test=60, random_state=0)
+torch.manual_seed(0)  # the random weights
+trainer = Trainer(max_steps=20, batch_size=32, learning_rate=0.1, mixup=None, flip=False)
+detector = DFBDetector(
+    create_backbone("test_resnet", pretrained=False, output_stride=8),
+    scorer=NearestMean(),
+    classifier_trainer=trainer,
+    dense_trainer=trainer,
+    image_size=64,
+    random_state=0,
+)
+detector.fit(data.images, data.target)
+print({name: part.round(2).tolist() for name, part in detector.score_parts(data.images_test[:3]).items()})
+print(detector.predict(data.images_test[:8]))

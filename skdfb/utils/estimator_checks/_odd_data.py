@@ -1,0 +1,76 @@
+"""Checks on odd data: finite scores, or a ValueError that says what is wrong."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from skdfb.utils.estimator_checks._data import Data, new_images, training_data
+from skdfb.utils.estimator_checks._demands import demand_finite_or_refused
+
+
+def check_scorer_class_without_images(name: str, scorer: Any) -> None:
+    """Check a class that no training image has."""
+    representation, y = training_data(scorer)
+    assert y is not None
+    rows = np.flatnonzero(y != 1)
+    data = Data(representation[rows], y[rows])
+    demand_finite_or_refused(name, scorer, data, "no image of class 1 of 4", new_images(scorer))
+
+
+def check_scorer_constant_features(name: str, scorer: Any) -> None:
+    """Check training images that all look the same."""
+    data = training_data(scorer, kind="constant")
+    demand_finite_or_refused(name, scorer, data, "training images with the same features", new_images(scorer))
+
+
+def check_scorer_signed_features(name: str, scorer: Any) -> None:
+    """Check features of a network that does not end in a ReLU."""
+    data, new = training_data(scorer, kind="signed"), new_images(scorer, kind="signed")
+    demand_finite_or_refused(name, scorer, data, "features of both signs", new)
+
+
+def check_scorer_fewer_images_than_features(name: str, scorer: Any) -> None:
+    """Check moments of low rank."""
+    demand_finite_or_refused(
+        name, scorer, training_data(scorer, n=5), "5 training images of 8 features", new_images(scorer)
+    )
+
+
+def check_scorer_one_image(name: str, scorer: Any) -> None:
+    """Check one training image."""
+    demand_finite_or_refused(name, scorer, training_data(scorer, n=1), "1 training image", new_images(scorer))
+
+
+def check_scorer_one_feature(name: str, scorer: Any) -> None:
+    """Check C = 1."""
+    demand_finite_or_refused(name, scorer, training_data(scorer, C=1), "images of 1 feature")
+
+
+def check_scorer_two_classes(name: str, scorer: Any) -> None:
+    """Check K = 2."""
+    demand_finite_or_refused(name, scorer, training_data(scorer, K=2), "images of 2 classes")
+
+
+def check_scorer_one_class(name: str, scorer: Any) -> None:
+    """Check K = 1: the background representation, with zeros for labels or with none."""
+    data = training_data(scorer, K=1)
+    demand_finite_or_refused(name, scorer, data, "a background representation (1 class) and zeros for y")
+    unlabelled = data._replace(y=None)
+    demand_finite_or_refused(name, scorer, unlabelled, "a background representation (1 class) and None for y")
+
+
+def check_scorer_unusual_images(name: str, scorer: Any) -> None:
+    """Check images far from those of the training."""
+    images = new_images(scorer)
+    for given, factor in (("new images whose features are all 0", 0.0), ("new images with huge features", 1e6)):
+        features = factor * images.features
+        activations = {layer: factor * tensor for layer, tensor in (images.activations or {}).items()} or None
+        logits = features @ images.weight.T + images.bias
+        unusual = replace(images, features=features, logits=logits, activations=activations)
+        demand_finite_or_refused(name, scorer, training_data(scorer), given, unusual)
+
+
+def check_scorer_no_images(name: str, scorer: Any) -> None:
+    """Check that there may be no images to score."""
+    demand_finite_or_refused(name, scorer, training_data(scorer), "0 images to score", new_images(scorer)[:0])
