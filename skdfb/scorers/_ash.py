@@ -7,7 +7,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from skdfb.scorers._base import as_double
+from skdfb.scorers._base import wide
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import ShapedEnergy, map_chunks, prune, sharpening
 
@@ -99,22 +99,23 @@ class ASH(ShapedEnergy):
         """("feature_map",) with `on_maps`, else nothing."""
         return ("feature_map",) if self.on_maps else ()
 
-    def _shape(self, batch: Representation) -> Tensor:
+    def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
         if not self.on_maps:
-            return self._shape_rows(as_double(batch.features))
-        pooled = [
-            self._shape_rows(maps.flatten(1)).reshape_as(maps).mean(dim=2)  # (m, C, h * w) to (m, C)
-            for maps in map_chunks(batch)
-        ]
-        return torch.cat(pooled) if pooled else as_double(batch.features)
+            return self._shape_rows(wide(batch.features))
+        shaped = [self._shape_rows(maps.flatten(1)) for maps in map_chunks(batch)]
+        if not shaped:
+            return wide(batch.features), 1.0
+        C = batch.n_features
+        pooled = torch.cat([rows.view(len(rows), C, -1).mean(dim=2) for rows, _ in shaped])  # (m, C * h * w) to (m, C)
+        return pooled, torch.cat([torch.as_tensor(factor).expand(len(rows), 1) for rows, factor in shaped])
 
-    def _shape_rows(self, activations: Tensor) -> Tensor:
-        """Return a' of the activations, one row an image."""
+    def _shape_rows(self, activations: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return a' of the activations, one row an image, and the factor that variant s multiplies it by."""
         percentile = _PERCENTILES[self.variant] if self.percentile is None else self.percentile
         pruned = prune(activations, percentile)
         if self.variant == "s":
-            return pruned * sharpening(activations, percentile, pruned)
+            return pruned, sharpening(activations, percentile, pruned)
         if self.variant == "b":
             left = pruned != 0
-            return left * (activations.sum(dim=1, keepdim=True) / left.sum(dim=1, keepdim=True).clamp(min=1))
-        return pruned
+            return left * (activations.sum(dim=1, keepdim=True) / left.sum(dim=1, keepdim=True).clamp(min=1)), 1.0
+        return pruned, 1.0

@@ -60,7 +60,7 @@ class BaseScorer(ABC, BaseEstimator):
         if len(representation) == 0:
             raise ValueError("representation holds no images; wanted at least one image to fit on.")
         self.check_sizes(representation.n_features, representation.n_classes)
-        with torch.no_grad():
+        with torch.no_grad(), _without_autocast(representation):
             self._fit(representation, y)
         self.n_features_in_ = representation.n_features
         self.n_classes_ = representation.n_classes
@@ -113,7 +113,7 @@ class BaseScorer(ABC, BaseEstimator):
         check_is_fitted(self, "n_features_in_")
         self._check_representation(representation)
         self._check_scorable(representation)
-        with torch.no_grad():
+        with torch.no_grad(), _without_autocast(representation):
             scores = [scores.numpy(force=True) for scores in self._score_batches(representation)]
         return self._check_finite(np.concatenate([np.empty(0), *scores]))
 
@@ -150,9 +150,35 @@ class BaseScorer(ABC, BaseEstimator):
         return scores
 
 
+def _without_autocast(representation: Representation) -> torch.autocast:
+    return torch.autocast(representation.device.type, enabled=False)
+
+
 def as_double(tensor: Tensor) -> Tensor:
     """Return the tensor in float64, on its device if that has float64 and else on the CPU."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return the tensor in its own type if that is float32 or float64, else in float32; where `as_double` puts it.
+
+    For what is no statistic, only a number or a few of an image itself: there float32 adds no more than the rounding
+    that the stored numbers have already.
+    """
+    tensor = tensor.cpu() if tensor.device.type == "mps" else tensor
+    return tensor.to(wide_type(tensor))
+
+
+def wide_type(tensor: Tensor) -> torch.dtype:
+    """Return float64 for float64 tensors, else float32; see `wide`."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the matrix product, on the CPU untouched by torch's switches of precision."""
+    if a.device.type != "cpu":
+        return a @ b
+    return torch.from_numpy(a.detach().numpy() @ b.detach().numpy())
 
 
 def tensor_like(array: NDArray[Any], tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import as_double, double_like
+from skdfb.scorers._base import as_double, double_like, wide
 from skdfb.scorers._moments import feature_mean
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import ShapedEnergy
@@ -90,5 +90,5 @@ class DICE(ShapedEnergy):
     def _weight(self, representation: Representation) -> Tensor:
         return double_like(self.weight_, representation.weight)
 
-    def _shape(self, batch: Representation) -> Tensor:
-        return as_double(batch.features)
+    def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
+        return wide(batch.features), 1.0

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from numbers import Real
 from typing import Any, ClassVar
 
-import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double
 from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import energy
 
 
 class Energy(BaseScorer):
@@ -62,4 +62,6 @@ class Energy(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         for batch in representation.batches():
-            yield self.temperature * torch.logsumexp(as_double(batch.logits) / self.temperature, dim=1)
+            # A high temperature takes what is left of float32 logits; at 1 they lose nothing.
+            z = batch.logits if self.temperature == 1 else as_double(batch.logits) / self.temperature
+            yield self.temperature * energy(z)

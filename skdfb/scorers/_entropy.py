@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
-from skdfb.scorers._softmax import log_softmax
+from skdfb.scorers._softmax import Softmax, row_by_row
 
 
 class Entropy(BaseScorer):
@@ -58,5 +59,10 @@ class Entropy(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         for batch in representation.batches():
-            log_p = log_softmax(batch.logits)
-            yield (log_p.exp() * log_p).sum(dim=1)
+            yield row_by_row(batch.logits, _negative_entropy)
+
+
+def _negative_entropy(softmax: Softmax) -> Tensor:
+    """Return sum p log p of each row; both terms are negative, so that nothing cancels."""
+    total = (softmax.exponentials * softmax.shifted.clamp(min=torch.finfo(softmax.shifted.dtype).min)).sum(dim=1)
+    return total / (1 + softmax.others[:, 0]) - softmax.log_normaliser[:, 0]

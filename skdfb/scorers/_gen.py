@@ -10,7 +10,7 @@ from torch import Tensor
 from skdfb.scorers._base import BaseScorer
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
-from skdfb.scorers._softmax import log_complement, log_softmax
+from skdfb.scorers._softmax import Softmax, row_by_row
 
 
 class GEN(BaseScorer):
@@ -79,6 +79,12 @@ class GEN(BaseScorer):
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         M = min(self.n_top, representation.n_classes)
         for batch in representation.batches():
-            log_terms = self.gamma * (log_softmax(batch.logits) + log_complement(batch.logits))  # (m, K)
+            yield row_by_row(batch.logits, lambda softmax: self._negative_sum(softmax, M))
+
+    def _negative_sum(self, softmax: Softmax, M: int) -> Tensor:
+        log_normaliser = softmax.log_normaliser.to(softmax.shifted.dtype)
+        log_terms = self.gamma * (softmax.shifted - log_normaliser + softmax.log_complements())  # (m, K)
+        if log_terms.shape[1] > M:
             # p (1 - p) ranks the probabilities of one image as p does, since they sum to 1.
-            yield -log_terms.topk(M, dim=1).values.exp().sum(dim=1)
+            log_terms = log_terms.topk(M, dim=1).values
+        return -log_terms.exp_().sum(dim=1)

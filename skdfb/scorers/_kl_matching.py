@@ -6,10 +6,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double, double_like
+from skdfb.scorers._base import BaseScorer, as_double, double_like, product, wide_type
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
-from skdfb.scorers._softmax import log_softmax
+from skdfb.scorers._softmax import Softmax
 
 
 class KLMatching(BaseScorer):
@@ -84,12 +84,13 @@ class KLMatching(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         log_templates = double_like(self.log_templates_, representation.logits)
+        candidates = log_templates.T.to(wide_type(representation.logits))
         for batch in representation.batches():
-            log_p = log_softmax(batch.logits)
-            p = log_p.exp()
+            softmax = Softmax.of(as_double(batch.logits))
+            log_p, p = softmax.log_p(), softmax.p()
             # All divergences of a row share sum p log p. The smallest is then summed up term by term: differences of
             # two large sums would drown small divergences in rounding errors.
-            nearest = (p @ log_templates.T).argmax(dim=1)
+            nearest = product(p.to(candidates.dtype), candidates).argmax(dim=1)
             divergence = (p * (log_p - log_templates[nearest])).sum(dim=1)
             yield -divergence.clamp(min=0)  # rounding errors alone make it negative
 
@@ -101,7 +102,7 @@ def _sums_by_prediction(representation: Representation) -> tuple[Tensor, Tensor]
     counts = sums.new_zeros(K)
     for batch in representation.batches():
         predicted = as_double(batch.logits).argmax(dim=1)
-        p = log_softmax(batch.logits).exp()
+        p = Softmax.of(as_double(batch.logits)).p()
         sums.index_add_(0, predicted, p)
         counts.index_add_(0, predicted, torch.ones_like(p[:, 0]))
     return sums, counts

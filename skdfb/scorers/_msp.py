@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, log_max_softmax
+from skdfb.scorers._base import BaseScorer
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import row_by_row
 
 
 class MSP(BaseScorer):
@@ -59,4 +60,4 @@ class MSP(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         for batch in representation.batches():
-            yield log_max_softmax(batch.logits)
+            yield row_by_row(batch.logits, lambda softmax: -softmax.log_normaliser[:, 0])

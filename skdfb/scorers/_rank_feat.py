@@ -73,9 +73,9 @@ class RankFeat(ShapedEnergy):
                 "which is all of a map of one channel, so at least 2 features are wanted. Energy() works with one."
             )
 
-    def _shape(self, batch: Representation) -> Tensor:
-        pooled = [_mean_without_strongest(maps) for maps in map_chunks(batch)]
-        return torch.cat(pooled) if pooled else as_double(batch.features)
+    def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
+        pooled = [_mean_without_strongest(maps.double()) for maps in map_chunks(batch)]
+        return torch.cat(pooled) if pooled else as_double(batch.features), 1.0
 
 
 def _mean_without_strongest(maps: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import as_double
+from skdfb.scorers._base import wide
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import ShapedEnergy
 
@@ -82,8 +82,8 @@ class ReAct(ShapedEnergy):
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         self.threshold_ = _feature_percentile(representation, self.percentile)
 
-    def _shape(self, batch: Representation) -> Tensor:
-        return as_double(batch.features).clamp(max=self.threshold_)
+    def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
+        return wide(batch.features).clamp(max=self.threshold_), 1.0
 
 
 def _feature_percentile(representation: Representation, percentile: float) -> float:

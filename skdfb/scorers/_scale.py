@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import as_double
+from skdfb.scorers._base import wide
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import ShapedEnergy, prune, sharpening
 
@@ -68,6 +68,6 @@ class SCALE(ShapedEnergy):
     def __init__(self, percentile: float = 85) -> None:
         self.percentile = percentile
 
-    def _shape(self, batch: Representation) -> Tensor:
-        h = as_double(batch.features)
-        return h * sharpening(h, self.percentile, prune(h, self.percentile))
+    def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
+        h = wide(batch.features)
+        return h, sharpening(h, self.percentile, prune(h, self.percentile))

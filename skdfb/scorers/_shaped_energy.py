@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, activation, as_double
+from skdfb.scorers._base import BaseScorer, activation, product, wide
 from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import energy
 
-# Numbers of a feature map that are held in float64 at a time.
+# Numbers of feature maps that are held at a time.
 _MAP_NUMBERS = 2**23
 # exp of it leaves float64 room for features and weights of any float32 size.
 _LARGEST_EXPONENT = 300.0
@@ -23,18 +24,23 @@ class ShapedEnergy(BaseScorer):
     """
 
     @abstractmethod
-    def _shape(self, batch: Representation) -> Tensor:
-        """Return the changed features of a batch, (m, C) in float64; never write to the batch."""
+    def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
+        """Return the changed features of a batch, (m, C), and a factor for each image's, (m, 1) in float64 or 1.
+
+        The factor is kept apart since it may leave float32's range. Never write to the batch.
+        """
 
     def _weight(self, representation: Representation) -> Tensor:
-        """Return the weight of the head, (K, C) in float64."""
-        return as_double(representation.weight)
+        """Return the weight of the head, (K, C)."""
+        return wide(representation.weight)
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        W, b = self._weight(representation), as_double(representation.bias)
+        W, b = self._weight(representation), wide(representation.bias)
         for batch in representation.batches():
-            energy = torch.logsumexp(self._shape(batch) @ W.T + b, dim=1)
-            yield nan_where_broken(energy, batch)
+            h, factor = self._shape(batch)
+            # In the features' type, as the network's own logits are.
+            logits = factor * product(h, W.T.to(h.dtype)) + b.to(h.dtype)
+            yield nan_where_broken(energy(logits), batch)
 
 
 def nan_where_broken(scores: Tensor, batch: Representation) -> Tensor:
@@ -56,19 +62,19 @@ def prune(activations: Tensor, percentile: float) -> Tensor:
 
 
 def sharpening(activations: Tensor, percentile: float, pruned: Tensor) -> Tensor:
-    """Return exp(sum before pruning / sum after) of each row, shape (m, 1), finite whatever the signs.
+    """Return exp(sum before pruning / sum after) of each row, (m, 1) in float64, finite whatever the signs.
 
     Where the sum after is positive, the ratio cannot exceed n over the number kept, since the largest are kept. That
     bound stands in where it is not, which takes negative activations.
     """
     n = activations.shape[1]
-    before, after = activations.sum(dim=1, keepdim=True), pruned.sum(dim=1, keepdim=True)
+    before, after = (rows.sum(dim=1, keepdim=True).double() for rows in (activations, pruned))
     bound = min(n / n_kept(n, percentile), _LARGEST_EXPONENT)
     return torch.where(after > 0, (before / after).clamp(max=bound), bound).exp()
 
 
 def map_chunks(batch: Representation) -> Iterator[Tensor]:
-    """Yield the feature maps of a batch in float64, (m, C, h * w), few enough at a time to spare the memory."""
+    """Yield the feature maps of a batch, at least float32, (m, C, h * w), few enough at a time to spare the memory."""
     feature_map = activation(batch, "feature_map")
     C = batch.n_features
     if feature_map.ndim != 4 or feature_map.shape[1] != C or 0 in feature_map.shape[1:]:
@@ -78,4 +84,4 @@ def map_chunks(batch: Representation) -> Iterator[Tensor]:
         )
     n_images = max(1, _MAP_NUMBERS // math.prod(feature_map.shape[1:]))
     for start in range(0, len(feature_map), n_images):
-        yield as_double(feature_map[start : start + n_images]).flatten(2)
+        yield wide(feature_map[start : start + n_images]).flatten(2)
