@@ -1,11 +1,19 @@
 """The principal space of training features about the head's origin, which ViM and Residual share."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 from torch import Tensor
 
-from skdfb.scorers._base import as_double
-from skdfb.scorers._moments import numerical_rank, second_moment
+from skdfb.scorers._base import as_double, product, wide
+from skdfb.scorers._moments import large_batches, numerical_rank, second_moment
 from skdfb.scorers._representation import Representation
+
+# A product of float32 features is off by about 1e-7 of h - u. Where the residual is more than this share of it, that is
+# no more than 1e-5 of the residual, as much as the features' own rounding.
+_SHARE_FOR_FLOAT32 = 0.03
 
 
 def check_components(n_components: int | None, n_features: int, remedy: str) -> None:
@@ -35,14 +43,34 @@ def choose_components(n_components: int | None, rank: int, n_features: int) -> i
     return int(D)
 
 
-def fit_residual_space(representation: Representation, n_components: int | None) -> tuple[Tensor, Tensor]:
-    """Return the origin u, shape (C,), and R, shape (C, C - D), the directions of least second moment about u."""
-    C = representation.n_features
-    origin = head_origin(representation)
-    eigenvalues, eigenvectors = torch.linalg.eigh(second_moment(representation, origin))  # ascending
-    rank = numerical_rank(eigenvalues, representation.features.dtype)
-    D = choose_components(n_components, rank, C)
-    return origin, eigenvectors[:, : C - D].contiguous()
+@dataclass(frozen=True)
+class ResidualSpace:
+    """The directions in which training features lie closest to the head's origin, all in float64."""
+
+    origin: Tensor  # u, (C,)
+    basis: Tensor  # R, (C, C - D), orthonormal columns
+    share: float  # root mean square of the residual over that of h - u, in training
+
+    @classmethod
+    def fit(cls, representation: Representation, n_components: int | None) -> Self:
+        """Find the C - D directions of least second moment about u."""
+        C = representation.n_features
+        origin = head_origin(representation)
+        eigenvalues, eigenvectors = torch.linalg.eigh(second_moment(representation, origin))  # ascending
+        rank = numerical_rank(eigenvalues, representation.features.dtype)
+        n_residual = C - choose_components(n_components, rank, C)
+        eigenvalues = eigenvalues.clamp(min=0)
+        share = (eigenvalues[:n_residual].sum() / eigenvalues.sum()).sqrt()
+        return cls(origin, eigenvectors[:, :n_residual].contiguous(), float(share))
+
+    def norms(self, representation: Representation) -> Iterator[tuple[Representation, Tensor]]:
+        """Yield batches with r(x) = ||Rᵀ(h - u)||, (m,) in float64."""
+        narrow = representation.features.dtype != torch.float64 and self.share > _SHARE_FOR_FLOAT32
+        dtype = torch.float32 if narrow else torch.float64
+        origin, basis = self.origin.to(dtype), self.basis.to(dtype)
+        for batch in large_batches(representation):
+            residual = product(wide(batch.features).to(dtype) - origin, basis)  # (m, C - D)
+            yield batch, torch.linalg.vector_norm(residual, dim=1, dtype=torch.float64)
 
 
 def head_origin(representation: Representation) -> Tensor:
@@ -54,9 +82,3 @@ def head_origin(representation: Representation) -> Tensor:
     rtol = max(max(W.shape) * torch.finfo(torch.float64).eps, 4 * torch.finfo(weight.dtype).eps)
     inverse: Tensor = torch.linalg.pinv(W, rtol=rtol)
     return -inverse @ b
-
-
-def residual_norm(batch: Representation, origin: Tensor, residual_basis: Tensor) -> Tensor:
-    """Return r(x) = ||Rᵀ(h - u)||, shape (m,)."""
-    residual: Tensor = (as_double(batch.features) - origin) @ residual_basis  # (m, C - D)
-    return residual.square_().sum(dim=1).sqrt_()

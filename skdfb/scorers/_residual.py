@@ -9,8 +9,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, double_like
-from skdfb.scorers._moments import large_batches
-from skdfb.scorers._principal_space import check_components, fit_residual_space, residual_norm
+from skdfb.scorers._principal_space import ResidualSpace, check_components
 from skdfb.scorers._representation import Representation
 
 
@@ -36,6 +35,8 @@ class Residual(BaseScorer):
         The origin u, at which all logits are as close to 0 as can be.
     residual_basis_ : ndarray of shape (C, C - D)
         R, with orthonormal columns.
+    residual_share_ : float
+        Root mean square of the residual of the training features over that of h - u.
     n_components_ : int
         The D in use.
     n_features_in_ : int
@@ -87,13 +88,17 @@ class Residual(BaseScorer):
         check_components(self.n_components, n_features, "A single feature has no residual: use scores of logits.")
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
-        origin, residual_basis = fit_residual_space(representation, self.n_components)
-        self.origin_ = origin.numpy(force=True)
-        self.residual_basis_ = residual_basis.numpy(force=True)
-        self.n_components_ = representation.n_features - residual_basis.shape[1]
+        space = ResidualSpace.fit(representation, self.n_components)
+        self.origin_ = space.origin.numpy(force=True)
+        self.residual_basis_ = space.basis.numpy(force=True)
+        self.residual_share_ = space.share
+        self.n_components_ = representation.n_features - space.basis.shape[1]
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        origin = double_like(self.origin_, representation.features)
-        residual_basis = double_like(self.residual_basis_, representation.features)
-        for batch in large_batches(representation):
-            yield -residual_norm(batch, origin, residual_basis)
+        space = ResidualSpace(
+            double_like(self.origin_, representation.features),
+            double_like(self.residual_basis_, representation.features),
+            self.residual_share_,
+        )
+        for _, residual in space.norms(representation):
+            yield -residual

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, ClassVar
 
-import torch
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, double_like
-from skdfb.scorers._moments import large_batches
-from skdfb.scorers._principal_space import check_components, fit_residual_space, residual_norm
+from skdfb.scorers._principal_space import ResidualSpace, check_components
 from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import energy
 
 
 class ViM(BaseScorer):
@@ -46,6 +45,8 @@ class ViM(BaseScorer):
         R, with orthonormal columns. (Some libraries hold it under the name of the principal space.)
     alpha_ : float
         Scale of the residual.
+    residual_share_ : float
+        Root mean square of the residual of the training features over that of h - u.
     n_components_ : int
         The D in use.
     n_features_in_ : int
@@ -70,6 +71,8 @@ class ViM(BaseScorer):
     `fit` raises ValueError if no residual is left: D >= C, or D >= rank of the training features, where alpha would
     be infinite or made of rounding errors. The second moment is not centred, and it is summed up and
     decomposed in float64. `fit` reads the features twice, a batch at a time; beyond a batch it holds C x C numbers.
+    Residuals of float32 features are computed in float32, unless `residual_share_` is so small that rounding would
+    show.
 
     References
     ----------
@@ -101,8 +104,8 @@ class ViM(BaseScorer):
         check_components(self.n_components, n_features, "Energy() needs no features.")
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
-        origin, residual_basis = fit_residual_space(representation, self.n_components)
-        alpha = _alpha(representation, origin, residual_basis)
+        space = ResidualSpace.fit(representation, self.n_components)
+        alpha = _alpha(representation, space)
         if alpha <= 0:
             warnings.warn(
                 f"alpha_ is {alpha:.3g}: the largest logits of the training images sum to 0 or less, so the residual "
@@ -110,23 +113,26 @@ class ViM(BaseScorer):
                 UserWarning,
                 stacklevel=4,
             )
-        self.origin_ = origin.numpy(force=True)
-        self.residual_basis_ = residual_basis.numpy(force=True)
+        self.origin_ = space.origin.numpy(force=True)
+        self.residual_basis_ = space.basis.numpy(force=True)
+        self.residual_share_ = space.share
         self.alpha_ = alpha
-        self.n_components_ = representation.n_features - residual_basis.shape[1]
+        self.n_components_ = representation.n_features - space.basis.shape[1]
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        origin = double_like(self.origin_, representation.features)
-        residual_basis = double_like(self.residual_basis_, representation.features)
-        for batch in large_batches(representation):
-            energy = torch.logsumexp(as_double(batch.logits), dim=1)
-            yield energy - self.alpha_ * residual_norm(batch, origin, residual_basis)
+        space = ResidualSpace(
+            double_like(self.origin_, representation.features),
+            double_like(self.residual_basis_, representation.features),
+            self.residual_share_,
+        )
+        for batch, residual in space.norms(representation):
+            yield energy(batch.logits) - self.alpha_ * residual
 
 
-def _alpha(representation: Representation, origin: Tensor, residual_basis: Tensor) -> float:
+def _alpha(representation: Representation, space: ResidualSpace) -> float:
     """Return the sum of the largest logits over the sum of the residual norms."""
     largest_logits = residuals = 0.0
-    for batch in large_batches(representation):
-        largest_logits += float(as_double(batch.logits).amax(dim=1).sum())
-        residuals += float(residual_norm(batch, origin, residual_basis).sum())
+    for batch, residual in space.norms(representation):
+        largest_logits += float(as_double(batch.logits.amax(dim=1)).sum())
+        residuals += float(residual.sum())
     return largest_logits / residuals
