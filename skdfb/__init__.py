@@ -8,9 +8,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_EXPORTS = {"DFBDetector": "skdfb.detector", "CAMMaskGenerator": "skdfb.masks", "Trainer": "skdfb.training"}
+_EXPORTS = {
+    "DFBDetector": "skdfb.detector",
+    "FeatureDetector": "skdfb.detector",
+    "CAMMaskGenerator": "skdfb.masks",
+    "Trainer": "skdfb.training",
+}
 
-__all__ = ["CAMMaskGenerator", "DFBDetector", "Trainer", "__version__"]
+__all__ = ["CAMMaskGenerator", "DFBDetector", "FeatureDetector", "Trainer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
-"""Tables of how well detectors do."""
+"""Tables of how well detectors do, and the choice of their parameters without OOD data."""
 
 from skdfb.evaluation._compare import class_accuracy, compare_scorers, format_comparison
+from skdfb.evaluation._left_out_classes import LeaveClassesOut, left_out_auroc
 
-__all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
+__all__ = ["LeaveClassesOut", "class_accuracy", "compare_scorers", "format_comparison", "left_out_auroc"]

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, ClassVar
 
-import torch
+import numpy as np
 from numpy.random import RandomState
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
@@ -71,14 +71,15 @@ class ClassGaussianMixture(BaseScorer):
     the features of any trained network: components are found after training, over the whole feature, and aggregated by
     their likelihood.
 
-    Features are whitened by the covariance within classes; in each class, k-means then finds the components there, the
-    best of 16 starts. A covariance for each component would be singular as soon as a component has no more images
-    than features, so one covariance is pooled over all of them, about their own means. It is singular if there are
-    fewer images than features; directions in which no component varies do not count then. `fit` raises
-    ValueError if there is no variance within components at all. Classes without images have no components.
+    k-means finds the components among the features of each class, the best of 16 starts. (Whitened by the covariance
+    within classes, gaps between components would look no wider than the noise.) A covariance for each component would
+    be singular as soon as a component has no more images than features, so one covariance is pooled over all of them,
+    about their own means. It is singular if there are fewer images than features; directions in which no component
+    varies do not count then. `fit` raises ValueError if there is no variance within components at all. Classes without
+    images have no components.
 
-    `fit` reads the features about seven times. Beyond `samples_per_class` features it holds M x C and C x C numbers.
-    The order of training images matters only where a class has more than `samples_per_class`.
+    `fit` reads the features four times. Beyond `samples_per_class` features it holds M x C and C x C numbers. The
+    order of training images matters only where a class has more than `samples_per_class`.
 
     References
     ----------
@@ -119,20 +120,21 @@ class ClassGaussianMixture(BaseScorer):
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels = check_class_indices(y, representation)
-        origin, A, _ = _statistics(representation, labels, representation.n_classes)
-        origin = origin.mean(dim=0)
         components, classes = cluster_classes(
             representation,
             labels,
-            lambda features: (as_double(features) - origin) @ A,
+            as_double,
             # A component of one image would have no share in the covariance.
             lambda n_images: max(1, min(self.n_components, n_images // 2)),
             samples_per_class=self.samples_per_class,
             random_state=self.random_state,
         )
-        means, A, counts = _statistics(representation, components, len(classes))
+        means, counts = class_means(representation, components, len(classes))
+        covariance = second_moment(representation, means, components)
+        mean_square = covariance.diagonal().mean() + (counts.double() @ means.square()).mean() / len(components)
+        A = whitening(covariance, representation.features.dtype, mean_square)
         self.means_ = means.numpy(force=True)
-        self.weights_ = (counts / _class_sizes(counts, classes)).numpy(force=True)
+        self.weights_ = np.bincount(components) / np.bincount(labels)[classes]
         self.component_classes_ = classes
         self.whitening_ = A.contiguous().numpy(force=True)
 
@@ -146,21 +148,6 @@ class ClassGaussianMixture(BaseScorer):
         for batch in representation.batches():
             squared = _squared_distances((as_double(batch.features) - origin) @ A, centres)  # (m, M)
             yield 2 * best_class(weights.log() - squared / 2, self.component_classes_)
-
-
-def _statistics(representation: Representation, groups: NDArray[Any], n_groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return means (M, C) of groups of images, A of their pooled covariance, and their sizes (M,)."""
-    means, counts = class_means(representation, groups, n_groups)
-    covariance = second_moment(representation, means, groups)
-    shares = counts.double() / len(representation)
-    mean_square = covariance.diagonal().mean() + (shares @ means.square()).mean()
-    return means, whitening(covariance, representation.features.dtype, mean_square), counts
-
-
-def _class_sizes(counts: Tensor, classes: NDArray[Any]) -> Tensor:
-    """Return the number of images of the class of each component."""
-    k = torch.from_numpy(classes).to(counts.device)
-    return counts.new_zeros(int(k.max()) + 1).index_add_(0, k, counts)[k]
 
 
 def _squared_distances(rows: Tensor, centres: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ def best_class(terms: Tensor, classes: NDArray[np.int64]) -> Tensor:
 def k_means(rows: Tensor, n_clusters: int, rng: RandomState, *, spherical: bool = False) -> Tensor:
     """Return the centres, at most `n_clusters` of them, (J, D), of the best of several starts.
 
-    Each row joins the centre c with the largest rows·c - |c|² / 2, the nearest one; `spherical`, centres have length
-    1, so that it is the one with the largest cosine. The order of the rows does not matter.
+    Each row joins the centre c with the largest row·c - |c|² / 2, the nearest one; `spherical`, rows and centres have
+    length 1, so that it is the one with the largest cosine. The order of the rows does not matter.
     """
     middle = rows.mean(dim=0)
     # Sorted by their distance from the middle, rows meet the same random numbers in any order.
@@ -77,8 +77,6 @@ def k_means(rows: Tensor, n_clusters: int, rng: RandomState, *, spherical: bool 
     if not spherical:
         rows = rows - middle  # against cancellation
     centres = _first_centres(rows, n_clusters, rng)  # (starts, J, D)
-    if spherical:
-        centres = _unit(centres)
     members: Tensor | None = None
     for _ in range(_ITERATIONS):
         before = members

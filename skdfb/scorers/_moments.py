@@ -95,9 +95,7 @@ def numerical_rank(eigenvalues: Tensor, dtype: torch.dtype, mean_square: Tensor 
     # Rounding features to the stored type adds about eps² / 12 of their mean square in every direction.
     level = eigenvalues.clamp(min=0).mean() if mean_square is None else mean_square
     storage = torch.finfo(dtype).eps ** 2 * level
-    # Means in float64 are off by about eps of each feature, which adds up over features in one direction.
-    centring = 0.0 if mean_square is None else 16 * C * torch.finfo(torch.float64).eps ** 2 * mean_square
-    return int((eigenvalues > torch.maximum(decomposition, storage + centring)).sum())
+    return int((eigenvalues > torch.maximum(decomposition, storage)).sum())
 
 
 def whitening(

@@ -72,6 +72,16 @@ def test_near_duplicates(spread, k):
     np.testing.assert_allclose(knn(train, test, n_neighbors=k), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("k", [1, 5, 35, 40])
+def test_near_duplicates_among_others(k):
+    # Float32 cannot order the first 40, but sets them apart from the others.
+    rng = np.random.default_rng(0)
+    others = rng.normal(size=(60, 300))
+    near = others[0] + 1e-4 * rng.normal(size=(40, 300))
+    train, test = np.vstack([near, others[1:]]), others[:1] + 1e-4 * rng.normal(size=(20, 300))
+    np.testing.assert_allclose(knn(train, test, n_neighbors=k), knn_oracle(train, test, k), rtol=1e-3)
+
+
 @pytest.mark.parametrize("k", [1, 20, 40, 41, 60, 80])
 def test_copies_among_the_neighbours(k):
     features = np.repeat(random_arrays(n=5, C=6)["features"], 40, axis=0)

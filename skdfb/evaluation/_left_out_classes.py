@@ -1,0 +1,291 @@
+"""Tuning without OOD images: some of the known classes play the unknown ones."""
+
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import BaseCrossValidator
+from sklearn.utils import assert_all_finite, check_random_state, check_scalar, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from skdfb.metrics import auroc_score
+
+__all__ = ["LeaveClassesOut", "left_out_auroc"]
+
+_LEAST_KEPT = 2  # classes that an estimator can still be trained on
+
+
+class LeaveClassesOut(BaseCrossValidator):
+    r"""Cross-validator whose test parts hold classes that the training part has never seen.
+
+    In each split some classes are left out: all their images are in the test part, and none in the training part. Of
+    each other class a share of the images is tested, and the rest trained on. With :func:`left_out_auroc` as the
+    measure this chooses parameters of an OOD detector from labelled in-distribution images alone.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of splits; with ``n_left_out=None`` at most the number of classes.
+    n_left_out : int, default=None
+        Classes left out in each split. None divides all classes into `n_splits` groups at random, so that each class is
+        left out in one split. With a number, each class is left out as often as any other, or once more.
+    test_size : float, default=0.2
+        Share of the images of each kept class that is tested, in (0, 1); at least one image is tested and one trained
+        on, whatever the size of the class.
+    random_state : int, RandomState or None, default=None
+        Fixes which classes are left out together and which images are tested; with an int each call of `split` gives
+        the same splits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the constructor if a parameter is out of range; from `split` if `y` is missing or no class labels, has a
+        class of one image, or has too few classes, so that fewer than two would be kept.
+
+    See Also
+    --------
+    left_out_auroc : How well an estimator tells left-out from kept classes.
+    skdfb.detector.FeatureDetector : A detector that is fitted in seconds.
+
+    Notes
+    -----
+    The training part is everything that is not tested. All images of the left-out classes are tested, not a share of
+    them: AUROC depends on the sizes of its two sides only by its noise, so that nothing would be gained by fewer. (AUPR
+    does depend on them.)
+
+    The tested images of a kept class are the next ones in a random order of its images. So they are different ones in
+    each split until all have had their turn, which averages more images than as many independent draws.
+
+    Left-out classes stand for unknown images *of the same kind*: objects that the labels do not name, photographed
+    alike. They say little of noise, or of images from other sources.
+
+    References
+    ----------
+    Leaving out classes as a stand-in for OOD images (there to train classifiers, not to tune them): Vyas et al.,
+    "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV 2018,
+    :arxiv:`1809.03576`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.evaluation import LeaveClassesOut
+    >>> y = np.repeat(["ant", "bee", "cat", "dog"], 10)
+    >>> X = np.zeros((40, 2))
+    >>> for train, test in LeaveClassesOut(n_splits=2, random_state=0).split(X, y):
+    ...     print(np.unique(y[train]), len(train), len(test))
+    ['bee' 'dog'] 16 24
+    ['ant' 'cat'] 16 24
+    """
+
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        n_left_out: int | None = None,
+        test_size: float = 0.2,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        check_scalar(n_splits, "n_splits", Integral, min_val=1)
+        if n_left_out is not None:
+            check_scalar(n_left_out, "n_left_out", Integral, min_val=1)
+        check_scalar(test_size, "test_size", Real, min_val=0, max_val=1, include_boundaries="neither")
+        check_random_state(random_state)
+        self.n_splits = n_splits
+        self.n_left_out = n_left_out
+        self.test_size = test_size
+        self.random_state = random_state
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of splits.
+
+        Parameters
+        ----------
+        X, y, groups : object
+            Ignored.
+
+        Returns
+        -------
+        n_splits : int
+        """
+        return int(self.n_splits)
+
+    def split(
+        self, X: Any, y: Any = None, groups: Any = None
+    ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+        """Generate training and test indices.
+
+        Parameters
+        ----------
+        X : array-like or sequence of length n
+            Images or features; only their number matters.
+        y : array-like of shape (n,)
+            Class labels of any kind.
+        groups : object, default=None
+            Ignored, with a warning: images of one group may come to both sides.
+
+        Yields
+        ------
+        train, test : ndarray
+            Ascending indices.
+
+        Raises
+        ------
+        ValueError
+            See the class; at the first split that is asked for.
+        """
+        if groups is not None:
+            warnings.warn("The groups parameter is ignored by LeaveClassesOut.", UserWarning, stacklevel=2)
+        yield from super().split(X, y)
+
+    def _iter_test_indices(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[npt.NDArray[np.intp]]:
+        indices, n_classes = self._class_indices(y)
+        rng = check_random_state(self.random_state)
+        members = [rng.permutation(np.flatnonzero(indices == k)) for k in range(n_classes)]
+        n_tested = [int(np.clip(round(self.test_size * len(images)), 1, len(images) - 1)) for images in members]
+        for left_out in self._left_out_classes(n_classes, rng):
+            test = []
+            for k, images in enumerate(members):
+                test.append(images if k in left_out else images[: n_tested[k]])
+                if k not in left_out:
+                    members[k] = np.roll(images, -n_tested[k])  # the tested ones have to wait for the others
+            yield np.concatenate(test)
+
+    def _left_out_classes(self, n_classes: int, rng: np.random.RandomState) -> Iterator[npt.NDArray[np.intp]]:
+        """Yield the class indices left out in each split: those that were left out least, at random among them."""
+        n_times = np.zeros(n_classes, dtype=np.intp)
+        for size in self._group_sizes(n_classes):
+            order = rng.permutation(n_classes)
+            left_out = order[np.argsort(n_times[order], kind="stable")[:size]]
+            n_times[left_out] += 1
+            yield left_out
+
+    def _group_sizes(self, n_classes: int) -> list[int]:
+        if self.n_left_out is not None:
+            return [self.n_left_out] * self.n_splits
+        return [len(part) for part in np.array_split(np.arange(n_classes), self.n_splits)]
+
+    def _class_indices(self, y: Any) -> tuple[npt.NDArray[np.intp], int]:
+        """Return the class index of each image and the number of classes; refuse what cannot be split."""
+        if y is None:
+            raise ValueError("y is None; class labels, one for each image, are wanted, to leave some of them out.")
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        classes, indices, counts = np.unique(y, return_inverse=True, return_counts=True)
+        self._check_number(len(classes))
+        if counts.min() < 2:
+            raise ValueError(
+                f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image; at least 2 a class are wanted, one to "
+                "train on and one to test: give more images of it or leave the class out."
+            )
+        return indices, len(classes)
+
+    def _check_number(self, n_classes: int) -> None:
+        if n_classes <= _LEAST_KEPT:
+            raise ValueError(
+                f"y has {n_classes} class(es); at least {_LEAST_KEPT + 1} are wanted, to leave one out and keep "
+                f"{_LEAST_KEPT}."
+            )
+        if self.n_left_out is None and self.n_splits > n_classes:
+            raise ValueError(
+                f"n_splits={self.n_splits} is more than the {n_classes} classes of y, each of which is left out once; "
+                f"n_splits of at most {n_classes} is wanted, or n_left_out, by which classes are left out repeatedly."
+            )
+        n_left_out = max(self._group_sizes(n_classes))
+        if n_classes - n_left_out < _LEAST_KEPT:
+            remedy = "more n_splits" if self.n_left_out is None else "a smaller n_left_out"
+            raise ValueError(
+                f"n_splits={self.n_splits}, n_left_out={self.n_left_out} leaves out {n_left_out} of the {n_classes} "
+                f"classes of y; at least {_LEAST_KEPT} are to be kept: {remedy}, or more classes, are wanted."
+            )
+
+
+def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
+    """Area under the ROC curve between images of the estimator's classes and images of others.
+
+    To be passed as ``scoring=`` to scikit-learn's ``GridSearchCV`` or ``cross_val_score``, with
+    ``cv=LeaveClassesOut()``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, with ``classes_`` and ``score_samples`` (or, without it, ``decision_function``), higher for more
+        in-distribution images: a detector, or a pipeline that ends in one.
+    X : array-like or sequence of length n
+        Images or features of known and of left-out classes.
+    y : array-like of shape (n,)
+        Their labels. Images whose label is in ``estimator.classes_`` are in-distribution, all others are OOD.
+
+    Returns
+    -------
+    auroc : float
+        In [0, 1]; 1 where all known images score higher than all others, 0.5 for chance.
+
+    Raises
+    ------
+    TypeError
+        If the estimator has no ``classes_``, or neither ``score_samples`` nor ``decision_function``.
+    ValueError
+        If y is None, or holds only labels that the estimator knows, or none of them.
+
+    See Also
+    --------
+    LeaveClassesOut : Makes the splits.
+    skdfb.metrics.auroc_score : The figure itself.
+
+    Notes
+    -----
+    A pipeline hands on ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
+    ``decision_function`` is infinite, and so without any rank, where too few images were held out for the threshold.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skdfb.detector import FeatureDetector
+    >>> from skdfb.evaluation import LeaveClassesOut, left_out_auroc
+    >>> from skdfb.scorers import ViM
+    >>> X, y = load_digits(return_X_y=True)
+    >>> search = GridSearchCV(
+    ...     FeatureDetector(ViM(), random_state=0),
+    ...     {"scorer__n_components": [2, 20]},
+    ...     cv=LeaveClassesOut(n_splits=2, random_state=0),
+    ...     scoring=left_out_auroc,
+    ... ).fit(X / 16, y)
+    >>> search.best_params_
+    {'scorer__n_components': 20}
+    """
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        raise TypeError(
+            f"{estimator!r} has no classes_, which tell known labels from left-out ones; a fitted detector such as "
+            "FeatureDetector or DFBDetector, or a pipeline that ends in one, is wanted."
+        )
+    if y is None:
+        raise ValueError("y is None; the label of each image is wanted, those of left-out classes included.")
+    known = np.isin(np.ravel(y), classes)
+    if known.all() or not known.any():
+        raise ValueError(
+            f"y holds {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
+            f"{_shown(classes)}; both sides are wanted: pass cv=LeaveClassesOut()."
+        )
+    scores = np.asarray(_scoring_method(estimator)(X))
+    return auroc_score(scores[known], scores[~known])
+
+
+def _scoring_method(estimator: Any) -> Any:
+    for name in ("score_samples", "decision_function"):
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+    raise TypeError(
+        f"{estimator!r} has neither score_samples nor decision_function; a detector, or a pipeline that ends in "
+        "one, is wanted."
+    )
+
+
+def _shown(classes: Any, most: int = 6) -> str:
+    shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
+    return f"{shown}, ..." if len(classes) > most else shown
