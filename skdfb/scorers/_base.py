@@ -175,10 +175,11 @@ def wide_type(tensor: Tensor) -> torch.dtype:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the matrix product, on the CPU untouched by torch's switches of precision."""
-    if a.device.type != "cpu":
-        return a @ b
-    return torch.from_numpy(a.detach().numpy() @ b.detach().numpy())
+    """Return the matrix product, in full precision on the CPU whatever torch's switches say."""
+    if a.device.type == "cpu" and a.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        # NumPy's threads and torch's hinder each other, so this is slower.
+        return torch.from_numpy(a.detach().numpy() @ b.detach().numpy())
+    return a @ b
 
 
 def tensor_like(array: NDArray[Any], tensor: Tensor) -> Tensor:

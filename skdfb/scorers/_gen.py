@@ -82,8 +82,7 @@ class GEN(BaseScorer):
             yield row_by_row(batch.logits, lambda softmax: self._negative_sum(softmax, M))
 
     def _negative_sum(self, softmax: Softmax, M: int) -> Tensor:
-        log_normaliser = softmax.log_normaliser.to(softmax.shifted.dtype)
-        log_terms = self.gamma * (softmax.shifted - log_normaliser + softmax.log_complements())  # (m, K)
+        log_terms = self.gamma * (softmax.log_p() + softmax.log_complements())  # (m, K)
         if log_terms.shape[1] > M:
             # p (1 - p) ranks the probabilities of one image as p does, since they sum to 1.
             log_terms = log_terms.topk(M, dim=1).values

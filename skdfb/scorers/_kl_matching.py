@@ -6,10 +6,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double, double_like, product, wide_type
+from skdfb.scorers._base import BaseScorer, as_double, double_like, product
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
-from skdfb.scorers._softmax import Softmax
+from skdfb.scorers._softmax import Softmax, row_by_row
 
 
 class KLMatching(BaseScorer):
@@ -84,15 +84,19 @@ class KLMatching(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         log_templates = double_like(self.log_templates_, representation.logits)
-        candidates = log_templates.T.to(wide_type(representation.logits))
         for batch in representation.batches():
-            softmax = Softmax.of(as_double(batch.logits))
-            log_p, p = softmax.log_p(), softmax.p()
-            # All divergences of a row share sum p log p. The smallest is then summed up term by term: differences of
-            # two large sums would drown small divergences in rounding errors.
-            nearest = product(p.to(candidates.dtype), candidates).argmax(dim=1)
-            divergence = (p * (log_p - log_templates[nearest])).sum(dim=1)
-            yield -divergence.clamp(min=0)  # rounding errors alone make it negative
+            yield row_by_row(batch.logits, lambda softmax: _nearest_divergence(softmax, log_templates))
+
+
+def _nearest_divergence(softmax: Softmax, log_templates: Tensor) -> Tensor:
+    """Return -min_k KL(p || d_k) of each row."""
+    p, log_p = softmax.p(), softmax.log_p()
+    log_templates = log_templates.to(p.dtype)
+    # All divergences of a row share sum p log p. The smallest is then summed up term by term: differences of two large
+    # sums would drown small divergences in rounding errors.
+    nearest = product(p, log_templates.T).argmax(dim=1)
+    divergence = (p * (log_p - log_templates[nearest])).sum(dim=1)
+    return -divergence.clamp(min=0)  # rounding errors alone make it negative
 
 
 def _sums_by_prediction(representation: Representation) -> tuple[Tensor, Tensor]:

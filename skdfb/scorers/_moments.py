@@ -10,6 +10,8 @@ from torch import Tensor
 from skdfb.scorers._base import as_double
 from skdfb.scorers._representation import Representation
 
+# Blocks of columns that a symmetric product is computed in, and the fewest columns worth a block.
+_BLOCKS, _LEAST_BLOCK = 8, 128
 # Rows of a product: large enough to run at full speed, small beside C x C.
 _ROWS = 4096
 
@@ -71,17 +73,27 @@ def second_moment(representation: Representation, origin: Tensor, labels: NDArra
     moment = torch.zeros(C, C, dtype=torch.float64, device=origin.device)
     for batch, batch_labels in labelled_batches(representation, labels):
         u = origin if labels is None else origin[batch_labels.to(origin.device)]
-        moment += gram(as_double(batch.features) - u)
-    return _checked(moment) / len(representation)
+        _add_upper_gram(moment, as_double(batch.features) - u)
+    return _checked(_mirrored(moment)) / len(representation)
 
 
 def gram(rows: Tensor) -> Tensor:
     """Return rowsᵀ rows, shape (C, C)."""
-    if rows.device.type != "cpu":
-        return rows.T @ rows
-    # NumPy sees that both factors are one matrix and computes half of the product: float64 at the price of float32.
-    array = rows.numpy()
-    return torch.from_numpy(array.T @ array)
+    return _mirrored(_add_upper_gram(rows.new_zeros(rows.shape[1], rows.shape[1]), rows))
+
+
+def _add_upper_gram(total: Tensor, rows: Tensor) -> Tensor:
+    """Add rowsᵀ rows to a matrix, but for what lies below its diagonal blocks: little more than half of the work."""
+    C = len(total)
+    width = max(_LEAST_BLOCK, -(-C // _BLOCKS))
+    for start in range(0, C, width):
+        total[start : start + width, start:].addmm_(rows[:, start : start + width].T, rows[:, start:])
+    return total
+
+
+def _mirrored(upper: Tensor) -> Tensor:
+    """Return the symmetric matrix whose upper triangle is given."""
+    return upper.triu() + upper.triu(1).T
 
 
 def numerical_rank(eigenvalues: Tensor, dtype: torch.dtype, mean_square: Tensor | None = None) -> int:

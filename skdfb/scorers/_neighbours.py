@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt
 from torch import Tensor
 
-from skdfb.scorers._base import as_double
+from skdfb.scorers._base import as_double, product
 from skdfb.scorers._representation import Representation
 
 BANK_CONSTRAINTS: dict[str, list[Any]] = {
@@ -133,7 +133,7 @@ def _best_rows(queries: Tensor, bank: Tensor, k: int, by_distance: bool) -> tupl
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), _BANK_ROWS):
         block = bank[start : start + _BANK_ROWS].to(queries.dtype)
-        ranked_by = _product(queries, block)  # (m, rows of the block)
+        ranked_by = product(queries, block.T)  # (m, rows of the block)
         if by_distance:
             # Lengths are 1 but for rounding, which tells among near-duplicates.
             ranked_by -= block.square().sum(dim=1) / 2
@@ -142,10 +142,3 @@ def _best_rows(queries: Tensor, bank: Tensor, k: int, by_distance: bool) -> tupl
         best, kept = best.topk(min(k, best.shape[1]), dim=1)
         rows = rows.gather(1, kept)
     return best, rows
-
-
-def _product(queries: Tensor, rows: Tensor) -> Tensor:
-    """Return queries rowsᵀ, untouched by autocast and by torch's switches of precision."""
-    if queries.device.type != "cpu":
-        return queries @ rows.T
-    return torch.from_numpy(queries.numpy() @ rows.numpy().T)

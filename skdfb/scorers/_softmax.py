@@ -53,18 +53,19 @@ class Softmax:
 
     def p(self) -> Tensor:
         """Return the probabilities, (m, K)."""
-        return self.exponentials / (1 + self.others)
+        return self.exponentials / (1 + self.others).to(self.shifted.dtype)
 
     def log_p(self) -> Tensor:
-        """Return their logarithms in float64, (m, K)."""
+        """Return their logarithms, (m, K)."""
+        dtype = self.shifted.dtype
         # Finite, so that 0 log 0 is 0 even where a difference of logits overflows.
-        return (self.shifted - self.log_normaliser).clamp(min=torch.finfo(torch.float64).min)
+        return (self.shifted - self.log_normaliser.to(dtype)).clamp(min=torch.finfo(dtype).min)
 
     def log_complements(self) -> Tensor:
         """Return the logarithms of 1 - p, (m, K); K >= 2."""
         dtype = self.shifted.dtype
         # Less than 1/2 for all but the largest, whose complement is the sum of the others.
-        complements = torch.log1p(-self.p().to(dtype))
+        complements = torch.log1p(-self.p())
         return complements.scatter(1, self.top, (self.log_others - self.log_normaliser).to(dtype))
 
 
