@@ -19,7 +19,6 @@ import argparse
 import gc
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -359,13 +358,20 @@ def memory(n: int, C: int, K: int, folder: str | None) -> None:
             print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 
+def peak_memory() -> float:
+    """Return the most memory in GB that this process has held, pages of mapped files included (Linux)."""
+    # Not getrusage's, which starts from what the parent held.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024 / 1e9
+
+
 def fit_one(name: str, directory: str) -> None:
     features = np.load(Path(directory) / "features.npy", mmap_mode="r")
     weight = np.load(Path(directory) / "weight.npy")
     representation = Representation.from_numpy(
         features=features, weight=weight, bias=np.zeros(len(weight), dtype=np.float32)
     )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    before = peak_memory()
     start = time.perf_counter()
     scorer = getattr(scorers, name)().fit(representation, np.arange(len(features)) % len(weight))
     fit_time = time.perf_counter() - start
@@ -373,9 +379,8 @@ def fit_one(name: str, directory: str) -> None:
     start = time.perf_counter()
     scorer.score_samples(part)
     score_time = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"{name}: peak {peak:.2f} GB resident ({before:.2f} before fit), fit {fit_time:.0f} s, "
+        f"{name}: peak {peak_memory():.2f} GB resident ({before:.2f} before fit), fit {fit_time:.0f} s, "
         f"scoring {len(part):,} images {score_time:.1f} s"
     )
 

@@ -36,8 +36,8 @@ class ASH(ShapedEnergy):
     variant : {"s", "b", "p"}, default="s"
         What becomes of the activations that are left.
     percentile : float, default=None
-        0 <= percentile < 100, the share of activations to drop. None takes the paper's: 90 for "s", 65 for "b", 60 for
-        "p".
+        0 <= percentile < 100, the share of activations to drop. None takes the paper's for ImageNet: 90 for "s", 65
+        for "b", 60 for "p". For CIFAR its code has up to 95 for "s".
     on_maps : bool, default=False
         Whether the activations are the whole feature map of an image, C x h x w, averaged over the places
         after the pruning, or the C features.
@@ -59,8 +59,8 @@ class ASH(ShapedEnergy):
     Notes
     -----
     Of n activations, the ``n - round(n * percentile / 100)`` largest are left, at least one. Ties with the
-    smallest of those are left, too, so no score depends on the order of the features (other libraries drop some of
-    the tied ones at random, and their variant "b" fills zeros).
+    smallest of those are left, too, so no score depends on the order of the features (the authors' code, and
+    libraries after it, drop some of the tied ones arbitrarily, and their variant "b" fills zeros).
 
     Activations may be negative. For "s", s₁ / s₂ is at most n over the number that is left wherever s₂ > 0; this
     bound also stands in for the ratio where s₂ <= 0, and above 300 it is cut, so that nothing overflows. Where s₁ / s₂

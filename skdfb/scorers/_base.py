@@ -159,6 +159,11 @@ def as_double(tensor: Tensor) -> Tensor:
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
+def logit_batches(representation: Representation) -> Iterator[Representation]:
+    """Yield batches of a size that suits those who read the logits alone."""
+    return representation.batches(min(max(2**18 // representation.n_classes, 512), 8192))
+
+
 def wide(tensor: Tensor) -> Tensor:
     """Return the tensor in its own type if that is float32 or float64, else in float32; where `as_double` puts it.
 

@@ -67,9 +67,9 @@ class ClassGaussianMixture(BaseScorer):
     Notes
     -----
     HVCM trains the network together with a mixture of Gaussians for each category, over groups of attributes that it
-    projects features to, and scores by an aggregate of their Mahalanobis distances. This scorer is that idea for
-    the features of any trained network: components are found after training, over the whole feature, and aggregated by
-    their likelihood.
+    projects features to, and scores by the smallest, over the categories, of the weighted sum of the groups' halved
+    squared Mahalanobis distances. This scorer is that idea for the features of any trained network: components are
+    found after training, over the whole feature, and aggregated by their likelihood.
 
     k-means finds the components among the features of each class, the best of 16 starts. (Whitened by the covariance
     within classes, gaps between components would look no wider than the noise.) A covariance for each component would

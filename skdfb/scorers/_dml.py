@@ -48,9 +48,11 @@ class DML(BaseScorer):
     Notes
     -----
     Cosines lie between -1 and 1 and norms on the scale of the features, so no number λ suits all networks. None follows
-    the authors' published evaluation of DML+ (https://github.com/HAIV-Lab/DML), which divides each part by its sum over
-    in-distribution images before it adds them up; here these are the training images, so that a score does not depend
-    on what else is scored. The readme there writes λ on the norm instead, which ranks images the same for 1 / λ.
+    the authors' first evaluation of DML+ (https://github.com/Z-ZHHH/CVPR23-DML), which divides each part by its sum
+    over in-distribution test images before it adds them up; here these are the training images, so that a score does
+    not depend on what else is scored. Their later code (https://github.com/HAIV-Lab/DML) counts the cosine part three
+    times: set `cosine_weight` to three times `cosine_weight_` for that. Its readme writes λ on the norm instead, which
+    ranks images the same for 1 / λ.
 
     The cosine with a vector of zeros is 0. DML+ takes the two parts from two networks trained for them: fit
     :class:`MaxCosine` and :class:`MaxNorm` on one each.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double
+from skdfb.scorers._base import BaseScorer, as_double, logit_batches
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._softmax import energy
 
@@ -61,7 +61,7 @@ class Energy(BaseScorer):
         self.temperature = temperature
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        for batch in representation.batches():
+        for batch in logit_batches(representation):
             # A high temperature takes what is left of float32 logits; at 1 they lose nothing.
             z = batch.logits if self.temperature == 1 else as_double(batch.logits) / self.temperature
             yield self.temperature * energy(z)

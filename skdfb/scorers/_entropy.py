@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer
+from skdfb.scorers._base import BaseScorer, logit_batches
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._softmax import Softmax, row_by_row
@@ -58,7 +58,7 @@ class Entropy(BaseScorer):
     output: ScorerOutput = "probability"
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        for batch in representation.batches():
+        for batch in logit_batches(representation):
             yield row_by_row(batch.logits, _negative_entropy)
 
 

@@ -45,8 +45,8 @@ class FDBD(BaseScorer):
     -----
     Between classes of the same weight there is no boundary. Such pairs are left out, and K - 1 becomes the number of
     boundaries that class c has. `fit` raises ValueError if all classes have the same weight. An image right at μ,
-    where the formula divides by 0, scores 0. Some libraries offer the norm of h in the place of
-    :math:`\lVert h - \mu \rVert`, or the sum over classes in the place of the mean.
+    where the formula divides by 0, scores 0. The authors' code takes the sum over classes in the place of the
+    mean; OpenOOD also offers the norm of h in the place of :math:`\lVert h - \mu \rVert`.
 
     `fit` needs no classes and reads the features once; beyond a batch it holds K x K numbers, and K x C of the head.
 

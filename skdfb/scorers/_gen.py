@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer
+from skdfb.scorers._base import BaseScorer, logit_batches
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._softmax import Softmax, row_by_row
@@ -78,7 +78,7 @@ class GEN(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         M = min(self.n_top, representation.n_classes)
-        for batch in representation.batches():
+        for batch in logit_batches(representation):
             yield row_by_row(batch.logits, lambda softmax: self._negative_sum(softmax, M))
 
     def _negative_sum(self, softmax: Softmax, M: int) -> Tensor:

@@ -46,8 +46,9 @@ class GradNorm(BaseScorer):
     Notes
     -----
     The gradient with respect to the logits is (p - 1/K) / T, and each image's gradient with respect to W is the outer
-    product of that and h; so the norm is a product of two, and nothing is propagated back. Only W counts, not b. Peers
-    that sum the cross-entropy over the classes, instead of taking its mean, give K times this score.
+    product of that and h; so the norm is a product of two, and nothing is propagated back. Only W counts, not b. The
+    authors' code and libraries after it sum the cross-entropy over the classes, instead of taking its mean, which gives
+    K times this score.
 
     K p - 1 is computed from exp(z) - 1, so that it does not cancel to 0 where the logits are nearly equal.
 

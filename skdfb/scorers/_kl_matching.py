@@ -6,7 +6,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double, double_like, product
+from skdfb.scorers._base import BaseScorer, as_double, double_like, logit_batches, product
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._softmax import Softmax, row_by_row
@@ -84,7 +84,7 @@ class KLMatching(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         log_templates = double_like(self.log_templates_, representation.logits)
-        for batch in representation.batches():
+        for batch in logit_batches(representation):
             yield row_by_row(batch.logits, lambda softmax: _nearest_divergence(softmax, log_templates))
 
 
@@ -104,7 +104,7 @@ def _sums_by_prediction(representation: Representation) -> tuple[Tensor, Tensor]
     K = representation.n_classes
     sums = as_double(representation.bias).new_zeros(K, K)
     counts = sums.new_zeros(K)
-    for batch in representation.batches():
+    for batch in logit_batches(representation):
         predicted = as_double(batch.logits).argmax(dim=1)
         p = Softmax.of(as_double(batch.logits)).p()
         sums.index_add_(0, predicted, p)

@@ -11,6 +11,7 @@ from torch import Tensor
 from skdfb.scorers._base import BaseScorer, tensor_like
 from skdfb.scorers._neighbours import (
     BANK_CONSTRAINTS,
+    QUERIES,
     candidates,
     check_bank,
     distances,
@@ -68,7 +69,8 @@ class KNN(BaseScorer):
     from all others.
 
     A training image that is scored finds itself in the bank at distance 0. To leave it out, score training images with
-    ``n_neighbors + 1``. The paper's code ranks by plain distances as here; some libraries take squared ones.
+    ``n_neighbors + 1``. Distances are plain ones, as in the paper; its code and some libraries take
+    squared ones, which rank images the same.
 
     References
     ----------
@@ -109,7 +111,7 @@ class KNN(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         bank = tensor_like(self.bank_, representation.features)
-        for batch in representation.batches():
+        for batch in representation.batches(QUERIES):
             z = unit_rows(batch.features).float()  # rounded like the bank, so that a copy is at distance 0
             rows, n_nearer = candidates(z, bank, self.n_neighbors, self.n_neighbors, by_distance=True)
             yield -distances(z, bank, rows).kthvalue(self.n_neighbors - n_nearer, dim=1).values

@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
-from skdfb.scorers._moments import large_batches, nearest_squared_distance, whitening, within_class_moments
+from skdfb.scorers._moments import nearest_squared_distance, whitening, within_class_moments
 from skdfb.scorers._representation import Representation
 
 
@@ -105,5 +105,5 @@ class Mahalanobis(BaseScorer):
         mean, A, whitened_means = (
             double_like(array, representation.features) for array in (self.mean_, self.whitening_, self.whitened_means_)
         )
-        for batch in large_batches(representation):
+        for batch in representation.batches():
             yield -nearest_squared_distance((as_double(batch.features) - mean) @ A, whitened_means)

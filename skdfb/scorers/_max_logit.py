@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double
+from skdfb.scorers._base import BaseScorer, as_double, logit_batches
 from skdfb.scorers._representation import Representation
 
 
@@ -43,5 +43,5 @@ class MaxLogit(BaseScorer):
     """
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        for batch in representation.batches():
-            yield as_double(batch.logits).amax(dim=1)
+        for batch in logit_batches(representation):
+            yield as_double(batch.logits.amax(dim=1))

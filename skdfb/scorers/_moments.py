@@ -12,15 +12,13 @@ from skdfb.scorers._representation import Representation
 
 # Blocks of columns that a symmetric product is computed in, and the fewest columns worth a block.
 _BLOCKS, _LEAST_BLOCK = 8, 128
-# Rows of a product: large enough to run at full speed, small beside C x C.
-_ROWS = 4096
 
 
 def feature_mean(representation: Representation) -> Tensor:
     """Return the mean feature, shape (C,)."""
     reference = as_double(representation.features[0])
     total = torch.zeros_like(reference)
-    for batch in large_batches(representation):
+    for batch in representation.batches():
         total += (as_double(batch.features) - reference).sum(dim=0)
     # Sums of differences to an image are exact for features that are the same in all images, whatever their size.
     return _checked(reference + total / len(representation))
@@ -142,17 +140,12 @@ def nearest_squared_distance(rows: Tensor, points: Tensor) -> Tensor:
     return (rows - points[nearest]).square_().sum(dim=1)
 
 
-def large_batches(representation: Representation) -> Iterator[Representation]:
-    """Yield batches as large as matrix products like them."""
-    return representation.batches(_ROWS)
-
-
 def labelled_batches(
     representation: Representation, labels: NDArray[np.int64] | None = None
 ) -> Iterator[tuple[Representation, Tensor]]:
     """Yield batches with their labels as a tensor on the CPU; empty tensors without labels."""
     start = 0
-    for batch in large_batches(representation):
+    for batch in representation.batches():
         stop = start + len(batch)
         yield batch, torch.empty(0, dtype=torch.int64) if labels is None else torch.from_numpy(labels[start:stop])
         start = stop

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer
+from skdfb.scorers._base import BaseScorer, logit_batches
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._softmax import row_by_row
@@ -25,7 +25,8 @@ class MSP(BaseScorer):
     n_classes_ : int
         Number of classes K seen in `fit`, at least 2.
     output : str
-        "log_probability": the exponential of the score is the probability of Eq. 7.
+        "log_probability": the exponential of the score is the probability of Eq. 7 of DFB (see
+        :class:`~skdfb.fusion.TemperatureFusion`).
 
     See Also
     --------
@@ -59,5 +60,5 @@ class MSP(BaseScorer):
     output: ScorerOutput = "log_probability"
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        for batch in representation.batches():
+        for batch in logit_batches(representation):
             yield row_by_row(batch.logits, lambda softmax: -softmax.log_normaliser[:, 0])

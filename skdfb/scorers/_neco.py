@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, double_like
-from skdfb.scorers._moments import feature_mean, large_batches, numerical_rank, second_moment
+from skdfb.scorers._moments import feature_mean, numerical_rank, second_moment
 from skdfb.scorers._representation import Representation
 
 
@@ -61,6 +61,8 @@ class NECO(BaseScorer):
     -----
     The formula, with its standardised features, is that of the authors' code, which also holds the 100. For two
     architectures (DeiT, Swin) that code divides by the norm of features that are not standardised; this is left out.
+    Its authors advise against standardising where the classes are well separated, as with a ViT on CIFAR; this is not
+    offered.
 
     An image right at the mean, where the share is 0 / 0, has share 0. Where the largest logit is negative, a larger
     share makes the score lower. `fit` raises ValueError if D >= C, where the share is 1 for every image, or D > rank.
@@ -129,7 +131,7 @@ class NECO(BaseScorer):
         mean, scale, components = (
             double_like(array, representation.features) for array in (self.mean_, self.scale_, self.components_)
         )
-        for batch in large_batches(representation):
+        for batch in representation.batches():
             standardised = (as_double(batch.features) - mean) / scale
             inside = torch.linalg.vector_norm(standardised @ components, dim=1)
             norm = torch.linalg.vector_norm(standardised, dim=1)

@@ -23,8 +23,10 @@ BANK_CONSTRAINTS: dict[str, list[Any]] = {
 
 # Rows of the bank in one product: large enough to run at full speed, small beside the bank.
 _BANK_ROWS = 8192
+# Images searched for at once; each time, the whole bank is read.
+QUERIES = 1024
 # Images read at once while the bank is filled.
-_ROWS = 1024
+_ROWS = 512
 # Candidates beyond the ranks asked for, on either side, among which float64 settles the order.
 _SPARE = 8
 # Numbers of the bank gathered at once, few enough for a processor's cache.

@@ -12,6 +12,7 @@ from torch import Tensor
 from skdfb.scorers._base import BaseScorer, as_double, tensor_like
 from skdfb.scorers._neighbours import (
     BANK_CONSTRAINTS,
+    QUERIES,
     candidates,
     check_bank,
     draw_images,
@@ -74,9 +75,8 @@ class NNGuide(BaseScorer):
 
     As in the paper, the score is a product of two energies. Where energies are negative (all logits well below 0) its
     sign loses its meaning; adding a constant to all logits, which changes no softmax, changes the ranks, too.
-    Features of zeros have no direction and stay 0, which scores 0. (The paper's code divides by the norm plus a small
-    number to that end. Without brackets, that number is added to every normalised feature, as happens in some
-    libraries.)
+    Features of zeros have no direction and stay 0, which scores 0. (The paper's code bounds the norm from below to that
+    end. Some libraries add a small number to every normalised feature instead.)
 
     References
     ----------
@@ -124,7 +124,7 @@ class NNGuide(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         bank = tensor_like(self.bank_, representation.features)
-        for batch in representation.batches():
+        for batch in representation.batches(QUERIES):
             z = unit_rows(batch.features).float()
             rows, _ = candidates(z, bank, 1, self.n_neighbors)
             nearest = products(z, bank, rows).topk(self.n_neighbors, dim=1).values  # (m, k)

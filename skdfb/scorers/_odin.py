@@ -40,7 +40,8 @@ class ODIN(BaseScorer):
     n_classes_ : int
         Number of classes K seen in `fit`, at least 2.
     output : str
-        "log_probability": the exponential of the score is the probability of Eq. 7.
+        "log_probability": the exponential of the score is the probability of Eq. 7 of DFB (see
+        :class:`~skdfb.fusion.TemperatureFusion`).
 
     See Also
     --------

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
-from skdfb.scorers._moments import class_means, labelled_batches, large_batches
+from skdfb.scorers._moments import class_means, labelled_batches
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
 
@@ -62,7 +62,8 @@ class OpenMax(BaseScorer):
     n_classes_ : int
         Number of classes K seen in `fit`.
     output : str
-        "log_probability": the exponential of the score, the probability of all known classes, is that of Eq. 7.
+        "log_probability": the exponential of the score, the probability of all known classes, is that of Eq. 7 of DFB
+        (see :class:`~skdfb.fusion.TemperatureFusion`).
 
     See Also
     --------
@@ -77,8 +78,10 @@ class OpenMax(BaseScorer):
     The paper's Algorithm 2 has :math:`e^{-(d / \lambda)^{\kappa}}`, which falls with the distance, for F, and
     (a - i) / a for the factor before it, which would never revise the last of the a classes; its code has the terms
     given here. libMR, on which that code rests, adds 10,000 less the smallest distance of the tail to all distances
-    before it fits. Here they are taken as they are, so that the fit does not depend on the unit of the logits. Some
-    libraries take all training images, not the correctly classified ones, or add the cosine to the distance.
+    before it fits. Here they are taken as they are, so that the fit does not depend on the unit of the logits. The
+    authors' code takes the Euclidean distance over 200 plus the cosine distance by default; that 200 fits one
+    network's logits, so the Euclidean distance alone is taken here, which their code offers, too. Some libraries take
+    all training images, not the correctly classified ones.
 
     As in the paper, activations are taken to be positive: a negative logit z is revised towards 0, that is upwards,
     and adding a constant to all logits changes the score.
@@ -154,7 +157,7 @@ class OpenMax(BaseScorer):
 def _correct_means(representation: Representation, labels: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.bool_]]:
     """Return the mean logits (K, K) of the correctly classified images of each class, and which these are."""
     K, logits = representation.n_classes, representation.logits
-    predicted = [batch.logits.argmax(dim=1).numpy(force=True) for batch in large_batches(representation)]
+    predicted = [batch.logits.argmax(dim=1).numpy(force=True) for batch in representation.batches()]
     correct = np.concatenate(predicted) == labels
     as_features = replace(representation, features=logits, weight=torch.eye(K).to(logits), activations=None)
     means, _ = class_means(as_features, np.where(correct, labels, K), K + 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skdfb.scorers._base import as_double, product, wide
-from skdfb.scorers._moments import large_batches, numerical_rank, second_moment
+from skdfb.scorers._moments import numerical_rank, second_moment
 from skdfb.scorers._representation import Representation
 
 # A product of float32 features is off by about 1e-7 of h - u. Where the residual is more than this share of it, that is
@@ -68,7 +68,7 @@ class ResidualSpace:
         narrow = representation.features.dtype != torch.float64 and self.share > _SHARE_FOR_FLOAT32
         dtype = torch.float32 if narrow else torch.float64
         origin, basis = self.origin.to(dtype), self.basis.to(dtype)
-        for batch in large_batches(representation):
+        for batch in representation.batches():
             residual = product(wide(batch.features).to(dtype) - origin, basis)  # (m, C - D)
             yield batch, torch.linalg.vector_norm(residual, dim=1, dtype=torch.float64)
 

@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
-from skdfb.scorers._moments import gram, large_batches, nearest_squared_distance, whitening, within_class_moments
+from skdfb.scorers._moments import gram, nearest_squared_distance, whitening, within_class_moments
 from skdfb.scorers._representation import Representation
 
 
@@ -114,7 +114,7 @@ class RelativeMahalanobis(BaseScorer):
             double_like(array, representation.features)
             for array in (self.mean_, self.whitening_, self.whitened_means_, self.overall_whitening_)
         )
-        for batch in large_batches(representation):
+        for batch in representation.batches():
             centred = as_double(batch.features) - mean
             to_nearest = nearest_squared_distance(centred @ A, whitened_means)
             to_all = (centred @ A_0).square_().sum(dim=1)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-_ROWS_A_BATCH = 1024
+# Numbers of a batch's features: few enough for a processor's cache, and for memory that is used again for the next.
+_NUMBERS_A_BATCH = 2**20
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -134,13 +135,14 @@ class Representation:
         """The device all tensors lie on."""
         return self.features.device
 
-    def batches(self, batch_size: int = _ROWS_A_BATCH) -> Iterator[Self]:
+    def batches(self, batch_size: int | None = None) -> Iterator[Self]:
         """Iterate over the images in order, a batch at a time.
 
         Parameters
         ----------
-        batch_size : int, default=1024
-            Images in a batch; the last batch may hold fewer.
+        batch_size : int, default=None
+            Images in a batch; the last batch may hold fewer. None takes a number that is fast to compute with, by the
+            width of the features: 512 at 2048 features.
 
         Returns
         -------
@@ -153,9 +155,9 @@ class Representation:
         ValueError
             If `batch_size` is less than 1.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; wanted an integer >= 1.")
-        return self._batches(batch_size)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; wanted an integer >= 1, or None.")
+        return self._batches(batch_size or _batch_size(self.n_features))
 
     def _batches(self, batch_size: int) -> Iterator[Self]:
         for start in range(0, len(self), batch_size):
@@ -288,6 +290,10 @@ def _check_device(name: str, tensor: Tensor, wanted: torch.device) -> None:
         )
 
 
+def _batch_size(width: int) -> int:
+    return min(max(_NUMBERS_A_BATCH // width, 128), 4096)
+
+
 def _mapped_files(*arrays: Any) -> tuple[mmap.mmap, ...]:
     """Return the files that arrays are mapped to, if what was read of them may be forgotten and read again."""
     # Copy-on-write arrays ("c") may hold changes that no file has.
@@ -303,8 +309,9 @@ def _release(mapped_files: tuple[mmap.mmap, ...]) -> None:
 
 
 def _check_finite(name: str, tensor: Tensor, mapped_files: tuple[mmap.mmap, ...]) -> None:
-    for start in range(0, len(tensor), _ROWS_A_BATCH):
-        finite = torch.isfinite(tensor[start : start + _ROWS_A_BATCH])
+    step = _batch_size(tensor[0].numel()) if len(tensor) else 1
+    for start in range(0, len(tensor), step):
+        finite = torch.isfinite(tensor[start : start + step])
         if not finite.all():
             row = start + int((~finite).nonzero()[0, 0])
             raise ValueError(
@@ -380,8 +387,9 @@ def _linear(features: Tensor, weight: Tensor, bias: Tensor, mapped_files: tuple[
     double = torch.float64 in (features.dtype, weight.dtype, bias.dtype)
     logits = torch.empty(n, len(weight), dtype=torch.float64 if double else torch.float32)
     W, b = weight.double(), bias.double()
-    for start in range(0, n, _ROWS_A_BATCH):
-        rows = slice(start, start + _ROWS_A_BATCH)
+    step = _batch_size(C)
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
         logits[rows] = features[rows].double() @ W.T + b
         _release(mapped_files)
     return logits

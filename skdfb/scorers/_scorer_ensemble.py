@@ -66,7 +66,7 @@ class ScorerEnsemble(_BaseComposition):
 
     References
     ----------
-    Fisher, *Statistical Methods for Research Workers*, Oliver and Boyd, 1925, section 21.1.
+    Fisher, *Statistical Methods for Research Workers*, 4th edition, Oliver and Boyd, 1932, section 21.1.
 
     Examples
     --------

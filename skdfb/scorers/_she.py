@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like, tensor_like
-from skdfb.scorers._moments import class_means, large_batches
+from skdfb.scorers._moments import class_means
 from skdfb.scorers._representation import Representation
 
 
@@ -91,7 +91,7 @@ class SHE(BaseScorer):
 def _predicted_classes(representation: Representation) -> NDArray[np.int64]:
     """Return the class of the largest logit of each image, and -1 for logits of NaN."""
     predicted = []
-    for batch in large_batches(representation):
+    for batch in representation.batches():
         largest, c = batch.logits.max(dim=1)
         predicted.append(c.masked_fill(largest.isnan(), -1).numpy(force=True))
     return np.concatenate(predicted)

@@ -1,10 +1,11 @@
 """Temperature scaling of the logits before any scorer."""
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, _fit_context
@@ -14,11 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdfb.scorers._base import as_double, check_class_indices
 from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores
+from skdfb.scorers._moments import labelled_batches
 from skdfb.scorers._protocol import ScorerOutput, scorer_output
 from skdfb.scorers._representation import Representation
 
 # The temperatures looked at, as logarithms.
-_BOUNDS = (np.log(1e-3), np.log(1e3))
+_BOUNDS = (math.log(1e-3), math.log(1e3))
 
 
 class TemperatureScaled(BaseEstimator):
@@ -54,7 +56,8 @@ class TemperatureScaled(BaseEstimator):
     -----
     A network is surer of images it has trained on than of others, so T should come from held-out ones: pass
     ``fit(representation, y, held_out=(representation, y))``; a detector does so by itself. Without them T comes from
-    the images of `fit`. Scorers that read the order of the logits alone are not changed by T.
+    the images of `fit`. Scorers that read the order of the logits alone are not changed by T. The scaled logits are
+    held in memory; features stay where they are.
 
     Scorers that ask for perturbed images or for activations are refused: the first bring a temperature of their own.
 
@@ -149,13 +152,15 @@ def _scaled(representation: Representation, temperature: float) -> Representatio
 
 def _honest_temperature(representation: Representation, y: ArrayLike | None) -> float:
     """Return the T of the smallest negative log-likelihood, which is convex in 1 / T."""
-    labels = torch.from_numpy(check_class_indices(y, representation)).to(representation.device)
+    labels = check_class_indices(y, representation)
     if representation.n_classes == 1:
         return 1.0
-    logits = as_double(representation.logits)
-    labels = labels.to(logits.device)
 
     def loss(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), labels))
+        total = 0.0
+        for batch, batch_labels in labelled_batches(representation, labels):
+            logits = as_double(batch.logits) / math.exp(log_temperature)
+            total += float(F.cross_entropy(logits, batch_labels.to(logits.device), reduction="sum"))
+        return total / len(labels)
 
-    return float(np.exp(minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-10}).x))
+    return math.exp(minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-10}).x)

@@ -23,8 +23,8 @@ _N_TRAIN, _N_NEW = 200, 60
 class SmallBatches(Representation):
     """A representation of several batches, though it holds few images."""
 
-    def batches(self, batch_size: int = _BATCH_SIZE) -> Iterator[Self]:
-        return super().batches(min(batch_size, _BATCH_SIZE))
+    def batches(self, batch_size: int | None = None) -> Iterator[Self]:
+        return super().batches(min(batch_size or _BATCH_SIZE, _BATCH_SIZE))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,8 +33,8 @@ class StreamedRepresentation(SmallBatches):
 
     whole: Representation
 
-    def batches(self, batch_size: int = _BATCH_SIZE) -> Iterator[Any]:
-        return self.whole.batches(min(batch_size, _BATCH_SIZE))
+    def batches(self, batch_size: int | None = None) -> Iterator[Any]:
+        return self.whole.batches(min(batch_size or _BATCH_SIZE, _BATCH_SIZE))
 
     def __getitem__(self, index: Any) -> Self:
         return replace(super().__getitem__(index), whole=self.whole[index])
