@@ -16,8 +16,8 @@ from skdfb.scorers._neighbours import (
     check_bank,
     distances,
     draw_images,
+    narrow_unit_rows,
     unit_bank,
-    unit_rows,
 )
 from skdfb.scorers._representation import Representation
 
@@ -65,8 +65,8 @@ class KNN(BaseScorer):
     The search is exact: float32 products choose candidates a block of the bank at a time, the distance to the k-th is
     then computed in float64 from differences, and images whose neighbours lie too close together for float32 are
     searched again in float64. So near-duplicates keep their distances. What is rounded is the normalised features,
-    to float32, which moves a distance by 1e-7 at most. Features of zeros have no direction and stay 0, at distance 1
-    from all others.
+    to float32, which moves a distance by a few 1e-7 at most. Features of zeros have no direction and stay 0, at
+    distance 1 from all others.
 
     A training image that is scored finds itself in the bank at distance 0. To leave it out, score training images with
     ``n_neighbors + 1``. Distances are plain ones, as in the paper; its code and some libraries take
@@ -112,6 +112,6 @@ class KNN(BaseScorer):
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         bank = tensor_like(self.bank_, representation.features)
         for batch in representation.batches(QUERIES):
-            z = unit_rows(batch.features).float()  # rounded like the bank, so that a copy is at distance 0
+            z = narrow_unit_rows(batch.features)  # rounded like the bank, so that a copy is at distance 0
             rows, n_nearer = candidates(z, bank, self.n_neighbors, self.n_neighbors, by_distance=True)
             yield -distances(z, bank, rows).kthvalue(self.n_neighbors - n_nearer, dim=1).values

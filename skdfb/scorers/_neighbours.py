@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt
 from torch import Tensor
 
-from skdfb.scorers._base import as_double, product
+from skdfb.scorers._base import as_double, product, wide
 from skdfb.scorers._representation import Representation
 
 BANK_CONSTRAINTS: dict[str, list[Any]] = {
@@ -40,6 +40,16 @@ def unit_rows(features: Tensor) -> Tensor:
     h = h / h.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(h.dtype).tiny)
     unit: Tensor = h / h.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1.0)
     return unit
+
+
+def narrow_unit_rows(features: Tensor) -> Tensor:
+    """Return `unit_rows` in float32; norms of float32 features are taken in float32 where they are of a usual size."""
+    if features.dtype != torch.float64:
+        h = wide(features)
+        norms: Tensor = torch.linalg.vector_norm(h, dim=1, keepdim=True)
+        if bool(((norms > 1e-15) & (norms < 1e15)).all()):
+            return h / norms
+    return unit_rows(features).float()
 
 
 def draw_images(n: int, bank_size: int | float | None, random_state: Any) -> NDArray[np.int64]:
@@ -73,16 +83,17 @@ def unit_bank(
     representation: Representation, images: NDArray[np.int64], weights: NDArray[np.float64] | None = None
 ) -> NDArray[np.float32]:
     """Return the features of the chosen images as rows of length 1, or of their weight, in float32."""
-    bank = np.empty((len(images), representation.n_features), dtype=np.float32)
+    bank = torch.empty(len(images), representation.n_features)
     for place, part in parts(representation, images):
-        rows = unit_rows(part.features).numpy(force=True)
-        bank[place] = rows if weights is None else rows * weights[place, None]
-        if not np.isfinite(bank[place]).all():
+        rows = narrow_unit_rows(part.features)
+        bank[place] = rows if weights is None else rows * torch.from_numpy(weights[place, None]).to(rows)
+        if not torch.isfinite(bank[place].sum()):
             raise ValueError(
                 "representation.features or logits hold NaN or infinity; wanted finite numbers: leave out such "
                 "images, or compute them in a wider floating-point type."
             )
-    return bank
+    array: NDArray[np.float32] = bank.numpy()
+    return array
 
 
 def candidates(

@@ -16,10 +16,10 @@ from skdfb.scorers._neighbours import (
     candidates,
     check_bank,
     draw_images,
+    narrow_unit_rows,
     parts,
     products,
     unit_bank,
-    unit_rows,
 )
 from skdfb.scorers._representation import Representation
 
@@ -125,7 +125,7 @@ class NNGuide(BaseScorer):
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         bank = tensor_like(self.bank_, representation.features)
         for batch in representation.batches(QUERIES):
-            z = unit_rows(batch.features).float()
+            z = narrow_unit_rows(batch.features)
             rows, _ = candidates(z, bank, 1, self.n_neighbors)
             nearest = products(z, bank, rows).topk(self.n_neighbors, dim=1).values  # (m, k)
             yield _energy(batch.logits) * self.bank_scale_ * nearest.mean(dim=1)
