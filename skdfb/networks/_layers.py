@@ -76,7 +76,9 @@ def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) 
 def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | None:
     """Return maxima (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
     if isinstance(output, (tuple, list)):  # tokens and the size of their grid, or several branches
-        output = next((branch for branch in reversed(output) if isinstance(branch, Tensor)), None)
+        branches = [branch for branch in output if isinstance(branch, Tensor)]
+        fitting = [branch for branch in branches if width in branch.shape[1:]]
+        output = next(iter(fitting[::-1] + branches[::-1]), None)
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         return None
     if output.ndim == 3:
