@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from skdfb.scorers._base import as_double, product, wide
+from skdfb.scorers._base import as_double, double_like, product, wide
 from skdfb.scorers._moments import numerical_rank, second_moment
 from skdfb.scorers._representation import Representation
 
@@ -62,6 +62,14 @@ class ResidualSpace:
         eigenvalues = eigenvalues.clamp(min=0)
         share = (eigenvalues[:n_residual].sum() / eigenvalues.sum()).sqrt()
         return cls(origin, eigenvectors[:, :n_residual].contiguous(), float(share))
+
+    @classmethod
+    def of(cls, scorer: Any, representation: Representation) -> Self:
+        """Take the space that a scorer was fitted with to where the representation lies."""
+        origin, basis = (
+            double_like(array, representation.features) for array in (scorer.origin_, scorer.residual_basis_)
+        )
+        return cls(origin, basis, scorer.residual_share_)
 
     def norms(self, representation: Representation) -> Iterator[tuple[Representation, Tensor]]:
         """Yield batches with r(x) = ||Rᵀ(h - u)||, (m,) in float64."""

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, double_like
+from skdfb.scorers._base import BaseScorer
 from skdfb.scorers._principal_space import ResidualSpace, check_components
 from skdfb.scorers._representation import Representation
 
@@ -95,10 +95,5 @@ class Residual(BaseScorer):
         self.n_components_ = representation.n_features - space.basis.shape[1]
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        space = ResidualSpace(
-            double_like(self.origin_, representation.features),
-            double_like(self.residual_basis_, representation.features),
-            self.residual_share_,
-        )
-        for _, residual in space.norms(representation):
+        for _, residual in ResidualSpace.of(self, representation).norms(representation):
             yield -residual

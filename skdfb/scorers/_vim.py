@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double, double_like
+from skdfb.scorers._base import BaseScorer, as_double
 from skdfb.scorers._principal_space import ResidualSpace, check_components
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._softmax import energy
@@ -120,12 +120,7 @@ class ViM(BaseScorer):
         self.n_components_ = representation.n_features - space.basis.shape[1]
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        space = ResidualSpace(
-            double_like(self.origin_, representation.features),
-            double_like(self.residual_basis_, representation.features),
-            self.residual_share_,
-        )
-        for batch, residual in space.norms(representation):
+        for batch, residual in ResidualSpace.of(self, representation).norms(representation):
             yield energy(batch.logits) - self.alpha_ * residual
 
 
