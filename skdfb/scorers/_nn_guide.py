@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double, tensor_like
+from skdfb.scorers._base import BaseScorer, tensor_like
 from skdfb.scorers._neighbours import (
     BANK_CONSTRAINTS,
     QUERIES,
@@ -22,6 +21,7 @@ from skdfb.scorers._neighbours import (
     unit_bank,
 )
 from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import energy
 
 # 1 % of ImageNet-1k, the paper's bank.
 _PAPER_BANK = 12_812
@@ -128,16 +128,12 @@ class NNGuide(BaseScorer):
             z = narrow_unit_rows(batch.features)
             rows, _ = candidates(z, bank, 1, self.n_neighbors)
             nearest = products(z, bank, rows).topk(self.n_neighbors, dim=1).values  # (m, k)
-            yield _energy(batch.logits) * self.bank_scale_ * nearest.mean(dim=1)
-
-
-def _energy(logits: Tensor) -> Tensor:
-    return torch.logsumexp(as_double(logits), dim=1)
+            yield energy(batch.logits) * self.bank_scale_ * nearest.mean(dim=1)
 
 
 def _energies(representation: Representation, images: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return E of the chosen training images."""
     energies = np.empty(len(images))
     for place, part in parts(representation, images):
-        energies[place] = _energy(part.logits).numpy(force=True)
+        energies[place] = energy(part.logits).numpy(force=True)
     return energies
