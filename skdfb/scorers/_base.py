@@ -1,4 +1,4 @@
-"""What the built-in scorers share: checks, streaming, exact log-probabilities."""
+"""What the built-in scorers share: checks, streaming, precision."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -209,18 +209,6 @@ def activation(batch: Representation, name: str) -> Tensor:
             f"supplies it, or pass activations={{{name!r}: ...}} to Representation.from_numpy."
         )
     return batch.activations[name]
-
-
-def log_max_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Return the logarithm of the largest softmax probability of each row.
-
-    Computed as :math:`-\log(1 + \sum_{j \ne k} \exp((z_j - z_k) / T))` with k the largest logit, in float64. Nothing is
-    subtracted from 1, so rows stay distinct until exp underflows, at margins of about 700; differentiable.
-    """
-    z = as_double(logits)
-    largest, k = z.max(dim=1, keepdim=True)
-    others = ((z - largest) / temperature).exp().scatter(1, k, 0.0)  # (n, K), 0 at the largest logit
-    return -torch.log1p(others.sum(dim=1))
 
 
 def check_class_indices(y: ArrayLike | Tensor | None, representation: Representation) -> NDArray[np.int64]:

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, log_max_softmax
+from skdfb.scorers._base import BaseScorer, as_double
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation
+from skdfb.scorers._softmax import Softmax
 
 
 class ODIN(BaseScorer):
@@ -93,7 +94,8 @@ class ODIN(BaseScorer):
         Tensor of shape (n,)
             In float64 and differentiable; each value depends on its own row alone. Works before `fit`.
         """
-        return log_max_softmax(logits, temperature=self.temperature)
+        # In float64 throughout: a high temperature takes what float32 leaves of differences.
+        return -Softmax.of(as_double(logits) / self.temperature).log_normaliser[:, 0]
 
     def _check_scorable(self, representation: Representation) -> None:
         super()._check_scorable(representation)
