@@ -49,6 +49,8 @@ class FeatureMap(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, H, W) to (n, C, h, w)."""
+        # Convolutions take their layout from the input, and are up to half as fast again with channels last.
+        images = images.contiguous(memory_format=torch.channels_last)
         feature_map = self._to_nchw(self._call(self._method, images), self._layout, images)
         if feature_map is None:
             raise ValueError(f"the backbone gives no map of places for images of shape {tuple(images.shape)}.")
