@@ -123,16 +123,21 @@ class ConformalCalibrator(BaseEstimator):
         alpha = float(self.alpha)
         if _rank_of_offset(n_held_out, alpha):
             return
-        # The needed number is ceil(1 / alpha) - 1; where 1 / alpha is a whole number, rounding must not add one.
-        nearest = round(1 / alpha)
-        needed = nearest - 1 if 1 / nearest <= alpha else nearest
         warnings.warn(
             f"{n_held_out} held-out images are too few for alpha={alpha:g}: offset_ is -inf and nothing will be "
-            f"rejected. At least {needed} are needed: give more images, a larger calibration_fraction or a larger "
-            "alpha.",
+            f"rejected. At least {self.number_needed} are needed: give more images, a larger calibration_fraction or "
+            "a larger alpha.",
             UserWarning,
             stacklevel=4,  # the caller of `fit`, seen through scikit-learn's wrapper
         )
+
+    @property
+    def number_needed(self) -> int:
+        """The least number of held-out images with which anything can be rejected: 1 / alpha - 1, rounded up."""
+        alpha = float(self.alpha)
+        # Where 1 / alpha is a whole number, rounding must not add one.
+        nearest = round(1 / alpha)
+        return nearest - 1 if 1 / nearest <= alpha else nearest
 
     def p_values(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Conformal p-values: small for images that score lower than the held-out ones.

@@ -1,7 +1,7 @@
-"""Representations of whole image sets, in memory or, past a budget, in an unnamed file."""
+"""Views of whole image sets, in memory or, past a budget, in an unnamed file."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from skdfb.detector._forward import ForwardPass, represent_background
+from skdfb.detector._views import BACKGROUND, Views
 from skdfb.scorers import Representation, activations_needed
 from skdfb.utils import Images
 
-__all__ = ["RepresentationPair", "collect", "to_cpu"]
+__all__ = ["ViewMap", "collect"]
 
 MEMORY_BUDGET = 2**30  # bytes an array may take before it goes to a file
+
+# Representations of the same images by the name of the view.
+ViewMap = Mapping[str, Representation]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,72 +28,52 @@ class StreamedRepresentation(Representation):
     So maps and layers of no more than a batch of images exist at a time.
     """
 
-    forward: ForwardPass
+    views: Views
+    view: str
     images: Images
     scorer: Any
 
     def batches(self, batch_size: int | None = None) -> Iterator[Representation]:  # type: ignore[override]
         """Yield batches with the activations that the scorer asks for; their size is the forward pass's."""
-        for batch in self.forward.batches(self.images, self.scorer):
-            yield to_cpu(self.forward.foreground(batch, self.scorer))
+        return self.views.stream(self.images, self.view, self.scorer)
 
     def __getitem__(self, index: Any) -> Self:
         rows = np.arange(len(self))[index]
         return replace(super().__getitem__(index), images=self.images.subset(rows))
 
 
-# Foreground and background representation of the same images.
-RepresentationPair = tuple[Representation, Representation]
+def collect(views: Views, images: Images, wanted: Collection[str], scorer: Any = None) -> dict[str, Representation]:
+    """Run the networks over all images once, and return the ``wanted`` views.
 
-
-def collect(forward: ForwardPass, images: Images, scorer: Any = None) -> RepresentationPair:
-    """Run the network over all images; ``scorer`` may ask for perturbed ones, and for activations.
-
-    Features and logits end on the CPU, features as float32 (float64 for a float64 network). Activations are not kept.
+    The foreground ``scorer`` may ask for perturbed images, and for activations. Features and logits end on the CPU,
+    features as float32 (float64 for a float64 network). Activations are not kept.
     """
-    n_images = len(images)
-    stores: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
-    last: RepresentationPair | None = None
-    for indices, pair in _pairs(forward, images, scorer):
-        for place, part in enumerate(pair):
-            if len(stores) == place:
-                stores.append((_store(n_images, part.features), _store(n_images, part.logits)))
-            stores[place][0][indices] = part.features.numpy()
-            stores[place][1][indices] = part.logits.numpy()
-        last = pair
-    assert last is not None, "there is at least one image"
-    foreground, background = (
-        replace(part, features=torch.from_numpy(features), logits=torch.from_numpy(logits), activations=None)
-        for part, (features, logits) in zip(last, stores, strict=True)
-    )
-    if activations_needed(scorer):
-        kept = {field.name: getattr(foreground, field.name) for field in fields(Representation)}
-        foreground = StreamedRepresentation(**kept, forward=forward, images=images, scorer=scorer)
-    return foreground, background
+    stores: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
+    last: dict[str, Representation] = {}
+    for batch in views.batches(images, wanted, scorer):
+        for view in wanted:
+            part = last[view] = views.represent(batch, view, scorer)
+            if view not in stores:
+                stores[view] = _store(len(images), part.features), _store(len(images), part.logits)
+            stores[view][0][batch.indices] = part.features.numpy()
+            stores[view][1][batch.indices] = part.logits.numpy()
+    collected = {
+        view: replace(
+            last[view], features=torch.from_numpy(features), logits=torch.from_numpy(logits), activations=None
+        )
+        for view, (features, logits) in stores.items()
+    }
+    if not activations_needed(scorer):
+        return collected
+    return {
+        view: part if view == BACKGROUND else _streamed(part, views, view, images, scorer)
+        for view, part in collected.items()
+    }
 
 
-def to_cpu(part: Representation) -> Representation:
-    """Return a representation on the CPU, in at least float32: NumPy knows no bfloat16."""
-    wide = torch.promote_types(part.features.dtype, torch.float32)
-    activations = part.activations
-    if activations is not None:
-        activations = {name: tensor.to("cpu", wide) for name, tensor in activations.items()}
-    return Representation(
-        features=part.features.to("cpu", wide),
-        logits=part.logits.to("cpu", wide),
-        weight=part.weight.to("cpu", wide),
-        bias=part.bias.to("cpu", wide),
-        activations=activations,
-        input_perturbation=part.input_perturbation,
-    )
-
-
-def _pairs(
-    forward: ForwardPass, images: Images, scorer: Any
-) -> Iterator[tuple[npt.NDArray[np.intp], RepresentationPair]]:
-    for batch in forward.batches(images):
-        foreground = forward.foreground(batch, scorer)
-        yield batch.indices, (to_cpu(foreground), to_cpu(represent_background(forward.network, batch)))
+def _streamed(part: Representation, views: Views, view: str, images: Images, scorer: Any) -> StreamedRepresentation:
+    kept = {field.name: getattr(part, field.name) for field in fields(Representation)}
+    return StreamedRepresentation(**kept, views=views, view=view, images=images, scorer=scorer)
 
 
 def _store(n_images: int, like: torch.Tensor) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, _fit_context
 from sklearn.metrics import accuracy_score
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -20,12 +21,22 @@ from skdfb.detector._forward import ForwardPass, needs_images
 from skdfb.detector._input import check_components, check_scorer_sizes
 from skdfb.detector._masks import make_masks
 from skdfb.detector._outputs import run
-from skdfb.detector._parts import LabelledPair, PartScorers, Scores, fit_fusion, learning_share
+from skdfb.detector._parts import (
+    FOREGROUND_NETWORKS,
+    LabelledViews,
+    PartScorers,
+    Scores,
+    fit_fusion,
+    is_sequence,
+    learning_share,
+    make_parts,
+)
 from skdfb.detector._pseudo_labels import pseudo_labels
-from skdfb.fusion import Fusion, TemperatureFusion
-from skdfb.masks import CAMMaskGenerator
+from skdfb.detector._recipes import PAPER_IMAGE_SIZE, RECIPES
+from skdfb.detector._views import Views
+from skdfb.fusion import Fusion
 from skdfb.networks import DenseClassifier
-from skdfb.scorers import BackgroundLogit, ForegroundScorer, ViM
+from skdfb.scorers import ForegroundScorer
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import (
@@ -40,6 +51,10 @@ from skdfb.utils import (
 )
 
 __all__ = ["DFBDetector"]
+
+
+# One scorer, or several as parts of their own, with or without names.
+BackgroundScorers = ForegroundScorer | Sequence[ForegroundScorer | tuple[str, ForegroundScorer]]
 
 
 class _Seeds(NamedTuple):
@@ -60,10 +75,11 @@ class _Split(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What the dense network said of the images of ``fit``."""
+    """What the networks said of the images of ``fit``."""
 
-    train: LabelledPair
-    held_out: LabelledPair
+    train: LabelledViews
+    held_out: LabelledViews
+    pooling: str
 
 
 class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
@@ -73,11 +89,12 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
     of K + 1 classes, the last of which is the background, and takes it, with the same weights, as a classifier again.
     An image's score joins any foreground score with the background's:
 
-    .. math:: S(x) = S_f(x) + S_b(x) / T
+    .. math:: S(x) = \log P\Bigl(\textstyle\sum_j \log p_j(S_j(X)) \le \sum_j \log p_j(S_j(x))\Bigr)
 
-    in short; see :class:`~skdfb.fusion.TemperatureFusion` for scores made of probabilities. **Every score is higher for
-    in-distribution images.** The threshold is set by split conformal prediction on held-out training images: a
-    new in-distribution image is rejected with probability at most ``alpha``.
+    in short: parts :math:`S_j`, foreground and background, as in-distribution tail probabilities; see
+    :class:`~skdfb.fusion.TailProbabilityFusion`, and for the paper's sum :class:`~skdfb.fusion.TemperatureFusion`.
+    **Every score is higher for in-distribution images.** The threshold is set by split conformal prediction on held-out
+    training images: a new in-distribution image is rejected with probability at most ``alpha``.
 
     Parameters
     ----------
@@ -89,22 +106,34 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         Whether a named backbone starts from the weights of timm's hub.
     checkpoint_path : path, default=None
         Local file of weights for a named backbone, instead of the hub's.
+    recipe : {"default", "paper"}, default="default"
+        What parameters stand for that are None: what measured best, or what the paper has. See Notes.
     scorer : ForegroundScorer, default=None
         What scores the foreground; None is :class:`~skdfb.scorers.ViM`.
-    background_scorer : ForegroundScorer, default=None
-        What scores the background representation; None is :class:`~skdfb.scorers.BackgroundLogit`, the paper's.
+    background_scorer : ForegroundScorer, or list of them or of (str, ForegroundScorer) tuples, default=None
+        What scores the background representation: features pooled over the background probability of the places, and
+        S_b as the only logit. Each of several is a part of its own. None is
+        ``[BackgroundLogit(), Mahalanobis()]``; in the paper's recipe :class:`~skdfb.scorers.BackgroundLogit`.
     fusion : Fusion, default=None
-        What joins the two; None is :class:`~skdfb.fusion.TemperatureFusion`, the paper's.
+        What joins the parts; None is :class:`~skdfb.fusion.TailProbabilityFusion`, in the paper's recipe
+        :class:`~skdfb.fusion.TemperatureFusion`.
+    foreground_network : {"dense", "plain", "both"}, default="dense"
+        The network that the foreground is scored on: the dense one (the paper's), the classifier of the first stage,
+        or each of them as a part of its own. "plain" and "both" take a second forward pass an image.
+    foreground_pooling : {"image", "foreground"}, default="image"
+        Where the dense network's features for the foreground scorer are averaged: over all places (the paper's), or
+        over the probability of not being background.
     mask_generator : transformer, default=None
         What makes the masks; None is :class:`~skdfb.masks.CAMMaskGenerator`. The trained classifier is handed to its
         ``backbone`` parameter. Another object needs ``fit_transform(X, y)``, which returns integer masks (n, H, W) as
         :class:`~skdfb.masks.CAMMaskGenerator` does; its ``y`` are class indices, its ``X`` has ``len(X)`` and
         ``X.read(indices)``, which gives pixels (b, 3, H, W), or a list of (3, H, W) where sizes differ.
     classifier_trainer, dense_trainer : Trainer, default=None
-        How the two networks are trained; None is ``Trainer()``, whose number of steps follows the size of the data. The
-        paper's recipes are ``Trainer.paper_classifier()`` and ``Trainer.paper_dense()``.
+        How the two networks are trained; None is ``Trainer()``, whose number of steps follows the size of the data. In
+        the paper's recipe None is ``Trainer.paper_classifier()`` and ``Trainer.paper_dense()``.
     image_size : int, default=None
-        Side of the network's input in pixels; None takes the backbone's own. Images of any size are resized to it.
+        Side of the network's input in pixels; None takes the backbone's own, in the paper's recipe 128. Images of any
+        size are resized to it.
     image_shape : tuple of int, default=None
         (H, W, C) of the images in the rows of a 2-d ``X``. Without it a row is shown to the network as one line of
         pixels, scaled by the smallest and largest value of the training data.
@@ -131,7 +160,13 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         The network of K classes.
     network_ : DenseClassifier
         The dense network of K + 1 classes.
-    scorer_, background_scorer_, fusion_
+    scorer_ : ForegroundScorer
+        As fitted; on the dense network, where the foreground is scored on both.
+    background_scorer_ : ForegroundScorer or list of them
+        As fitted.
+    part_scorers_ : dict of str to ForegroundScorer
+        All fitted scorers by the name of their part, as in :meth:`score_parts`.
+    fusion_ : Fusion
         As fitted.
     calibrator_ : ConformalCalibrator
         Holds the scores of the held-out images.
@@ -156,6 +191,12 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
     -----
     Without labels (``y=None``, and no torch dataset that brings them) all images are clustered by k-means on the
     features of the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them, at least 2.
+
+    The default recipe differs from the paper in three places: a classification loss beside the pixel loss (see
+    :class:`~skdfb.Trainer`), a Mahalanobis score of the background's features beside S_b, and tail probabilities in the
+    place of the sum of Eq. 7. Half of the held-out images fit the tail probabilities, the other half sets the
+    threshold. ``recipe="paper"`` is the paper as it is written: 20,000 steps a stage at 128 pixels, Eq. 6, and Eq. 7
+    with T = 2.5. Parameters that are given count in both.
 
     References
     ----------
@@ -190,9 +231,12 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         "backbone": [str, nn.Module],
         "pretrained": ["boolean"],
         "checkpoint_path": [str, os.PathLike, None],
+        "recipe": [StrOptions(set(RECIPES))],
         "scorer": "no_validation",  # a protocol: checked by check_scorer
         "background_scorer": "no_validation",
         "fusion": "no_validation",
+        "foreground_network": [StrOptions(set(FOREGROUND_NETWORKS))],
+        "foreground_pooling": [StrOptions({"image", "foreground"})],
         "mask_generator": "no_validation",
         "classifier_trainer": [Trainer, None],
         "dense_trainer": [Trainer, None],
@@ -213,9 +257,12 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         *,
         pretrained: bool = True,
         checkpoint_path: str | os.PathLike[str] | None = None,
+        recipe: str = "default",
         scorer: ForegroundScorer | None = None,
-        background_scorer: ForegroundScorer | None = None,
+        background_scorer: BackgroundScorers | None = None,
         fusion: Fusion | None = None,
+        foreground_network: str = "dense",
+        foreground_pooling: str = "image",
         mask_generator: Any = None,
         classifier_trainer: Trainer | None = None,
         dense_trainer: Trainer | None = None,
@@ -232,9 +279,12 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         self.backbone = backbone
         self.pretrained = pretrained
         self.checkpoint_path = checkpoint_path
+        self.recipe = recipe
         self.scorer = scorer
         self.background_scorer = background_scorer
         self.fusion = fusion
+        self.foreground_network = foreground_network
+        self.foreground_pooling = foreground_pooling
         self.mask_generator = mask_generator
         self.classifier_trainer = classifier_trainer
         self.dense_trainer = dense_trainer
@@ -303,7 +353,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device)
         masks = make_masks(
-            CAMMaskGenerator(batch_size=self.batch_size) if self.mask_generator is None else self.mask_generator,
+            self._unfitted_mask_generator(),
             self.classifier_,
             train_images,
             train_labels,
@@ -340,7 +390,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
             images,
             pretrained=self.pretrained,
             checkpoint_path=self.checkpoint_path,
-            image_size=self.image_size,
+            image_size=PAPER_IMAGE_SIZE if self.image_size is None and self.recipe == "paper" else self.image_size,
             seed=seed,
         )
 
@@ -350,11 +400,10 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         trained = isinstance(self.backbone, DenseClassifier)
         network = take_over(self, self.classes_) if trained else self._build(len(self.classes_), images, seeds.build)
         scorers = self._part_scorers()
-        check_scorer_sizes(scorers.foreground, scorers.background, network.num_features, len(self.classes_))
+        check_scorer_sizes(scorers, network.num_features, len(self.classes_))
         if trained:
             return network.to(device).eval()
-        trainer = Trainer() if self.classifier_trainer is None else self.classifier_trainer
-        self.training_history_["classifier"] = trainer.train(
+        self.training_history_["classifier"] = self._component("classifier_trainer").train(
             network,
             images,
             labels,
@@ -374,8 +423,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         device: torch.device,
     ) -> DenseClassifier:
         network = self.classifier_.with_background()
-        trainer = Trainer() if self.dense_trainer is None else self.dense_trainer
-        self.training_history_["dense"] = trainer.train(
+        self.training_history_["dense"] = self._component("dense_trainer").train(
             network,
             images,
             labels,
@@ -388,41 +436,59 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         return network
 
     def _fit_scores(self, images: Images) -> None:
-        """Fit scorers, fusion and threshold on what the dense network says of the images."""
-        scorer = self._part_scorers().foreground
-        seen = _Seen(
-            *(
-                LabelledPair(collect(self._forward_pass(), images.subset(rows), scorer), self._split_.labels[rows])
-                for rows in (self._split_.train, self._split_.held_out)
+        """Fit scorers, fusion and threshold on what the networks say of the images."""
+        scorers = self._part_scorers()
+        train, held_out = (
+            LabelledViews(
+                collect(self._views(), images.subset(rows), scorers.views, scorers.foreground),
+                self._split_.labels[rows],
             )
+            for rows in (self._split_.train, self._split_.held_out)
         )
+        seen = _Seen(train, held_out, self.foreground_pooling)
         self._fit_scores_on(seen)
-        self._kept_ = None if needs_images(scorer) else seen
+        self._kept_ = None if needs_images(scorers.foreground) else seen
 
     def _fit_scores_on(self, seen: _Seen) -> None:
-        fusion, share = self._unfitted_fusion(), self._learning_share()
+        fusion, share = self._component("fusion"), self._learning_share()
         scorers = self._part_scorers().fitted_clone(seen.train, seen.held_out.first(share) if share else None)
-        self.fusion_, joint = fit_fusion(fusion, scorers.score(seen.held_out.pair), scorers.outputs, share)
-        self.scorer_, self.background_scorer_ = scorers.foreground, scorers.background
+        parts = scorers.score(seen.held_out.views)
+        self.fusion_, joint = fit_fusion(fusion, parts, scorers.outputs, share)
+        self._group_fusions_ = {
+            group: fit_fusion(fusion, {name: parts[name] for name in names}, scorers.outputs, share)[0]
+            for group, names in scorers.groups.items()
+            if len(names) > 1
+        }
+        self._parts_, self.part_scorers_ = scorers, {name: part.scorer for name, part in scorers.parts.items()}
+        self.scorer_ = scorers.foreground
+        several = is_sequence(self._component("background_scorer"))
+        self.background_scorer_ = scorers.background if several else scorers.background[0]
         # Neither scorers nor fusion have seen these.
         self.calibrator_ = ConformalCalibrator(self.alpha).fit(joint, warn=False)
         self.offset_ = self.calibrator_.offset_
 
-    def _unfitted_fusion(self) -> Any:
-        return TemperatureFusion() if self.fusion is None else self.fusion
+    def _component(self, name: str) -> Any:
+        """Return a parameter, or what the recipe has in its place where it is None."""
+        given = getattr(self, name)
+        return RECIPES[self.recipe][name]() if given is None else given
+
+    def _unfitted_mask_generator(self) -> Any:
+        generator = self._component("mask_generator")
+        return generator.set_params(batch_size=self.batch_size) if self.mask_generator is None else generator
 
     def _warn_if_too_few(self) -> None:
         """Warn of too few held-out images before time is spent on anything."""
         ConformalCalibrator(self.alpha).check_number(len(self._split_.held_out) - self._learning_share())
 
     def _learning_share(self) -> int:
-        return learning_share(self._unfitted_fusion(), self._part_scorers(), len(self._split_.held_out))
+        """Return how many of the held-out images are learned from, the first of them."""
+        learns = getattr(self._component("fusion"), "learns_from_scores", True)
+        if not learns and not self._part_scorers().learn_from_held_out:
+            return 0
+        return learning_share(len(self._split_.held_out), ConformalCalibrator(self.alpha).number_needed)
 
     def _part_scorers(self) -> PartScorers:
-        return PartScorers(
-            ViM() if self.scorer is None else self.scorer,
-            BackgroundLogit() if self.background_scorer is None else self.background_scorer,
-        )
+        return make_parts(self._component("scorer"), self._component("background_scorer"), self.foreground_network)
 
     # --------------------------------------------------------------- scores
 
@@ -501,18 +567,53 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         parts : dict of str to ndarray of shape (n,)
-            ``"foreground"`` and ``"background"``; higher is more in-distribution in each.
+            ``"foreground"``, or ``"foreground_dense"`` and ``"foreground_plain"``; ``"background"``, or, of several,
+            a name each such as ``"background_logit"``. Higher is more in-distribution in each.
         """
         parts: dict[str, Scores] = self._run(X, "parts")[0]
         return parts
 
     def score_foreground(self, X: Any) -> Scores:
-        """Return the foreground part of :meth:`score_parts`, shape (n,); higher is more in-distribution."""
-        return self.score_parts(X)["foreground"]
+        """Return the foreground's score of each image.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            The foreground part of :meth:`score_parts`; several are joined by the fusion, fitted on them alone. Higher
+            is more in-distribution.
+        """
+        return self._score_group("foreground", X)
 
     def score_background(self, X: Any) -> Scores:
-        """Return the background part of :meth:`score_parts`, shape (n,); higher is more in-distribution."""
-        return self.score_parts(X)["background"]
+        """Return the background's score of each image.
+
+        Parameters
+        ----------
+        X : images
+            n images.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            The background part of :meth:`score_parts`; several are joined by the fusion, fitted on them alone. Higher
+            is more in-distribution.
+        """
+        return self._score_group("background", X)
+
+    def _score_group(self, group: str, X: Any) -> Scores:
+        return self._combine_group(group, self.score_parts(X))
+
+    def _combine_group(self, group: str, parts: dict[str, Scores]) -> Scores:
+        names = self._parts_.groups[group]
+        if len(names) == 1:
+            return parts[names[0]]
+        joint = self._group_fusions_[group].combine({name: parts[name] for name in names})
+        return np.asarray(joint, dtype=np.float64)
 
     # ----------------------------------------------------- classes and maps
 
@@ -651,19 +752,22 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         X: Any = None,
         y: Any = None,
         *,
-        background_scorer: ForegroundScorer | None = None,
+        background_scorer: BackgroundScorers | None = None,
         fusion: Fusion | None = None,
+        foreground_network: str | None = None,
+        foreground_pooling: str | None = None,
         alpha: float | None = None,
     ) -> Self:
         """Return a detector with the same networks and other scorers; nothing is trained.
 
         Parameters
         ----------
-        scorer, background_scorer, fusion, alpha
+        scorer, background_scorer, fusion, foreground_network, foreground_pooling, alpha
             What to change; None keeps what this detector has.
         X : images, default=None
-            Those of ``fit``, in the same order. They are needed where what the network said of them was not kept: after
-            unpickling, and where the scorer, the old one or the new, asks for perturbed images or activations.
+            Those of ``fit``, in the same order. They are needed where what the networks said of them was not kept:
+            after unpickling, where another network or pooling is asked for, and where the scorer, the old one or the
+            new, asks for perturbed images or activations.
         y : array-like of shape (n,), default=None
             Those of ``fit``, too; they are known, so that with X they are only compared.
 
@@ -678,7 +782,14 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
             If X is needed, or X and y are not those of ``fit``, as far as the number of images and the labels tell.
         """
         check_is_fitted(self)
-        changes = {"scorer": scorer, "background_scorer": background_scorer, "fusion": fusion, "alpha": alpha}
+        changes = {
+            "scorer": scorer,
+            "background_scorer": background_scorer,
+            "fusion": fusion,
+            "foreground_network": foreground_network,
+            "foreground_pooling": foreground_pooling,
+            "alpha": alpha,
+        }
         other = shallow_copy(self, fitted_state=True)
         for name, value in changes.items():
             if value is not None:
@@ -689,20 +800,26 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         return other
 
     def _refit(self, X: Any, y: Any) -> None:
-        kept = self._kept_
         self._warn_if_too_few()
         if X is not None:
             images = check_images(self, X, reset=False)
             self._check_same(images, X, y)
             self._fit_scores(images)
-        elif kept is not None and not needs_images(self.scorer):
+        elif (kept := self._kept_for_parts()) is not None:
             self._fit_scores_on(kept)
         else:
             raise ValueError(
-                "X is None, but what the network said of the training images was not kept (it is not pickled, nor kept "
-                "where a scorer asks for perturbed images or activations), or the new scorer asks for such; pass the "
-                "X and y of fit."
+                "X is None, but what the networks said of the training images was not kept (it is not pickled, nor "
+                "kept where a scorer asks for perturbed images or activations), or is not what the new scorer, network "
+                "or pooling asks for; pass the X and y of fit."
             )
+
+    def _kept_for_parts(self) -> _Seen | None:
+        """Return what was kept of the images of ``fit``, if it has all that the scorers are to be fitted on."""
+        kept, scorers = self._kept_, self._part_scorers()
+        if kept is None or needs_images(scorers.foreground) or kept.pooling != self.foreground_pooling:
+            return None
+        return kept if set(scorers.views) <= set(kept.train.views) else None
 
     def _check_same(self, images: Images, X: Any, y: Any) -> None:
         """Refuse images and labels that are not those of ``fit``, as far as their number and the labels tell."""
@@ -717,14 +834,16 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
 
     # -------------------------------------------------------------- private
 
-    def _forward_pass(self) -> ForwardPass:
-        return ForwardPass(self.network_, len(self.classes_), self.batch_size, self.n_jobs)
+    def _views(self) -> Views:
+        n_classes, batch_size, n_jobs = len(self.classes_), self.batch_size, self.n_jobs
+        dense = ForwardPass(self.network_, n_classes, batch_size, n_jobs, self.foreground_pooling)
+        return Views(dense, ForwardPass(self.classifier_, n_classes, batch_size, n_jobs))
 
     def _run(self, X: Any, *wanted: str) -> list[Any]:
-        """Run the network over X once; see :func:`skdfb.detector._outputs.run`."""
+        """Run the networks over X once; see :func:`skdfb.detector._outputs.run`."""
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
-        return run(self._forward_pass(), images, wanted, PartScorers(self.scorer_, self.background_scorer_))
+        return run(self._views(), images, wanted, self._parts_)
 
     def _combine(self, parts: dict[str, Scores]) -> Scores:
         scores: Scores = np.asarray(self.fusion_.combine(parts), dtype=np.float64)

@@ -15,7 +15,8 @@ from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._forward import needs_images, perturbation_of
 from skdfb.detector._input import check_scorer_sizes
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
-from skdfb.detector._parts import Scores
+from skdfb.detector._parts import Part, PartScorers, Scores, learning_share
+from skdfb.detector._views import FOREGROUND
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
 from skdfb.scorers._composite import fitted_clone, member_scores
 from skdfb.utils import shallow_copy, spawn_seeds
@@ -196,7 +197,7 @@ class FeatureDetector(OutlierMixin, BaseEstimator):
         scorer = _default_scorer(len(self.classes_)) if self.scorer is None else self.scorer
         labels, n_features = self.classes_[indices], X.shape[1]
         head = checked_head(self.head, self.classes_, n_features)
-        check_scorer_sizes(scorer, None, n_features, len(self.classes_))
+        check_scorer_sizes(PartScorers({"scorer": Part(FOREGROUND, scorer)}), n_features, len(self.classes_))
         split = self._hold_out(labels, scorer)
         ConformalCalibrator(self.alpha).check_number(len(split.threshold))
 
@@ -214,7 +215,8 @@ class FeatureDetector(OutlierMixin, BaseEstimator):
         train, held_out = stratified_holdout(labels, self.calibration_fraction, random_state=choice)
         # In random order: those that a scorer learns from must be like the others.
         held_out = np.random.RandomState(order).permutation(held_out)
-        share = len(held_out) // 2 if getattr(scorer, "learns_from_held_out", False) else 0
+        learns, n_needed = getattr(scorer, "learns_from_held_out", False), ConformalCalibrator(self.alpha).number_needed
+        share = learning_share(len(held_out), n_needed) if learns else 0
         return _Split(train, held_out[:share], held_out[share:])
 
     # --------------------------------------------------------------- scores

@@ -1,7 +1,7 @@
 """From images to representations: the one forward pass that everything else reads."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,10 @@ __all__ = [
 class NetworkBatch:
     """What a network says of a batch of images, on its device.
 
-    ``logit_map`` is (b, K + 1, h, w) for a dense network, (b, K, h, w) for a classifier. ``layers`` are each layer's
-    channel maxima (b, C_l), empty unless they were asked for.
+    ``images`` are the network's inputs, ``logit_map`` is (b, K + 1, h, w) for a dense network, (b, K, h, w) for a
+    classifier. ``layers`` are each layer's channel maxima (b, C_l), empty unless they were asked for.
     """
 
-    indices: npt.NDArray[np.intp]
     images: Tensor
     feature_map: Tensor
     logit_map: Tensor
@@ -47,11 +46,23 @@ def represent_foreground(
     feature_map: Tensor,
     n_classes: int,
     *,
+    pooling: str = "image",
     activations: Mapping[str, Tensor] | None = None,
     input_perturbation: float = 0.0,
 ) -> Representation:
-    """Return pooled features and the K class logits; the background logit of a dense network is left out."""
-    features = feature_map.mean((2, 3))
+    r"""Return pooled features and the K class logits; the background logit of a dense network is left out.
+
+    With ``pooling="foreground"`` features are pooled over what is not background,
+
+    .. math:: \frac{\sum_p (1 - p(K \mid p)) F_p}{\sum_p (1 - p(K \mid p))},
+
+    and logits are the head's of these features.
+    """
+    if pooling == "foreground":
+        # The sum of the classes' probabilities: 1 - p would be rounded to 0 where there is background alone.
+        features = _pooled(feature_map, network.map_head(feature_map).softmax(1)[:, :n_classes].sum(1))
+    else:
+        features = feature_map.mean((2, 3))
     weight, bias = network.head.weight[:n_classes].detach(), network.head.bias[:n_classes].detach()
     return Representation(
         features=features,
@@ -68,12 +79,16 @@ def represent_background(network: DenseClassifier, batch: NetworkBatch) -> Repre
 
     .. math:: \frac{\sum_p p(K \mid p) F_p}{\sum_p p(K \mid p)}, \qquad S_b = (W' \, \mathrm{GAP}(F) + b')_K
     """
-    probability = batch.logit_map.softmax(1)[:, -1]  # (b, h, w)
-    total = probability.sum((1, 2)).clamp_min(torch.finfo(probability.dtype).tiny)
-    features = torch.einsum("bchw,bhw->bc", batch.feature_map, probability) / total[:, None]
+    features = _pooled(batch.feature_map, batch.logit_map.softmax(1)[:, -1])
     weight, bias = network.head.weight[-1:].detach(), network.head.bias[-1:].detach()
     logits = F.linear(batch.feature_map.mean((2, 3)), weight, bias)  # of the GAP features, not of the pooled ones
     return Representation(features=features, logits=logits, weight=weight, bias=bias)
+
+
+def _pooled(feature_map: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean over places of a map (b, C, h, w) by weights (b, h, w): features (b, C)."""
+    total = weights.sum((1, 2)).clamp_min(torch.finfo(weights.dtype).tiny)
+    return torch.einsum("bchw,bhw->bc", feature_map, weights) / total[:, None]
 
 
 @dataclass(frozen=True)
@@ -84,35 +99,56 @@ class ForwardPass:
     n_classes: int
     batch_size: int
     n_jobs: int | None = None
+    pooling: str = "image"
 
     @property
     def preprocessor(self) -> Preprocessor:
         """Size and normalisation of the network's inputs."""
         return self.network.preprocessor
 
-    @torch.no_grad()
-    def batches(self, images: Images, scorer: Any = None) -> Iterator[NetworkBatch]:
-        """Yield what the network says, in order, a batch at a time; ``scorer`` may ask for layers."""
+    def inputs(self, images: Images) -> Iterator[tuple[npt.NDArray[np.intp], Tensor]]:
+        """Yield indices and the network's inputs (b, 3, H, W), in order, a batch at a time."""
+        return network_inputs(self.network, images, self.batch_size, self.n_jobs)
+
+    @contextmanager
+    def ready(self, scorer: Any = None) -> Generator[Callable[[Tensor], NetworkBatch]]:
+        """Give a function from inputs to what the network says of them; ``scorer`` may ask for layers."""
         network = self.network
         with evaluation_mode(network), self._recorded_layers(scorer) as layers:
-            for indices, pixels in network_inputs(network, images, self.batch_size, self.n_jobs):
-                feature_map = network.feature_map(pixels)
-                yield NetworkBatch(indices, pixels, feature_map, network.map_head(feature_map), dict(layers))
 
+            @torch.no_grad()
+            def look(inputs: Tensor) -> NetworkBatch:
+                feature_map = network.feature_map(inputs)
+                return NetworkBatch(inputs, feature_map, network.map_head(feature_map), dict(layers))
+
+            yield look
+
+    def batches(self, images: Images, scorer: Any = None) -> Iterator[NetworkBatch]:
+        """Yield what the network says, in order, a batch at a time; ``scorer`` may ask for layers."""
+        with self.ready(scorer) as look:
+            for _, inputs in self.inputs(images):
+                yield look(inputs)
+
+    @torch.no_grad()
     def foreground(self, batch: NetworkBatch, scorer: Any = None) -> Representation:
         """Return the foreground representation, with what ``scorer`` asks for."""
         magnitude = perturbation_of(scorer)
         feature_map, layers = batch.feature_map, batch.layers
         if magnitude:
             images = self._perturb(batch.images, scorer.perturbation_objective, magnitude)
-            with torch.no_grad(), self._recorded_layers(scorer) as layers:
+            with self._recorded_layers(scorer) as layers:
                 feature_map = self.network.feature_map(images)
         needed = activations_needed(scorer)
         activations = dict(layers) if "layers" in needed else {}
         if "feature_map" in needed:
             activations["feature_map"] = feature_map
         return represent_foreground(
-            self.network, feature_map, self.n_classes, activations=activations or None, input_perturbation=magnitude
+            self.network,
+            feature_map,
+            self.n_classes,
+            pooling=self.pooling,
+            activations=activations or None,
+            input_perturbation=magnitude,
         )
 
     def _recorded_layers(self, scorer: Any) -> AbstractContextManager[dict[str, Tensor]]:
@@ -122,7 +158,8 @@ class ForwardPass:
         """Move each pixel by ``magnitude`` (in 0..1) to where the objective rises."""
         with torch.inference_mode(False):  # gradients, also where the caller has switched them off
             images = images.detach().clone().requires_grad_()
-            logits = represent_foreground(self.network, self.network.feature_map(images), self.n_classes).logits
+            feature_map = self.network.feature_map(images)
+            logits = represent_foreground(self.network, feature_map, self.n_classes, pooling=self.pooling).logits
             (gradient,) = torch.autograd.grad(objective(logits).sum(), images)
         step: Tensor = gradient.sign() * magnitude / self.preprocessor.channel_std(images)
         return (images + step).detach()

@@ -5,39 +5,42 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
-from skdfb.detector._collect import to_cpu
-from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_background
+from skdfb.detector._forward import NetworkBatch, represent_foreground
 from skdfb.detector._parts import PartScorers
+from skdfb.detector._views import ViewBatch, Views, to_cpu
 from skdfb.utils import Images
 
 __all__ = ["run"]
 
 
-def run(forward: ForwardPass, images: Images, wanted: tuple[str, ...], scorers: PartScorers) -> list[Any]:
-    """Run the network over images once and return all that is wanted of it.
+def run(views: Views, images: Images, wanted: tuple[str, ...], scorers: PartScorers) -> list[Any]:
+    """Run the networks over images once and return all that is wanted of them.
 
     ``wanted`` are ``"parts"``, ``"logits"``, ``"features"`` or ``"segments"``. One batch at a time is on
     the device.
     """
-    size = images.size or (forward.preprocessor.image_size,) * 2
+    size = images.size or (views.dense.preprocessor.image_size,) * 2
     outputs: dict[str, list[Any]] = {name: [] for name in wanted}
-    scorer = scorers.foreground if "parts" in wanted else None
-    for batch in forward.batches(images, scorer):
+    shown, scorer = (scorers.views, scorers.foreground) if "parts" in wanted else ([], None)
+    for batch in views.batches(images, shown, scorer):
         for name in wanted:
-            outputs[name].append(_output(name, forward, batch, scorers, size))
+            outputs[name].append(_output(name, views, batch, scorers, size))
     return [_join(outputs[name]) for name in wanted]
 
 
-def _output(name: str, forward: ForwardPass, batch: NetworkBatch, scorers: PartScorers, size: tuple[int, int]) -> Any:
+def _output(name: str, views: Views, batch: ViewBatch, scorers: PartScorers, size: tuple[int, int]) -> Any:
     if name == "parts":
-        foreground = forward.foreground(batch, scorers.foreground)
-        background = represent_background(forward.network, batch)
-        # On the CPU, as in fit: a scorer may be anybody's, written in NumPy.
-        return scorers.score((to_cpu(foreground), to_cpu(background)))
+        return scorers.score({view: views.represent(batch, view, scorers.foreground) for view in scorers.views})
     if name == "segments":
-        logits = F.interpolate(batch.logit_map, size, mode="bilinear")  # (b, K + 1, H, W)
+        logits = F.interpolate(batch.dense.logit_map, size, mode="bilinear")  # (b, K + 1, H, W)
         return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
-    return getattr(to_cpu(forward.foreground(batch)), name).numpy()
+    return _of_the_whole_image(name, views, batch.dense)
+
+
+def _of_the_whole_image(name: str, views: Views, batch: NetworkBatch) -> Any:
+    """Return features or logits as Eq. 5 has them, also where scorers are shown features pooled otherwise."""
+    whole = represent_foreground(views.dense.network, batch.feature_map, views.dense.n_classes)
+    return getattr(to_cpu(whole), name).numpy()
 
 
 def _join(pieces: list[Any]) -> Any:

@@ -1,6 +1,8 @@
-"""The parts of a score: a foreground scorer and a background scorer, fitted and run together."""
+"""The parts of a score: foreground and background scorers, fitted and run together."""
 
 import inspect
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -8,76 +10,168 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 
-from skdfb.detector._collect import RepresentationPair
+from skdfb.detector._collect import ViewMap
+from skdfb.detector._views import BACKGROUND, FOREGROUND, PLAIN
 from skdfb.scorers import scorer_output
 from skdfb.scorers._composite import Labelled, fitted_clone, member_scores
 
-__all__ = ["LabelledPair", "PartScorers", "Scores", "fit_fusion", "learning_share"]
+__all__ = [
+    "FOREGROUND_NETWORKS",
+    "LabelledViews",
+    "Part",
+    "PartScorers",
+    "Scores",
+    "fit_fusion",
+    "learning_share",
+    "make_parts",
+    "named_background_scorers",
+]
 
 Scores = npt.NDArray[np.float64]
-Parts = dict[str, Scores]
+
+_LEAST_TO_LEARN_FROM = 10  # images
+
+# Name and view of the foreground parts, by the networks that the foreground is scored on.
+FOREGROUND_NETWORKS = {
+    "dense": {"foreground": FOREGROUND},
+    "plain": {"foreground": PLAIN},
+    "both": {"foreground_dense": FOREGROUND, "foreground_plain": PLAIN},
+}
 
 
-class LabelledPair(NamedTuple):
-    """Foreground and background representation of the same images, with their class indices."""
+class LabelledViews(NamedTuple):
+    """Views of the same images, with their class indices."""
 
-    pair: RepresentationPair
+    views: ViewMap
     labels: npt.NDArray[np.intp]
 
-    def part(self, place: int) -> Labelled:
-        """Return foreground (0) or background (1) with its labels: the background is one class."""
-        return self.pair[place], self.labels if place == 0 else np.zeros_like(self.labels)
+    def of(self, view: str) -> Labelled:
+        """Return one view with its labels: the background is one class."""
+        return self.views[view], np.zeros_like(self.labels) if view == BACKGROUND else self.labels
 
-    def first(self, n: int) -> "LabelledPair":
+    def first(self, n: int) -> "LabelledViews":
         """Return the first n images."""
-        foreground, background = self.pair
-        return LabelledPair((foreground[:n], background[:n]), self.labels[:n])
+        return LabelledViews({view: part[:n] for view, part in self.views.items()}, self.labels[:n])
+
+
+class Part(NamedTuple):
+    """A scorer and the view that it is shown."""
+
+    view: str
+    scorer: Any
+
+    @property
+    def role(self) -> str:
+        """The parameter of the detector that the scorer was given as."""
+        return "background_scorer" if self.view == BACKGROUND else "scorer"
 
 
 @dataclass(frozen=True)
 class PartScorers:
-    """The scorers by the name of their part, in the order of a :data:`RepresentationPair`."""
+    """The parts of a score by name, foreground first."""
 
-    foreground: Any
-    background: Any
+    parts: Mapping[str, Part]
 
-    def fitted_clone(self, train: LabelledPair, held_out: LabelledPair | None = None) -> Self:
+    def fitted_clone(self, train: LabelledViews, held_out: LabelledViews | None = None) -> Self:
         """Return clones fitted on training images, and on held-out ones where they learn from such.
 
         The background is one class, so background scorers are given zeros for labels.
         """
-        fitted = [
-            fitted_clone(scorer, train.part(place), None if held_out is None else held_out.part(place))
-            for place, scorer in enumerate((self.foreground, self.background))
-        ]
-        return type(self)(*fitted)
+        return type(self)(
+            {
+                name: Part(view, fitted_clone(scorer, train.of(view), None if held_out is None else held_out.of(view)))
+                for name, (view, scorer) in self.parts.items()
+            }
+        )
 
-    def score(self, pair: RepresentationPair) -> Parts:
+    def score(self, views: ViewMap) -> dict[str, Scores]:
         """Return each part's scores; higher is more in-distribution."""
-        foreground, background = pair
-        return {
-            "foreground": member_scores(self.foreground, foreground, "scorer"),
-            "background": member_scores(self.background, background, "background_scorer"),
-        }
+        return {name: member_scores(part.scorer, views[part.view], part.role) for name, part in self.parts.items()}
+
+    @property
+    def views(self) -> list[str]:
+        """The views that the parts are of, each once."""
+        return list(dict.fromkeys(part.view for part in self.parts.values()))
+
+    @property
+    def foreground(self) -> Any:
+        """The first foreground scorer: it speaks for all in what a scorer may ask for."""
+        return next(part.scorer for part in self.parts.values() if part.view != BACKGROUND)
+
+    @property
+    def background(self) -> list[Any]:
+        """The background scorers."""
+        return [part.scorer for part in self.parts.values() if part.view == BACKGROUND]
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The names of the parts by ``"foreground"`` and ``"background"``."""
+        groups: dict[str, list[str]] = {"foreground": [], "background": []}
+        for name, part in self.parts.items():
+            groups["background" if part.view == BACKGROUND else "foreground"].append(name)
+        return groups
 
     @property
     def learn_from_held_out(self) -> bool:
         """Whether a scorer takes images that its network did not train on, by ``learns_from_held_out = True``."""
-        return any(getattr(scorer, "learns_from_held_out", False) for scorer in (self.foreground, self.background))
+        return any(getattr(part.scorer, "learns_from_held_out", False) for part in self.parts.values())
 
     @property
     def outputs(self) -> dict[str, str]:
         """What kind of number each part is; see :func:`skdfb.scorers.scorer_output`."""
-        return {"foreground": scorer_output(self.foreground), "background": scorer_output(self.background)}
+        return {name: scorer_output(part.scorer) for name, part in self.parts.items()}
 
 
-def learning_share(fusion: Any, scorers: PartScorers, n_held_out: int) -> int:
-    """Return how many of the held-out images fusion and scorers may learn from; the others set the threshold."""
-    learns = getattr(fusion, "learns_from_scores", True) or scorers.learn_from_held_out
-    return n_held_out // 2 if learns else 0
+def make_parts(scorer: Any, background_scorer: Any, foreground_network: str) -> PartScorers:
+    """Return the parts of a foreground scorer on one or both networks, and of one or several background scorers."""
+    foreground = {name: Part(view, scorer) for name, view in FOREGROUND_NETWORKS[foreground_network].items()}
+    background = named_background_scorers(background_scorer).items()
+    return PartScorers(foreground | {name: Part(BACKGROUND, member) for name, member in background})
 
 
-def fit_fusion(fusion: Any, parts: Parts, outputs: dict[str, str], share: int) -> tuple[Any, Scores]:
+def named_background_scorers(background_scorer: Any) -> dict[str, Any]:
+    """Return background scorers by the name of their part.
+
+    A single one is ``"background"``. Of several, each is named after its class, like ``"background_mahalanobis"``, or
+    as its tuple (name, scorer) says; names that come twice are numbered.
+    """
+    if not is_sequence(background_scorer):
+        return {"background": background_scorer}
+    pairs = [member if isinstance(member, tuple) else ("", member) for member in background_scorer]
+    names = [_part_name(name or _snake_case(type(scorer).__name__)) for name, scorer in pairs]
+    numbered = [
+        name if names.count(name) == 1 else f"{name}_{names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
+    return {name: scorer for name, (_, scorer) in zip(numbered, pairs, strict=True)}
+
+
+def is_sequence(background_scorer: Any) -> bool:
+    """Tell whether several background scorers are given, or one."""
+    return isinstance(background_scorer, Sequence)
+
+
+def _part_name(name: str) -> str:
+    return name if name.startswith("background") else f"background_{name}"
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def learning_share(n_held_out: int, n_needed: int) -> int:
+    """Return how many of the held-out images fusion and scorers may learn from; the others set the threshold.
+
+    It is half of them. Where too few would be left of the ``n_needed`` for a threshold, they learn from the rest,
+    if that is enough to learn from.
+    """
+    half = n_held_out // 2
+    if n_held_out - half >= n_needed:
+        return half
+    return max(n_held_out - n_needed, min(half, _LEAST_TO_LEARN_FROM))
+
+
+def fit_fusion(fusion: Any, parts: Mapping[str, Scores], outputs: Mapping[str, str], share: int) -> tuple[Any, Scores]:
     """Fit a clone of a fusion on held-out scores, and return it with the joint scores that may set the threshold.
 
     The fusion gets the first ``share`` scores, and only the others are returned: what fitted the fusion must not set
@@ -87,6 +181,6 @@ def fit_fusion(fusion: Any, parts: Parts, outputs: dict[str, str], share: int) -
     learns = share and getattr(fusion, "learns_from_scores", True)
     fitting = {name: scores[:share] if learns else scores for name, scores in parts.items()}
     takes_outputs = "outputs" in inspect.signature(fusion.fit).parameters
-    fusion.fit(fitting, **({"outputs": outputs} if takes_outputs else {}))
+    fusion.fit(fitting, **({"outputs": dict(outputs)} if takes_outputs else {}))
     joint = fusion.combine({name: scores[share:] for name, scores in parts.items()})
     return fusion, np.asarray(joint, dtype=np.float64)

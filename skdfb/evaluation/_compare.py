@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb.calibration import ConformalCalibrator
 from skdfb.detector import DFBDetector
-from skdfb.detector._collect import RepresentationPair, collect
-from skdfb.detector._forward import ForwardPass, needs_images
-from skdfb.detector._parts import LabelledPair, PartScorers, Scores, learning_share
+from skdfb.detector._collect import collect
+from skdfb.detector._forward import needs_images
+from skdfb.detector._parts import LabelledViews, Part, PartScorers, Scores, learning_share
+from skdfb.detector._views import PLAIN, VIEWS
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
-from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, ViM, check_scorer
-from skdfb.scorers._composite import fitted_clone, member_scores
+from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, Representation, ViM, check_scorer
 from skdfb.utils import Images, check_images
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
@@ -32,7 +33,7 @@ def compare_scorers(
 ) -> Any:
     """Score in-distribution and OOD images by each scorer, on the plain classifier and by DFB.
 
-    Nothing is trained. Each network passes over each set once, and once more for a scorer that asks for perturbed
+    Nothing is trained. Both networks pass over each set once, and once more for a scorer that asks for perturbed
     images or activations. A detector that was unpickled passes over the training images once more for each scorer.
 
     Parameters
@@ -53,8 +54,8 @@ def compare_scorers(
     -------
     table : pandas.DataFrame, or dict of lists where pandas is absent
         In long form, a row for each scorer, method and OOD set, with the columns ``scorer``, ``method`` (``"plain"``:
-        the scorer on the classifier of K classes; ``"dfb"``: joined with the background; ``"background"``: the
-        background part alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions;
+        the scorer on the classifier of K classes; ``"dfb"``: the detector's score with this scorer; ``"background"``:
+        its background parts alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions;
         in-distribution is the positive class, except for ``aupr_out``.
 
     See Also
@@ -123,48 +124,37 @@ def _all_scores(
     """Yield scorer, method and scores by image set."""
     detector._check_same(train, X, y)
     split = detector._split_
-    fitting = train.subset(split.train), split.labels[split.train]
-    plain_pass = _plain_pass(detector)
-    plain_train = collect(plain_pass, fitting[0])
-    plain, dense = _collected(plain_pass, images), _collected(detector._forward_pass(), images)
+    fitting = train.subset(split.train)
+    shown, shown_train = _collected(detector, images), _collected(detector, {"": fitting}, (PLAIN,))[""]
     for name, scorer in scorers.items():
         needs = needs_images(scorer)
-        on_plain = _collected(plain_pass, images, scorer) if needs else plain
-        on_dense = _collected(detector._forward_pass(), images, scorer) if needs else dense
-        on_train = collect(plain_pass, fitting[0], scorer) if needs else plain_train
-        held_out = _learning_images(detector, scorer, train)
-        fitted = fitted_clone(
-            scorer,
-            LabelledPair(on_train, fitting[1]).part(0),
-            None if held_out is None else LabelledPair(collect(plain_pass, held_out[0], scorer), held_out[1]).part(0),
-        )
-        yield name, "plain", {key: member_scores(fitted, pair[0], name) for key, pair in on_plain.items()}
+        on_each = _collected(detector, images, scorer=scorer) if needs else shown
+        on_train = _collected(detector, {"": fitting}, (PLAIN,), scorer)[""] if needs else shown_train
+        held_out = _learning_views(detector, scorer, train)
+        plain = PartScorers({"foreground": Part(PLAIN, scorer)})
+        plain = plain.fitted_clone(LabelledViews(on_train, split.labels[split.train]), held_out)
+        yield name, "plain", {key: plain.score(views)["foreground"] for key, views in on_each.items()}
         # What fit kept of the training images saves a pass over them.
         refitted = detector.refit_scorer(scorer, *((X, y) if needs or detector._kept_ is None else ()))
-        parts = {
-            key: PartScorers(refitted.scorer_, refitted.background_scorer_).score(pair)
-            for key, pair in on_dense.items()
-        }
+        parts = {key: refitted._parts_.score(views) for key, views in on_each.items()}
         yield name, "dfb", {key: refitted.fusion_.combine(part) for key, part in parts.items()}
-        yield name, "background", {key: part["background"] for key, part in parts.items()}
+        yield name, "background", {key: refitted._combine_group("background", part) for key, part in parts.items()}
 
 
-def _learning_images(detector: DFBDetector, scorer: Any, train: Images) -> tuple[Images, Any] | None:
-    """Return the held-out images and labels that a detector lets the scorer learn from, if any."""
-    split = detector._split_
-    asked = PartScorers(scorer, detector.background_scorer_)
-    if not asked.learn_from_held_out:
+def _learning_views(detector: DFBDetector, scorer: Any, train: Images) -> LabelledViews | None:
+    """Return the held-out images that a detector lets the scorer learn from, as the plain classifier sees them."""
+    if not getattr(scorer, "learns_from_held_out", False):
         return None
-    rows = split.held_out[: learning_share(detector.fusion_, asked, len(split.held_out))]
-    return train.subset(rows), split.labels[rows]
+    split = detector._split_
+    n_needed = ConformalCalibrator(detector.alpha).number_needed
+    rows = split.held_out[: learning_share(len(split.held_out), n_needed)]
+    return LabelledViews(_collected(detector, {"": train.subset(rows)}, (PLAIN,), scorer)[""], split.labels[rows])
 
 
-def _plain_pass(detector: DFBDetector) -> ForwardPass:
-    return ForwardPass(detector.classifier_, len(detector.classes_), detector.batch_size, detector.n_jobs)
-
-
-def _collected(forward: ForwardPass, images: Mapping[str, Images], scorer: Any = None) -> dict[str, RepresentationPair]:
-    return {name: collect(forward, value, scorer) for name, value in images.items()}
+def _collected(
+    detector: DFBDetector, images: Mapping[str, Images], wanted: Sequence[str] = VIEWS, scorer: Any = None
+) -> dict[str, dict[str, Representation]]:
+    return {name: collect(detector._views(), value, wanted, scorer) for name, value in images.items()}
 
 
 def _metrics(id_scores: Scores, ood_scores: Scores) -> dict[str, float]:
@@ -219,7 +209,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
     """
     check_is_fitted(detector)
     images = check_images(detector, X, reset=False)
-    predicted = collect(_plain_pass(detector), images)[0].logits.argmax(1).numpy()
+    predicted = _collected(detector, {"": images}, (PLAIN,))[""][PLAIN].logits.argmax(1).numpy()
     return {
         "plain": float(np.mean(detector.classes_[predicted] == np.asarray(y))),
         "dfb": detector.score(X, y),

@@ -20,6 +20,7 @@ class Fusion(Protocol):
     See Also
     --------
     TemperatureFusion : Eq. 7 of the paper.
+    TailProbabilityFusion : Any number of parts of any scale.
 
     Examples
     --------

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.utils import check_scores
+from skdfb.fusion._parts import check_parts
 
 _OUTPUTS = ("logit", "probability", "log_probability")
 
@@ -35,6 +35,7 @@ class TemperatureFusion(BaseEstimator):
 
     See Also
     --------
+    TailProbabilityFusion : Any number of parts of any scale.
     Fusion : The protocol.
 
     Notes
@@ -106,7 +107,7 @@ class TemperatureFusion(BaseEstimator):
             not finite, or an output kind is unknown.
         """
         part_names = _foreground_and_background(parts)
-        _check_parts(parts, part_names)
+        check_parts(parts, part_names)
         self.outputs_ = _check_outputs(outputs or {}, part_names)
         self.part_names_ = part_names
         return self
@@ -133,7 +134,7 @@ class TemperatureFusion(BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()  # set_params may have changed a temperature since `fit`
-        foreground, background = _check_parts(parts, self.part_names_)
+        foreground, background = check_parts(parts, self.part_names_)
         output = self.outputs_[self.part_names_[0]]
         if output == "logit":
             return foreground + background / self.temperature
@@ -167,13 +168,3 @@ def _check_outputs(outputs: Mapping[str, str], part_names: tuple[str, str]) -> d
         if output not in _OUTPUTS:
             raise ValueError(f"outputs[{name!r}]={output!r} is no output kind: use one of {list(_OUTPUTS)}.")
     return {name: outputs.get(name, "logit") for name in part_names}
-
-
-def _check_parts(parts: Mapping[str, npt.ArrayLike], part_names: tuple[str, str]) -> list[npt.NDArray[np.float64]]:
-    if set(parts) != set(part_names):
-        raise ValueError(f"parts has the names {list(parts)}: those given to fit are wanted, {list(part_names)}.")
-    arrays = [check_scores(parts[name], f"parts[{name!r}]") for name in part_names]
-    sizes = [array.size for array in arrays]
-    if sizes[0] != sizes[1]:
-        raise ValueError(f"parts {list(part_names)} hold {sizes} scores: all parts must be of the same images.")
-    return arrays

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
+from skdfb.fusion import TemperatureFusion
+from skdfb.scorers import BackgroundLogit
 from tests.helpers import TinyBackbone
 
 SIDE, CLASSES = 16, 3
@@ -31,9 +33,12 @@ def tiny_backbone(dtype: torch.dtype = torch.float32, seed: int = 0) -> TinyBack
 
 
 def make_detector(dtype: torch.dtype = torch.float32, **changes: Any) -> DFBDetector:
+    """Return a small detector with the paper's two parts, which take few held-out images."""
     trainer = Trainer(max_steps=30, batch_size=16, learning_rate=0.2)
     parameters: dict[str, Any] = {
         "backbone": tiny_backbone(dtype),
+        "background_scorer": BackgroundLogit(),
+        "fusion": TemperatureFusion(),
         "mask_generator": CAMMaskGenerator(scales=(1.0, 0.5)),
         "classifier_trainer": trainer,
         "dense_trainer": trainer,

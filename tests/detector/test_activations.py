@@ -69,9 +69,10 @@ def test_scores_do_not_depend_on_the_batches(recorded, X_new):
     parts = recorded.score_parts(X_new)
     one_by_one = np.concatenate([recorded.score_foreground(X_new[i : i + 1]) for i in range(len(X_new))])
     np.testing.assert_allclose(one_by_one, parts["foreground"], rtol=1e-5)
-    pair = collect(recorded._forward_pass(), recorded_images(recorded, X_new), recorded.scorer_)
-    np.testing.assert_allclose(recorded.scorer_.score_samples(pair[0]), parts["foreground"], rtol=1e-5)
-    some = pair[0][3:9]
+    views = collect(recorded._views(), recorded_images(recorded, X_new), ["foreground"], recorded.scorer_)
+    whole = views["foreground"]
+    np.testing.assert_allclose(recorded.scorer_.score_samples(whole), parts["foreground"], rtol=1e-5)
+    some = whole[3:9]
     np.testing.assert_allclose(recorded.scorer_.score_samples(some), parts["foreground"][3:9], rtol=1e-5)
 
 

@@ -811,7 +811,7 @@ def test_refit_of_the_other_components(fitted, X, y, X_new):
 
 def test_refit_with_perturbed_images(fitted, X, y, X_new):
     scorer = ODIN(input_perturbation=0.01)
-    with pytest.raises(ValueError, match=r"X is None.*asks for such; pass the X and y of fit"):
+    with pytest.raises(ValueError, match=r"X is None.*or pooling asks for; pass the X and y of fit"):
         fitted.refit_scorer(scorer)
     refitted = fitted.refit_scorer(scorer, X, y)
     fresh = make_detector(scorer=scorer).fit(X, y)

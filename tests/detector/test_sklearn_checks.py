@@ -37,8 +37,8 @@ DETECTOR = DFBDetector(
     classifier_trainer=TRAINER,
     dense_trainer=TRAINER,
     mask_generator=CAMMaskGenerator(scales=(1.0, 0.5)),
-    alpha=0.3,
-    calibration_fraction=0.4,
+    alpha=0.4,
+    calibration_fraction=0.5,
     random_state=0,
 )
 MASK_GENERATOR = CAMMaskGenerator(**SMALL, trainer=TRAINER, scales=(1.0, 0.5), random_state=0)

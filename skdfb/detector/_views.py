@@ -1,0 +1,83 @@
+"""The views of an image that scorers are shown: representations by name, from one pass over the images."""
+
+from collections.abc import Collection, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_background
+from skdfb.scorers import Representation
+from skdfb.utils import Images
+
+__all__ = ["BACKGROUND", "FOREGROUND", "PLAIN", "VIEWS", "ViewBatch", "Views", "to_cpu"]
+
+# The foreground by the dense network and by the plain classifier, and the background by the dense network.
+FOREGROUND, PLAIN, BACKGROUND = VIEWS = ("foreground", "plain", "background")
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """A batch of images as the networks saw it: ``dense`` always, ``plain`` only where it was asked for."""
+
+    indices: npt.NDArray[np.intp]
+    dense: NetworkBatch
+    plain: NetworkBatch | None = None
+
+
+@dataclass(frozen=True)
+class Views:
+    """How representations are made of images, by the dense network and, where it is asked for, the plain classifier.
+
+    Both take the same inputs, so an image is read once for all views.
+    """
+
+    dense: ForwardPass
+    plain: ForwardPass
+
+    def batches(self, images: Images, wanted: Collection[str], scorer: Any = None) -> Generator[ViewBatch]:
+        """Yield what the networks say that the ``wanted`` views are of; the foreground ``scorer`` may ask for layers.
+
+        The dense network is always run.
+        """
+        with ExitStack() as stack:
+            look = stack.enter_context(self.dense.ready(scorer if FOREGROUND in wanted else None))
+            look_plain = stack.enter_context(self.plain.ready(scorer)) if PLAIN in wanted else None
+            for indices, inputs in self.dense.inputs(images):
+                yield ViewBatch(indices, look(inputs), None if look_plain is None else look_plain(inputs))
+
+    def represent(self, batch: ViewBatch, view: str, scorer: Any = None) -> Representation:
+        """Return one view of a batch on the CPU, with what the foreground ``scorer`` asks for.
+
+        On the CPU, because a scorer may be anybody's, written in NumPy.
+        """
+        if view == BACKGROUND:
+            return to_cpu(represent_background(self.dense.network, batch.dense))
+        if view == FOREGROUND:
+            return to_cpu(self.dense.foreground(batch.dense, scorer))
+        assert batch.plain is not None, "batches() was asked for this view"
+        return to_cpu(self.plain.foreground(batch.plain, scorer))
+
+    def stream(self, images: Images, view: str, scorer: Any) -> Iterator[Representation]:
+        """Yield one view of all images, a batch at a time."""
+        for batch in self.batches(images, (view,), scorer):
+            yield self.represent(batch, view, scorer)
+
+
+def to_cpu(part: Representation) -> Representation:
+    """Return a representation on the CPU, in at least float32: NumPy knows no bfloat16."""
+    wide = torch.promote_types(part.features.dtype, torch.float32)
+    activations = part.activations
+    if activations is not None:
+        activations = {name: tensor.to("cpu", wide) for name, tensor in activations.items()}
+    return Representation(
+        features=part.features.to("cpu", wide),
+        logits=part.logits.to("cpu", wide),
+        weight=part.weight.to("cpu", wide),
+        bias=part.bias.to("cpu", wide),
+        activations=activations,
+        input_perturbation=part.input_perturbation,
+    )
