@@ -1,21 +1,24 @@
-"""Plain classifier against DFB on real images: every scorer, with the accuracy beside it.
+"""Plain classifier against DFB on real images: every scorer, over seeds, with the ablation that leads to the default.
 
-Two experiments on packs of CIFAR-10 and of textures:
+Three experiments, each with seeds 0 to 2:
 
-- ``textures``: all ten classes known; OOD are the textures.
+- ``embedded``: digits on photographs, which come with the package, with their four OOD sets.
+- ``textures``: all ten classes of CIFAR-10 known; OOD are textures, and synthetic noise.
 - ``open-set``: six classes known, drawn by the seed; OOD are the test images of the other four.
 
 The packs ``cifar10_train.npz``, ``cifar10_test.npz`` and ``textures.npz`` lie in the folder ``--data``, or else that
 which the environment variable ``SKDFB_DATA`` names. Each holds the arrays ``jpeg`` (uint8: all JPEG files, end to end),
 ``offsets`` (n + 1: where each begins), ``labels`` (n) and ``classes`` (their names).
 
-On two CPU cores, under 30 minutes::
+All of it, on CPU cores that do nothing else; ``--networks`` keeps what is trained, so that a broken run goes on::
 
-    python benchmarks/real_images.py --json results.json
+    python benchmarks/real_images.py --networks kept --json results.json
 
 At full size, on a GPU::
 
     python benchmarks/real_images.py --device cuda --backbone resnet18 --epochs 30
+
+Figures of an experiment are means over its OOD sets, then over seeds; the spread is the standard deviation over seeds.
 """
 
 import argparse
@@ -26,18 +29,59 @@ import json
 import os
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
-from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
+from skdfb.datasets import load_digits_on_photos
+from skdfb.evaluation import class_accuracy
+from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
+from skdfb.masks import AffinityMaskGenerator
+from skdfb.metrics import auroc_score, fpr_at_tpr
 from skdfb.networks import create_backbone
-from skdfb.scorers import ViM
+from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, MaxLogit, ReAct, ViM, scorer_output
 
-N_KNOWN = 6
+N_KNOWN, N_NOISE = 6, 1000
+SCORERS = [MSP(), MaxLogit(), ODIN(), Energy(), ReAct(), KNN(), Mahalanobis(), ViM()]
+BACKGROUND = [BackgroundLogit(), Mahalanobis()]
+EXPERIMENTS = ("embedded", "textures", "open-set")
+# What the dense network is trained on, beside CAM masks and both losses.
+NETWORKS = {
+    "pixel loss only": {"classification_weight": 0.0},
+    "pixel + classification loss": {},
+    "refined masks": {},
+}
+DEFAULT_NETWORK = "pixel + classification loss"
+# The joint scores of the ablation: a fusion, and the parts that it joins.
+S_B, MAHALANOBIS = "background_logit", "background_mahalanobis"
+FUSIONS = {
+    "foreground alone": (None, ["foreground_dense"]),
+    "+ S_b, Eq. 7": (TemperatureFusion(), ["foreground_dense", S_B]),
+    "+ S_b, tail": (TailProbabilityFusion(), ["foreground_dense", S_B]),
+    "+ Mahalanobis, tail": (TailProbabilityFusion(), ["foreground_dense", MAHALANOBIS]),
+    "default": (TailProbabilityFusion(), ["foreground_dense", S_B, MAHALANOBIS]),
+    "default, Fisher's rule": (TailProbabilityFusion("fisher"), ["foreground_dense", S_B, MAHALANOBIS]),
+    "plain + background": (TailProbabilityFusion(), ["foreground_plain", S_B, MAHALANOBIS]),
+    "both networks": (TailProbabilityFusion(), ["foreground_dense", "foreground_plain", S_B, MAHALANOBIS]),
+    "S_b alone": (None, [S_B]),
+    "Mahalanobis alone": (None, [MAHALANOBIS]),
+}
+
+
+@dataclass
+class Data:
+    """Training and test images with their labels, and OOD images by name."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    ood: dict
 
 
 def read_pack(path, size):
@@ -51,116 +95,381 @@ def read_pack(path, size):
     return images, labels, list(classes)
 
 
-def experiments(folder, seed, size):
-    """Yield name, training images and labels, test images and labels, and the OOD sets."""
+def synthetic_noise(n, size, seed=0):
+    """Return images (n, size, size, 3) of uniform noise on square grids of 1, 2, 4 or 8 pixels, a fourth of each."""
+    rng = np.random.default_rng(seed)
+    noise = np.empty((n, size, size, 3), dtype=np.uint8)
+    for index, grain in zip(range(n), itertools.cycle((1, 2, 4, 8))):
+        grains = rng.integers(0, 256, (-(-size // grain), -(-size // grain), 3), dtype=np.uint8)
+        noise[index] = grains.repeat(grain, 0).repeat(grain, 1)[:size, :size]
+    return noise
+
+
+def load(experiment, seed, arguments):
+    """Return the images of an experiment."""
+    if experiment == "embedded":
+        digits = load_digits_on_photos(random_state=seed)
+        return Data(digits.images, digits.target, digits.images_test, digits.target_test, dict(digits.ood_images))
+    size, folder = arguments.pixels, arguments.data
     (X, y, classes), (X_test, y_test, _) = (
         read_pack(folder / f"cifar10_{part}.npz", size) for part in ("train", "test")
     )
     names = np.asarray(classes)
-    yield "textures", X, names[y], X_test, names[y_test], {"textures": read_pack(folder / "textures.npz", size)[0]}
+    if experiment == "textures":
+        textures = read_pack(folder / "textures.npz", size)[0]
+        ood = {"textures": textures, "noise": synthetic_noise(N_NOISE, size)}
+        return Data(X, names[y], X_test, names[y_test], ood)
     known = np.sort(np.random.default_rng(seed).permutation(len(classes))[:N_KNOWN])
     train, test = np.isin(y, known), np.isin(y_test, known)
-    unknown = {"unknown classes": X_test[~test]}
-    yield "open-set", X[train], names[y[train]], X_test[test], names[y_test[test]], unknown
+    return Data(X[train], names[y[train]], X_test[test], names[y_test[test]], {"unknown classes": X_test[~test]})
 
 
-def make_detector(arguments):
-    """Return the detector of the settings, and for the control one whose classifier has the steps of both stages."""
-    torch.manual_seed(arguments.seed)  # the random weights
+# ------------------------------------------------------------------- training
+
+
+class KeptTrainer(Trainer):
+    """A trainer that keeps the trained network in a file, and next time reads it instead of training."""
+
+    file = None
+
+    def train(self, network, *images_and_labels, device, **options):
+        """Train, or read what was trained before."""
+        if self.file is not None and self.file.is_file():
+            network.load_state_dict(torch.load(self.file, weights_only=True, map_location="cpu"))
+            network.to(device).eval()
+            return {"loss": [], "learning_rate": []}
+        history = super().train(network, *images_and_labels, device=device, **options)
+        if self.file is not None:
+            unfinished = self.file.with_suffix(".unfinished")
+            torch.save(network.state_dict(), unfinished)
+            unfinished.replace(self.file)
+        return history
+
+
+class MadeOnce:
+    """A mask generator that remembers its masks: they are the same for all dense networks of a run."""
+
+    def __init__(self, generator):
+        self.generator, self.masks = generator, None
+
+    def __sklearn_clone__(self):
+        return self
+
+    def get_params(self, deep=False):
+        """Return those of the generator."""
+        return self.generator.get_params(deep=False)
+
+    def set_params(self, **parameters):
+        """Set those of the generator."""
+        self.generator.set_params(**parameters)
+        return self
+
+    def fit_transform(self, X, y):
+        """Return the masks, made at the first call."""
+        if self.masks is None:
+            self.masks = self.generator.fit_transform(X, y)
+        return self.masks
+
+
+def make_trainer(experiment, arguments, file, *, dense=False, stages=1, **changes):
+    """Return the trainer of a stage; ``stages=2`` trains for as long as both stages together."""
+    rate = arguments.learning_rate / 3 if dense else arguments.learning_rate
+    recipe = {"learning_rate": rate, "weight_decay": 5e-4, "schedule": "cosine", "mixup": None}
+    if experiment == "embedded":  # as in the quickstart; digits change their meaning in a mirror
+        recipe |= {"max_steps": stages * arguments.steps, "batch_size": 32, "flip": False}
+    else:
+        recipe |= {"max_epochs": stages * arguments.epochs, "batch_size": arguments.batch_size}
+    trainer = KeptTrainer(**recipe | changes)
+    trainer.file = None if arguments.networks is None else arguments.networks / f"{file}.pt"
+    return trainer
+
+
+def make_detector(experiment, seed, arguments):
+    """Return the unfitted detector; its dense trainer and mask generator are set a network."""
+    torch.manual_seed(seed)  # the random weights
     backbone = create_backbone(arguments.backbone, pretrained=False, output_stride=arguments.output_stride)
-    recipe = {"batch_size": arguments.batch_size, "weight_decay": 5e-4, "schedule": "cosine", "mixup": None}
-    recipes = [{"max_epochs": arguments.epochs}, {"max_epochs": arguments.epochs}]
-    if arguments.control:
-        recipes = [{"max_epochs": 2 * arguments.epochs}, {"max_steps": 1}]  # of which only the classifier is looked at
-    rates = arguments.learning_rate, arguments.learning_rate / 3
-    trainers = [Trainer(learning_rate=rate, **recipe, **steps) for rate, steps in zip(rates, recipes, strict=True)]
     return DFBDetector(
         backbone,
-        scorer=ViM(),
-        mask_generator=CAMMaskGenerator(scales=(1.0,), flip=False) if arguments.control else None,
-        classifier_trainer=trainers[0],
-        dense_trainer=trainers[1],
+        scorer=Energy(),
+        background_scorer=BACKGROUND,
+        foreground_network="both",
+        classifier_trainer=make_trainer(experiment, arguments, f"{experiment}-{seed}-classifier"),
         image_size=arguments.image_size,
         device=arguments.device,
-        random_state=arguments.seed,
+        random_state=seed,
         verbose=arguments.verbose,
     )
 
 
-def run(name, X, y, X_test, y_test, ood, arguments):
-    """Fit one detector and return its figures."""
-    detector = make_detector(arguments)
-    start = time.perf_counter()
-    detector.fit(X, y)
-    fitted = time.perf_counter()
-    accuracy = class_accuracy(detector, X_test, y_test)
-    table = compare_scorers(detector, X_test, ood, X=X, y=y)
-    done = time.perf_counter()
-    rejected = float(np.mean(detector.predict(X_test) == -1))
-    print(f"\n{name}: classes {', '.join(detector.classes_)}; map {detector.network_.map_size}; ", end="")
-    print(f"accuracy plain {accuracy['plain']:.1%}, DFB {accuracy['dfb']:.1%}; ", end="")
-    print(f"rejected test images {rejected:.1%} (alpha {detector.alpha:.0%}); ", end="")
-    print(f"fit {fitted - start:.0f} s, comparison {done - fitted:.0f} s")
-    print(format_comparison(table), flush=True)
-    return {
-        "experiment": name,
-        "classes": detector.classes_.tolist(),
-        "n_train": len(X),
-        "n_test": len(X_test),
-        "accuracy": accuracy,
-        "rejected_test_images": rejected,
-        "fit_seconds": round(fitted - start, 1),
-        "comparison_seconds": round(done - fitted, 1),
-        "table": {column: list(table[column]) for column in table},
-    }
+def fitted_detectors(experiment, seed, data, arguments):
+    """Yield name and detector of each dense network that is asked for; all share classifier, split and CAM masks."""
+    detector, cam = make_detector(experiment, seed, arguments), MadeOnce(CAMMaskGenerator())
+    for name in arguments.ablation:
+        file = f"{experiment}-{seed}-{name.replace(' ', '-')}"
+        trainer = make_trainer(experiment, arguments, file, dense=True, **NETWORKS[name])
+        masks = AffinityMaskGenerator() if name == "refined masks" else cam
+        if trainer.file is not None and trainer.file.is_file():
+            masks = NoMasks()
+        detector.set_params(dense_trainer=trainer, mask_generator=masks)
+        start = time.perf_counter()
+        yield name, detector.fit(data.X, data.y), time.perf_counter() - start
+        detector = make_detector(experiment, seed, arguments).set_params(backbone=detector.classifier_)
 
 
-def main():
-    """Run both experiments, print their tables, and write the JSON file."""
+class NoMasks:
+    """Empty masks, where the network that they train is read from a file."""
+
+    def fit_transform(self, X, y):
+        """Return a mask of one pixel an image."""
+        return np.zeros((len(X), 1, 1), dtype=np.uint8)
+
+
+# -------------------------------------------------------------------- figures
+
+
+def named_sets(data):
+    return {"": data.X_test, **data.ood}
+
+
+def part_scores(detector, scorer, data):
+    """Return parts by image set, ``""`` being the in-distribution test images, and the parts to learn a fusion from."""
+    refitted = detector.refit_scorer(scorer, data.X, data.y)
+    split = refitted._split_.held_out
+    learning = refitted.score_parts(data.X[split[: refitted._learning_share()]])
+    return {name: refitted.score_parts(X) for name, X in named_sets(data).items()}, learning
+
+
+def joint_scores(parts, learning, fusion, names, output):
+    """Return the scores of each image set, joined from the named parts."""
+    if fusion is None:
+        return {key: scores[names[0]] for key, scores in parts.items()}
+    outputs = {"outputs": {names[0]: output}} if isinstance(fusion, TemperatureFusion) else {}
+    fusion.fit({name: learning[name] for name in names}, **outputs)
+    return {key: fusion.combine({name: scores[name] for name in names}) for key, scores in parts.items()}
+
+
+def rows_of(scores, **labels):
+    """Yield a row of figures for each OOD set."""
+    for ood in filter(None, scores):
+        yield labels | {
+            "ood": ood,
+            "auroc": 100 * auroc_score(scores[""], scores[ood]),
+            "fpr95": 100 * fpr_at_tpr(scores[""], scores[ood]),
+        }
+
+
+def run(experiment, seed, arguments):
+    """Fit the detectors of one experiment and seed; return figures of all scorers, and what else is told."""
+    data, rows, notes = load(experiment, seed, arguments), [], []
+    for network, detector, seconds in fitted_detectors(experiment, seed, data, arguments):
+        notes.append(
+            {"experiment": experiment, "seed": seed, "network": network, "fit_seconds": round(seconds, 1)}
+            | {f"accuracy_{name}": 100 * value for name, value in accuracies(detector, data).items()}
+            | {"rejected": 100 * float(np.mean(detector.predict(data.X_test) == -1))}
+        )
+        print(notes[-1], flush=True)
+        for scorer in SCORERS:
+            labels = {"experiment": experiment, "seed": seed, "scorer": type(scorer).__name__}
+            parts, learning = part_scores(detector, scorer, data)
+            if network == arguments.ablation[0]:
+                plain = joint_scores(parts, learning, None, ["foreground_plain"], "")
+                rows += rows_of(plain, network="", fusion="plain", **labels)
+            for fusion_name, (fusion, names) in FUSIONS.items():
+                joint = joint_scores(parts, learning, fusion, names, scorer_output(scorer))
+                rows += rows_of(joint, network=network, fusion=fusion_name, **labels)
+        if network == DEFAULT_NETWORK and arguments.figures is not None:
+            draw_errors(detector, data, arguments.figures / f"{experiment}-{seed}.png")
+    if arguments.control:
+        more_rows, note = control(experiment, seed, data, arguments)
+        rows, notes = rows + more_rows, [*notes, note]
+    return rows, notes
+
+
+def accuracies(detector, data):
+    return class_accuracy(detector, data.X_test, data.y_test)
+
+
+def control(experiment, seed, data, arguments):
+    """Return the figures of a plain classifier that trained for as long as both stages together."""
+    detector = make_detector(experiment, seed, arguments)
+    file = f"{experiment}-{seed}-control"
+    detector.set_params(
+        classifier_trainer=make_trainer(experiment, arguments, file, stages=2),
+        dense_trainer=Trainer(max_steps=1),  # of no use: the plain classifier alone is looked at
+        mask_generator=NoMasks(),
+    )
+    detector.fit(data.X, data.y)
+    rows = []
+    for scorer in SCORERS:
+        labels = {"experiment": experiment, "seed": seed, "scorer": type(scorer).__name__}
+        parts, learning = part_scores(detector, scorer, data)
+        scores = joint_scores(parts, learning, None, ["foreground_plain"], "")
+        rows += rows_of(scores, network="", fusion="control", **labels)
+    note = {"experiment": experiment, "seed": seed, "network": "control"}
+    return rows, note | {"accuracy_plain": 100 * accuracies(detector, data)["plain"]}
+
+
+def draw_errors(detector, data, path, n=12):
+    """Save a picture of the OOD images that score highest, and of the test images that score lowest."""
+    import matplotlib.pyplot as plt
+
+    detector = detector.refit_scorer(ViM(), foreground_network="dense")
+    sets = {f"{name}: taken for known": X for name, X in data.ood.items()} | {"known: rejected first": data.X_test}
+    figure, axes = plt.subplots(len(sets), n, figsize=(n, 1.3 * len(sets)), layout="constrained", squeeze=False)
+    for row, (title, X) in zip(axes, sets.items(), strict=True):
+        order = np.argsort(detector.score_samples(X))
+        row[0].set_title(title, loc="left", fontsize=8)
+        for axis, index in zip(row, order[:n] if title.startswith("known:") else order[::-1][:n], strict=True):
+            axis.imshow(X[index])
+            axis.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+# --------------------------------------------------------------------- tables
+
+
+def gains(table, baseline="plain"):
+    """Return every figure less the baseline's of the same scorer, OOD set and seed."""
+    keys = ["experiment", "seed", "scorer", "ood"]
+    base = table[table["fusion"] == baseline].set_index(keys)[["auroc", "fpr95"]]
+    rest = table[table["fusion"] != baseline].set_index(keys)
+    gain = rest.copy()
+    gain[["auroc", "fpr95"]] = rest[["auroc", "fpr95"]] - base.reindex(rest.index)
+    return gain.reset_index()
+
+
+def mean_and_spread(table, by):
+    """Return means over OOD sets, then mean and standard deviation over seeds, as text "mean ± spread"."""
+    per_seed = table.groupby([*by, "seed"], sort=False)[["auroc", "fpr95"]].mean()
+    groups = per_seed.groupby(by, sort=False)
+    mean, spread = groups.mean(), groups.std().fillna(0.0)
+    return pd.DataFrame(
+        {
+            name: [f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean[name], spread[name], strict=True)]
+            for name in ("auroc", "fpr95")
+        },
+        index=mean.index,
+    )
+
+
+def report(table, notes):
+    """Print the tables that the documentation shows."""
+    with pd.option_context("display.width", 160, "display.max_rows", 500, "display.max_columns", 50):
+        columns = [name for name in ("accuracy_plain", "accuracy_dfb", "rejected") if name in notes]
+        print("\nAccuracy, and share of rejected test images [%]")
+        print(notes.groupby(["experiment", "network"], sort=False)[columns].agg(["mean", "std"]).round(1))
+        chosen = (table["network"] == DEFAULT_NETWORK) & (table["fusion"] == "default")
+        figures = table[chosen | (table["fusion"].isin(["plain", "control"]))]
+        print("\nMeans over seeds [%]")
+        print(
+            figures.pivot_table(
+                index=["experiment", "ood", "scorer"], columns="fusion", values=["auroc", "fpr95"], sort=False
+            ).round(1)
+        )
+        print("\nBest of all scorers on each OOD set")
+        seeds = figures.groupby(["experiment", "ood", "fusion", "scorer"], sort=False)[["auroc", "fpr95"]].mean()
+        best = seeds.groupby(["experiment", "ood", "fusion"], sort=False).agg({"auroc": "max", "fpr95": "min"})
+        print(best.round(1).unstack())
+        for baseline in ("plain", "control"):
+            if (table["fusion"] == baseline).any():
+                report_gains(gains(table, baseline), baseline)
+
+
+def report_gains(gain, baseline):
+    default = gain[(gain["network"] == DEFAULT_NETWORK) & (gain["fusion"] == "default")]
+    print(f"\nThe default less {baseline}, by scorer")
+    print(mean_and_spread(default, ["experiment", "scorer"]).unstack(0))
+    print(f"\nThe default less {baseline}, mean of all scorers")
+    print(mean_and_spread(default, ["experiment"]))
+    real = default[default["experiment"] != "embedded"]
+    if len(real):
+        print(f"\nThe default less {baseline}, CIFAR-10: mean over textures, noise and unknown classes")
+        print(mean_and_spread(real.assign(experiment="real"), ["scorer"]))
+        print(mean_and_spread(real.assign(experiment="real"), ["experiment"]))
+    print(f"\nAblation: less {baseline}, mean of all scorers; the worst scorer's mean beside it")
+    ablation = mean_and_spread(gain, ["experiment", "network", "fusion"])
+    by_scorer = gain.groupby(["experiment", "network", "fusion", "scorer"], sort=False)[["auroc", "fpr95"]].mean()
+    worst = by_scorer.groupby(["experiment", "network", "fusion"], sort=False).agg({"auroc": "min", "fpr95": "max"})
+    print(ablation.join(worst.round(1).add_prefix("worst_")).unstack(0))
+
+
+# ----------------------------------------------------------------------- main
+
+
+def parse(argv=None):
+    """Return the settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--ablation", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="dense networks")
+    parser.add_argument(
+        "--control", action="store_true", help="a plain classifier, too, that trains for the epochs of both stages"
+    )
     parser.add_argument("--backbone", default="test_resnet", help="timm model, random weights")
     parser.add_argument("--output-stride", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=64, help="side of the network's input; the images have 32 px")
     parser.add_argument("--pixels", type=int, default=32, help="side the images of all packs are brought to first")
-    parser.add_argument("--epochs", type=int, default=10, help="of each of the two stages")
+    parser.add_argument("--epochs", type=int, default=6, help="of each of the two stages, on CIFAR-10")
+    parser.add_argument("--steps", type=int, default=700, help="of each of the two stages, on the embedded images")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=0.3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data", type=Path, default=os.environ.get("SKDFB_DATA"), help="folder of the packs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["textures", "open-set"])
-    parser.add_argument(
-        "--control",
-        action="store_true",
-        help="train the plain classifier for the epochs of both stages; read its figures left of the arrows",
-    )
+    parser.add_argument("--networks", type=Path, help="folder to keep trained networks in, and to read them from")
     parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--figures", type=Path, help="folder for pictures of the remaining errors")
     parser.add_argument("--verbose", type=int, default=0)
-    arguments = parser.parse_args()
-    folder = arguments.data
-    if folder is None or not (folder / "cifar10_train.npz").is_file():
-        print(f"skipped: there are no image packs in {folder}; name their folder by --data or SKDFB_DATA")
-        return
-    results = [
-        run(*experiment, arguments)
-        for experiment in experiments(folder, arguments.seed, arguments.pixels)
-        if arguments.only in (None, experiment[0])
-    ]
-    if arguments.json:
-        report = {
-            "settings": {
-                key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()
-            },
-            "versions": {name: importlib.metadata.version(name) for name in ("skdfb", "torch", "timm", "scikit-learn")},
-            "machine": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                "python": platform.python_version(),
-            },
-            "results": results,
-        }
-        arguments.json.write_text(json.dumps(report, indent=1))
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Run the experiments, print their tables, and write the JSON file."""
+    arguments = parse(argv)
+    arguments.data = None if arguments.data is None else Path(arguments.data)
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
+    if arguments.networks is not None:
+        keep_settings(arguments.networks, settings)
+    rows, notes = [], []
+    for experiment, seed in itertools.product(arguments.only, arguments.seeds):
+        if experiment != "embedded" and not (arguments.data and (arguments.data / "cifar10_train.npz").is_file()):
+            print(
+                f"{experiment} skipped: no image packs in {arguments.data}; name their folder by --data or SKDFB_DATA"
+            )
+            continue
+        more_rows, more_notes = run(experiment, seed, arguments)
+        rows, notes = rows + more_rows, notes + more_notes
+        if arguments.json:
+            arguments.json.write_text(json.dumps(document(settings, rows, notes), indent=1))
+    if rows:
+        report(pd.DataFrame(rows), pd.DataFrame(notes))
+
+
+def keep_settings(folder, settings):
+    """Refuse a folder of networks that other settings have trained."""
+    trained_by = ("backbone", "output_stride", "image_size", "pixels", "epochs", "steps", "batch_size", "learning_rate")
+    wanted, file = {key: settings[key] for key in trained_by}, folder / "settings.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if file.is_file() and json.loads(file.read_text()) != wanted:
+        raise SystemExit(f"the networks in {folder} were trained with {file.read_text()}, not with {wanted}")
+    file.write_text(json.dumps(wanted))
+
+
+def document(settings, rows, notes):
+    """Return what is written to the JSON file."""
+    return {
+        "settings": settings,
+        "versions": {name: importlib.metadata.version(name) for name in ("skdfb", "torch", "timm", "scikit-learn")},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "python": platform.python_version(),
+        },
+        "rows": rows,
+        "notes": notes,
+    }
 
 
 if __name__ == "__main__":

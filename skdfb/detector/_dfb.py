@@ -89,10 +89,10 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
     of K + 1 classes, the last of which is the background, and takes it, with the same weights, as a classifier again.
     An image's score joins any foreground score with the background's:
 
-    .. math:: S(x) = \log P\Bigl(\textstyle\sum_j \log p_j(S_j(X)) \le \sum_j \log p_j(S_j(x))\Bigr)
+    .. math:: S(x) = \log P\Bigl(\textstyle\sum_j g(p_j(S_j(X))) \le \sum_j g(p_j(S_j(x)))\Bigr)
 
-    in short: parts :math:`S_j`, foreground and background, as in-distribution tail probabilities; see
-    :class:`~skdfb.fusion.TailProbabilityFusion`, and for the paper's sum :class:`~skdfb.fusion.TemperatureFusion`.
+    in short: parts :math:`S_j`, foreground and background, as in-distribution tail probabilities :math:`p_j`, joined;
+    see :class:`~skdfb.fusion.TailProbabilityFusion`, and for the paper's sum :class:`~skdfb.fusion.TemperatureFusion`.
     **Every score is higher for in-distribution images.** The threshold is set by split conformal prediction on held-out
     training images: a new in-distribution image is rejected with probability at most ``alpha``.
 

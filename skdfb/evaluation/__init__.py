@@ -1,6 +1,17 @@
 """Tables of how well detectors do, and the choice of their parameters without OOD data."""
 
 from skdfb.evaluation._compare import class_accuracy, compare_scorers, format_comparison
+from skdfb.evaluation._evaluate import evaluate
 from skdfb.evaluation._left_out_classes import LeaveClassesOut, left_out_auroc
+from skdfb.evaluation._sweeps import class_count_sweep, temperature_sweep
 
-__all__ = ["LeaveClassesOut", "class_accuracy", "compare_scorers", "format_comparison", "left_out_auroc"]
+__all__ = [
+    "LeaveClassesOut",
+    "class_accuracy",
+    "class_count_sweep",
+    "compare_scorers",
+    "evaluate",
+    "format_comparison",
+    "left_out_auroc",
+    "temperature_sweep",
+]

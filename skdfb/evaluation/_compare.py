@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
@@ -12,13 +13,12 @@ from skdfb.detector._collect import collect
 from skdfb.detector._forward import needs_images
 from skdfb.detector._parts import LabelledViews, Part, PartScorers, Scores, learning_share
 from skdfb.detector._views import PLAIN, VIEWS
-from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
+from skdfb.evaluation._frame import METRICS, as_frame, check_ood, metric_values
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, Representation, ViM, check_scorer
-from skdfb.utils import Images, check_images
+from skdfb.utils import Images, check_images, labels_given
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
-_METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 _ID = "in-distribution"
 
 
@@ -91,19 +91,18 @@ def compare_scorers(
     images = {_ID: check_images(detector, X_id, reset=False)}
     images |= {name: check_images(detector, value, reset=False) for name, value in ood.items()}
     train = check_images(detector, X, reset=False)
-    columns: dict[str, list[Any]] = {name: [] for name in ("scorer", "method", "ood", *_METRICS)}
+    columns: dict[str, list[Any]] = {name: [] for name in ("scorer", "method", "ood", *METRICS)}
     for scorer, method, scores in _all_scores(detector, _named(scorers), images, train, X, y):
         for name in ood:
-            values = _metrics(scores[_ID], scores[name])
-            row = (scorer, method, name, *(values[metric] for metric in _METRICS))
+            values = metric_values(scores[_ID], scores[name])
+            row = (scorer, method, name, *(values[metric] for metric in METRICS))
             for column, value in zip(columns, row, strict=True):
                 columns[column].append(value)
-    return _as_frame(columns)
+    return as_frame(columns)
 
 
 def _check_arguments(ood: Any, scorers: Any) -> None:
-    if not isinstance(ood, Mapping) or not ood:
-        raise TypeError(f"ood is a {type(ood).__name__}; OOD images by name are wanted, like {{'noise': X_noise}}.")
+    check_ood(ood)
     if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
         raise TypeError(f"scorers={scorers!r}; a list of scorers is wanted, like [MSP(), ViM()].")
     for place, scorer in enumerate(scorers):
@@ -157,24 +156,7 @@ def _collected(
     return {name: collect(detector._views(), value, wanted, scorer) for name, value in images.items()}
 
 
-def _metrics(id_scores: Scores, ood_scores: Scores) -> dict[str, float]:
-    return {
-        "auroc": auroc_score(id_scores, ood_scores),
-        "aupr_in": aupr_score(id_scores, ood_scores, positive="id"),
-        "aupr_out": aupr_score(id_scores, ood_scores, positive="ood"),
-        "fpr95": fpr_at_tpr(id_scores, ood_scores, tpr=0.95),
-    }
-
-
-def _as_frame(columns: dict[str, list[Any]]) -> Any:
-    try:
-        import pandas as pd
-    except ImportError:
-        return columns
-    return pd.DataFrame(columns)
-
-
-def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
+def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, float]:
     """Return the accuracy of the plain classifier and of the dense network.
 
     Parameters
@@ -183,13 +165,18 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
         Fitted.
     X : images
         In-distribution test images.
-    y : array-like of shape (n,)
-        Their labels.
+    y : array-like of shape (n,), default=None
+        Their labels; a torch dataset of (image, label) items brings its own, with ``y=None``.
 
     Returns
     -------
     accuracy : dict
         ``"plain"`` and ``"dfb"``, fractions.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each image.
 
     Examples
     --------
@@ -208,12 +195,15 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any) -> dict[str, float]:
     ['dfb', 'plain']
     """
     check_is_fitted(detector)
+    y = labels_given(X, y)
     images = check_images(detector, X, reset=False)
-    predicted = _collected(detector, {"": images}, (PLAIN,))[""][PLAIN].logits.argmax(1).numpy()
-    return {
-        "plain": float(np.mean(detector.classes_[predicted] == np.asarray(y))),
-        "dfb": detector.score(X, y),
-    }
+    labels = column_or_1d(y) if y is not None else None
+    if labels is None or len(labels) != len(images):
+        given = "None" if labels is None else f"{len(labels)} labels"
+        raise ValueError(f"y is {given} for {len(images)} images; the label of each image is wanted.")
+    plain = _collected(detector, {"": images}, (PLAIN,))[""][PLAIN].logits.argmax(1).numpy()
+    predicted = {"plain": detector.classes_[plain], "dfb": detector.classify(X)}
+    return {method: float(np.mean(classes == labels)) for method, classes in predicted.items()}
 
 
 def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -> str:

@@ -270,13 +270,13 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     if known.all() or not known.any():
         raise ValueError(
             f"y holds {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
-            f"{_shown(classes)}; both sides are wanted: pass cv=LeaveClassesOut()."
+            f"{shown_labels(classes)}; both sides are wanted: pass cv=LeaveClassesOut()."
         )
-    scores = np.asarray(_scoring_method(estimator)(X))
+    scores = np.asarray(scoring_method(estimator)(X))
     return auroc_score(scores[known], scores[~known])
 
 
-def _scoring_method(estimator: Any) -> Any:
+def scoring_method(estimator: Any) -> Any:
     for name in ("score_samples", "decision_function"):
         if hasattr(estimator, name):
             return getattr(estimator, name)
@@ -286,6 +286,6 @@ def _scoring_method(estimator: Any) -> Any:
     )
 
 
-def _shown(classes: Any, most: int = 6) -> str:
+def shown_labels(classes: Any, most: int = 6) -> str:
     shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
     return f"{shown}, ..." if len(classes) > most else shown

@@ -41,7 +41,7 @@ class TailProbabilityFusion(BaseEstimator):
 
     Parameters
     ----------
-    rule : {"fisher", "stouffer"}, default="fisher"
+    rule : {"fisher", "stouffer"}, default="stouffer"
         What is added up. Fisher's rule is led by the part that finds an image strangest; in Stouffer's, parts that
         find it usual make up for one that does not.
 
@@ -71,7 +71,10 @@ class TailProbabilityFusion(BaseEstimator):
     the other half. Its promise therefore rests on conformal calibration alone, not on the tail probabilities.
 
     Below the tenth part with the lowest held-out scores (at least ten scores), tail probabilities fall exponentially
-    in the score. So an image that one part finds very far out is rejected, whatever the others say.
+    in the score. So an image that one part finds far enough out is rejected, whatever the others say.
+
+    The default was chosen on the embedded images and on left-out classes of CIFAR-10's training set, where Stouffer's
+    rule ranked a little better than Fisher's; how, is told under :ref:`measured`.
 
     References
     ----------
@@ -98,7 +101,7 @@ class TailProbabilityFusion(BaseEstimator):
     tails_: dict[str, TailProbability]
     joint_tail_: TailProbability
 
-    def __init__(self, rule: str = "fisher") -> None:
+    def __init__(self, rule: str = "stouffer") -> None:
         self.rule = rule
 
     @_fit_context(prefer_skip_nested_validation=True)

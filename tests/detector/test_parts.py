@@ -30,9 +30,9 @@ BACKGROUND = [BackgroundLogit(), Mahalanobis()]
 
 @pytest.fixture(scope="module")
 def several(fitted):
-    """The default recipe's parts and fusion, on enough held-out images for alpha=0.2."""
+    """The default recipe's parts, on enough held-out images for alpha=0.2."""
     return fitted.refit_scorer(
-        Energy(), background_scorer=BACKGROUND, fusion=TailProbabilityFusion(), foreground_network=None, alpha=0.2
+        Energy(), background_scorer=BACKGROUND, fusion=TailProbabilityFusion("fisher"), alpha=0.2
     )
 
 
@@ -98,7 +98,7 @@ def test_the_group_of_several_parts_is_joined_by_the_fusion(fitted, several, X, 
     share = several._learning_share()
     names = ["background_logit", "background_mahalanobis"]
     learned = several.score_parts(X[held_out[:share]])
-    expected = TailProbabilityFusion().fit({name: learned[name] for name in names})
+    expected = TailProbabilityFusion("fisher").fit({name: learned[name] for name in names})
     parts = several.score_parts(X_new)
     assert_allclose(several.score_background(X_new), expected.combine({name: parts[name] for name in names}), rtol=1e-4)
 

@@ -132,7 +132,7 @@ def test_other_training_images_are_refused(detector, images, labels):
     ("changes", "message"),
     [
         ({"ood": np.zeros((2, 16, 16, 3))}, "ood is a ndarray; OOD images by name are wanted"),
-        ({"ood": {}}, "ood is a dict; OOD images by name are wanted"),
+        ({"ood": {}}, "ood is empty; OOD images by name are wanted"),
         ({"scorers": MSP()}, r"scorers=MSP\(\); a list of scorers is wanted"),
         ({"scorers": ["MSP"]}, r"scorers\[0\] is 'MSP', a str without fit"),
         ({"scorers": [Energy(), MSP]}, r"scorers\[1\] is the class MSP"),

@@ -1,0 +1,262 @@
+"""How well a detector does, OOD set by OOD set, with intervals."""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_scalar, column_or_1d
+from sklearn.utils.validation import _num_samples
+
+from skdfb.detector import DFBDetector
+from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
+from skdfb.evaluation._frame import as_frame, check_ood, metric_values
+from skdfb.evaluation._left_out_classes import scoring_method, shown_labels
+from skdfb.utils import check_scores, spawn_seeds
+
+__all__ = ["can_classify", "evaluate", "evaluation_columns", "labels_in", "unwrapped"]
+
+Hits = npt.NDArray[np.bool_]
+
+
+class _Scored(NamedTuple):
+    """What a detector says of a set of images; None where it cannot."""
+
+    scores: npt.NDArray[np.float64]
+    rejected: Hits | None
+    correct: Hits | None = None
+
+
+class _Seeds(NamedTuple):
+    id_images: int
+    ood_images: int
+    shares: int
+
+
+def evaluate(
+    detector: Any,
+    X_id: Any,
+    ood: Mapping[str, Any],
+    y_id: Any = None,
+    *,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    random_state: int | np.random.RandomState | None = None,
+) -> Any:
+    r"""Score in-distribution and OOD images by a fitted detector, and tell how well it separates them.
+
+    Each set is scored once.
+
+    Parameters
+    ----------
+    detector : estimator
+        Fitted, with ``score_samples`` (or, without it, ``decision_function``), higher for more in-distribution images:
+        a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, an outlier detector of scikit-learn,
+        or a pipeline or a parameter search that ends in one.
+    X_id : images or features
+        Test images of the known classes, in whatever form the detector takes.
+    ood : mapping of str to images or features
+        OOD test images by name.
+    y_id : array-like of shape (n_id,), default=None
+        Labels of the test images. Without them there is no accuracy.
+    n_bootstrap : int, default=1000
+        Resamples for the intervals; 0 leaves the intervals out.
+    confidence : float, default=0.95
+        Confidence level of the intervals, in (0, 1).
+    random_state : int, RandomState or None, default=None
+        Fixes the resamples. With an int, a set's row does not depend on the other sets.
+
+    Returns
+    -------
+    table : pandas.DataFrame, or dict of lists where pandas is absent
+        A row for each OOD set, with the columns
+
+        - ``ood``: name of the set; ``n_id``, ``n_ood``: numbers of images;
+        - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: see :mod:`skdfb.metrics`; in-distribution is the positive
+          class, except for ``aupr_out``;
+        - ``accuracy``: share of the in-distribution images that get their label, rejected or not; NaN without `y_id`;
+        - ``id_rejected``, ``ood_rejected``: shares of the in-distribution and of the OOD images that score below the
+          detector's own threshold; NaN where it has none;
+        - for each of these seven, the ends of its interval: ``auroc_low``, ``auroc_high``, and so on.
+
+        All figures are fractions. ``accuracy`` and ``id_rejected`` are the same in each row.
+
+    Raises
+    ------
+    TypeError
+        If `ood` is no mapping or empty, if the detector does not score, or if it does not classify, but there are
+        labels.
+    ValueError
+        If `y_id` has another length than `X_id`, or labels that the detector was not fitted on, if scores are not
+        1-d or hold NaN, or if a parameter is out of range.
+
+    See Also
+    --------
+    compare_scorers : Several scorers on the networks of one detector.
+    temperature_sweep : Several temperatures.
+    skdfb.metrics : The figures themselves.
+
+    Notes
+    -----
+    The intervals are percentile intervals of the stratified bootstrap: in-distribution and OOD images are resampled
+    separately, with replacement, to as many as there are, and the threshold of ``fpr95`` is set anew in each resample.
+    They tell what the choice of *test images* may do to a figure, given this detector. They do not hold what another
+    training run would change. A figure that is 0 or 1 in all resamples gets an interval of no width, which is too
+    narrow: where none of n images is rejected, shares up to about 3 / n are plausible at 95 %.
+
+    Two detectors on the same images differ by less than their intervals suggest, since the same images are hard for
+    both.
+
+    The threshold is ``offset_`` for ``score_samples`` and 0 for ``decision_function``, and rejected is what scores
+    below it. A detector that has ``score_samples`` and no ``offset_`` has none.
+
+    References
+    ----------
+    Efron and Tibshirani, *An Introduction to the Bootstrap*, Chapman & Hall, 1993, chapters 8 and 13.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdfb.detector import FeatureDetector
+    >>> from skdfb.evaluation import evaluate
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, known = X / 16, y < 8
+    >>> X_id, y_id, ood = X[known], y[known], {"eight": X[y == 8], "nine": X[y == 9]}
+    >>> detector = FeatureDetector(random_state=0).fit(X_id[::2], y_id[::2])
+    >>> table = evaluate(detector, X_id[1::2], ood, y_id[1::2], random_state=0)
+    >>> list(table["ood"]), list(table["n_ood"])
+    (['eight', 'nine'], [174, 180])
+    >>> bool((table["auroc_low"] < table["auroc"]).all() and (table["auroc"] < table["auroc_high"]).all())
+    True
+    """
+    check_scalar(n_bootstrap, "n_bootstrap", Integral, min_val=0)
+    check_scalar(confidence, "confidence", Real, min_val=0, max_val=1, include_boundaries="neither")
+    columns = evaluation_columns(
+        detector, X_id, ood, y_id, n_bootstrap=n_bootstrap, confidence=confidence, random_state=random_state
+    )
+    return as_frame(columns)
+
+
+def evaluation_columns(
+    detector: Any,
+    X_id: Any,
+    ood: Mapping[str, Any],
+    y_id: Any,
+    *,
+    n_bootstrap: int = 0,
+    confidence: float = 0.95,
+    random_state: int | np.random.RandomState | None = None,
+) -> dict[str, list[Any]]:
+    """Return the columns of :func:`evaluate`."""
+    check_ood(ood)
+    seeds = _Seeds(*spawn_seeds(random_state, len(_Seeds._fields)))
+    step, prepared = unwrapped(detector)
+    labels = None if y_id is None else _checked_labels(step, y_id, _num_samples(X_id))
+    known = _scored(step, prepared(X_id), "X_id", labels)
+    rows = []
+    for name, X in ood.items():
+        unknown = _scored(step, prepared(X), f"ood[{name!r}]")
+        figures, samples = _figures(known, unknown), _bootstrap_samples(known, unknown, n_bootstrap, seeds)
+        row = {"ood": name, "n_id": len(known.scores), "n_ood": len(unknown.scores), **figures}
+        for figure, values in samples.items():
+            row[f"{figure}_low"], row[f"{figure}_high"] = percentile_interval(values, confidence)
+        rows.append(row)
+    return {column: [row[column] for row in rows] for column in rows[0]}
+
+
+def _figures(known: _Scored, unknown: _Scored) -> dict[str, float]:
+    shares = {name: float("nan") if hits is None else float(np.mean(hits)) for name, hits in _hits(known, unknown)}
+    return metric_values(known.scores, unknown.scores) | shares
+
+
+def _bootstrap_samples(
+    known: _Scored, unknown: _Scored, n_bootstrap: int, seeds: _Seeds
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return each figure in each resample; nothing where there are none."""
+    if n_bootstrap == 0:
+        return {}
+    samples = bootstrap_metrics(
+        known.scores,
+        unknown.scores,
+        n_bootstrap=n_bootstrap,
+        id_seed=seeds.id_images,
+        ood_seed=seeds.ood_images,
+    )
+    for name, hits in _hits(known, unknown):
+        nothing = np.full(n_bootstrap, np.nan)
+        samples[name] = nothing if hits is None else bootstrap_share(hits, n_bootstrap=n_bootstrap, seed=seeds.shares)
+    return samples
+
+
+def _hits(known: _Scored, unknown: _Scored) -> list[tuple[str, Hits | None]]:
+    return [("accuracy", known.correct), ("id_rejected", known.rejected), ("ood_rejected", unknown.rejected)]
+
+
+# ------------------------------------------------------------------ scoring
+
+
+def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return the last step of pipelines and parameter searches, and what makes its input of theirs.
+
+    They hand on scores, but neither ``offset_`` nor ``classify``.
+    """
+    before = []
+    while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
+        if isinstance(detector, Pipeline):
+            before += [detector[:-1]] if len(detector) > 1 else []
+            detector = detector[-1]
+        else:
+            detector = detector.best_estimator_
+    return detector, lambda X: reduce(lambda X, steps: steps.transform(X), before, X)
+
+
+def can_classify(step: Any) -> bool:
+    """Tell whether a fitted last step gives labels of classes."""
+    return hasattr(step, "classify") or (hasattr(step, "classes_") and hasattr(step, "predict_proba"))
+
+
+def labels_in(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Tell which labels are one of the classes; unlike for ``np.isin``, 1 is not "1"."""
+    known = set(classes.tolist())
+    return np.asarray([label in known for label in labels.tolist()], dtype=bool)
+
+
+def _scored(step: Any, X: Any, name: str, y: npt.NDArray[Any] | None = None) -> _Scored:
+    """Score images, and compare their labels where they are given."""
+    scores, labels = _scores_and_labels(step, X, y is not None)
+    scores = check_scores(scores, f"the scores of {name}", allow_infinite=True)
+    threshold = getattr(step, "offset_", None) if hasattr(step, "score_samples") else 0.0
+    return _Scored(scores, None if threshold is None else scores < threshold, None if y is None else labels == y)
+
+
+def _scores_and_labels(step: Any, X: Any, with_labels: bool) -> tuple[Any, Any]:
+    score = scoring_method(step)
+    if not with_labels:
+        return score(X), None
+    if isinstance(step, DFBDetector):  # both in one pass of the networks
+        parts, logits = step._run(X, "parts", "logits")
+        return step._combine(parts), step._labels(logits)
+    if hasattr(step, "classify"):
+        return score(X), step.classify(X)
+    return score(X), np.asarray(step.classes_)[np.argmax(step.predict_proba(X), axis=1)]
+
+
+def _checked_labels(step: Any, y: Any, n_images: int) -> npt.NDArray[Any]:
+    if not can_classify(step):
+        raise TypeError(
+            f"y_id is given, but {step!r} does not classify, by classify or by predict_proba; y_id=None is wanted."
+        )
+    labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
+    if len(labels) != n_images:
+        raise ValueError(f"X_id has {n_images} images and y_id has {len(labels)} labels; one label each is wanted.")
+    unseen = ~labels_in(labels, step.classes_)
+    if unseen.any():
+        others = list(dict.fromkeys(labels[unseen].tolist()))
+        raise ValueError(
+            f"y_id: {unseen.sum()} of {len(labels)} labels, {shown_labels(others)}, are none that the detector "
+            f"was fitted on, {shown_labels(step.classes_)}; such images are OOD: move them to a set of ood."
+        )
+    return labels

@@ -1,0 +1,381 @@
+"""A detector's figures as one thing varies: the temperature of the fusion, or the number of classes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone
+from sklearn.utils import _safe_indexing, assert_all_finite, check_scalar, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _num_samples
+from torch.utils.data import Dataset, Subset
+
+from skdfb.detector import DFBDetector
+from skdfb.evaluation._compare import class_accuracy, compare_scorers
+from skdfb.evaluation._evaluate import can_classify, evaluation_columns, labels_in, unwrapped
+from skdfb.evaluation._frame import as_frame, check_ood, metric_values
+from skdfb.evaluation._left_out_classes import shown_labels
+from skdfb.fusion import TemperatureFusion
+from skdfb.scorers import ForegroundScorer, check_scorer, scorer_output
+from skdfb.utils import Images, labels_given, spawn_seeds
+
+__all__ = ["class_count_sweep", "temperature_sweep"]
+
+Columns = dict[str, list[Any]]
+
+_EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}  # of several, those of the paper
+
+
+def temperature_sweep(
+    detector: Any,
+    X_id: Any,
+    ood: Mapping[str, Any],
+    temperatures: Sequence[float] = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0),
+    *,
+    parts: tuple[str, str] | None = None,
+) -> Any:
+    r"""Join foreground and background score of a fitted detector by Eq. 7 at several temperatures.
+
+    Nothing is trained or fitted, and the networks pass over each set once.
+
+    Parameters
+    ----------
+    detector : DFBDetector
+        Fitted, with any fusion: its own is left aside. A pipeline may end in it.
+    X_id : images
+        Test images of the known classes.
+    ood : mapping of str to images
+        OOD test images by name.
+    temperatures : sequence of float, default=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
+        Each greater than 0 and finite. The larger, the less the background counts.
+    parts : tuple of (str, str), default=None
+        Names of the foreground and of the background part, out of ``detector.score_parts(X)``. None takes the ones that
+        there are; of several, ``"foreground_dense"`` and ``"background_logit"``, which are those of the paper.
+
+    Returns
+    -------
+    table : pandas.DataFrame, or dict of lists where pandas is absent
+        In long form, a row for each temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``,
+        ``aupr_in``, ``aupr_out``, ``fpr95``. All figures are fractions; in-distribution is the positive class, except
+        for ``aupr_out``.
+
+    Raises
+    ------
+    TypeError
+        If the detector has no parts, or `ood` or `temperatures` is not as wanted.
+    ValueError
+        If a temperature is out of range, or `parts` does not name a foreground and a background part, or is None where
+        there are several of either and none of the paper's.
+
+    See Also
+    --------
+    skdfb.fusion.TemperatureFusion : Eq. 7.
+    skdfb.DFBDetector.refit_scorer : Puts another temperature into a detector, by its ``fusion``.
+
+    Notes
+    -----
+    This is the paper's Fig. 6. With foreground score :math:`S_f`, background score :math:`S_b` and temperature T,
+
+    .. math::
+        S = \begin{cases}
+            S_f + S_b / T & S_f \text{ from logits (Energy, ViM, ...)} \\
+            S_f + \log(\mathrm{softplus}(S_b)) / T & S_f \text{ a probability (MSP, ODIN)}
+        \end{cases}
+
+    Which of the two it is, the detector's fitted foreground scorer says. The paper takes T = 2.5 in the first and, in
+    effect, T = 1 in the second case.
+
+    A temperature chosen on the OOD images that the figures are of flatters them; this is a picture of how much depends
+    on it.
+
+    Examples
+    --------
+    >>> from skdfb import DFBDetector, Trainer
+    >>> from skdfb.datasets import load_digits_on_photos
+    >>> from skdfb.evaluation import temperature_sweep
+    >>> from skdfb.networks import create_backbone
+    >>> from skdfb.scorers import Energy
+    >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
+    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> detector = DFBDetector(
+    ...     backbone, scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
+    ... ).fit(data.images, data.target)
+    >>> ood = {"unseen_photo": data.ood_images["unseen_photo"]}
+    >>> table = temperature_sweep(detector, data.images_test, ood, temperatures=[1.0, 2.5])
+    >>> list(table["temperature"])
+    [1.0, 2.5]
+    """
+    check_ood(ood)
+    temperatures = _checked_temperatures(temperatures)
+    step, prepared = unwrapped(detector)
+    if not hasattr(step, "score_parts"):
+        raise TypeError(f"{step!r} has no score_parts, so no background to be joined; a fitted DFBDetector is wanted.")
+    known = step.score_parts(prepared(X_id))
+    names = _part_names(known, parts)
+    known = _chosen(known, names)
+    unknown = {name: _chosen(step.score_parts(prepared(X)), names) for name, X in ood.items()}
+    outputs = {"foreground": scorer_output(step.scorer_)}
+    rows = []
+    for temperature in temperatures:
+        fusion = TemperatureFusion(temperature, probability_temperature=temperature).fit(known, outputs=outputs)
+        known_scores = fusion.combine(known)
+        for name, scores in unknown.items():
+            values = metric_values(known_scores, fusion.combine(scores))
+            rows.append({"temperature": temperature, "ood": name, **values})
+    return as_frame({column: [row[column] for row in rows] for column in rows[0]})
+
+
+def _checked_temperatures(temperatures: Any) -> list[float]:
+    if isinstance(temperatures, str) or not isinstance(temperatures, Iterable) or not len(listed := list(temperatures)):
+        raise TypeError(f"temperatures={temperatures!r}; a list of numbers is wanted, like [1.0, 2.5].")
+    for temperature in listed:
+        if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
+            raise ValueError(f"temperatures={listed}: {temperature!r} is no finite number greater than 0.")
+    return [float(temperature) for temperature in listed]
+
+
+def _part_names(scores: Mapping[str, Any], parts: Any) -> dict[str, str]:
+    """Return the names of the two parts by ``"foreground"`` and ``"background"``."""
+    if parts is None:
+        return {kind: _only_part(scores, kind) for kind in _EQ_7}
+    if isinstance(parts, str) or not isinstance(parts, Sequence) or len(parts) != len(_EQ_7):
+        raise ValueError(f"parts={parts!r}; the names of a foreground and of a background part are wanted.")
+    names = dict(zip(_EQ_7, parts, strict=True))
+    for kind, name in names.items():
+        if name not in _parts_of_kind(scores, kind):
+            raise ValueError(
+                f"parts={parts!r}: {name!r} is no {kind} part of the detector; one of {_parts_of_kind(scores, kind)} "
+                "is wanted there."
+            )
+    return names
+
+
+def _only_part(scores: Mapping[str, Any], kind: str) -> str:
+    names = _parts_of_kind(scores, kind)
+    if len(names) > 1 and _EQ_7[kind] in names:
+        return _EQ_7[kind]
+    if len(names) != 1:
+        raise ValueError(
+            f"parts is None, but the detector's parts are {list(scores)}; Eq. 7 joins one foreground and one "
+            "background part: parts=(foreground, background) is wanted, two of these names."
+        )
+    return names[0]
+
+
+def _parts_of_kind(scores: Mapping[str, Any], kind: str) -> list[str]:
+    return [name for name in scores if name.startswith(kind)]
+
+
+def _chosen(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {kind: scores[name] for kind, name in names.items()}
+
+
+# -------------------------------------------------------- number of classes
+
+
+class _LabelledImages(NamedTuple):
+    images: Any
+    labels: npt.NDArray[Any]
+
+    def of(self, classes: npt.NDArray[Any]) -> "_LabelledImages":
+        """Return the images of some classes."""
+        rows = np.flatnonzero(labels_in(self.labels, classes))
+        return _LabelledImages(_subset(self.images, rows), self.labels[rows])
+
+
+def class_count_sweep(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    X_test: Any,
+    y_test: Any,
+    ood: Mapping[str, Any],
+    counts: Sequence[int],
+    *,
+    n_repeats: int = 1,
+    scorers: Sequence[ForegroundScorer] | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> Any:
+    """Fit a detector on fewer and on more classes, and tell how well each separates the same OOD images.
+
+    For each number of classes that many are drawn, and a clone of the detector is fitted on their training images. Its
+    in-distribution test images are those of the same classes. Within a repeat the smaller sets of classes lie inside
+    the larger ones.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Cloned, never fitted itself: a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, another
+        outlier detector with ``fit`` and ``score_samples`` or ``decision_function``, or a pipeline that ends in one.
+    X : images or features
+        Training images in whatever form the estimator takes: an array, a data frame, a sequence, a torch dataset.
+    y : array-like of shape (n,)
+        Their labels; None where `X` is a torch dataset that brings them.
+    X_test, y_test
+        In-distribution test images and labels, likewise. Images of labels that are not in `y` are left aside.
+    ood : mapping of str to images or features
+        OOD test images by name. They must be of none of the classes.
+    counts : sequence of int
+        Numbers of classes, each from 2 to the number of classes in `y`.
+    n_repeats : int, default=1
+        How often all counts are gone through, each time with other classes.
+    scorers : sequence of ForegroundScorer, default=None
+        For a :class:`~skdfb.DFBDetector`: compare these on each fitted detector by :func:`compare_scorers`, without
+        further training.
+    random_state : int, RandomState or None, default=None
+        Fixes which classes are drawn. It also seeds each parameter called ``random_state`` of the estimator that is
+        None, anew for each repeat; one that is set stays, so that repeats then differ by their classes only.
+
+    Returns
+    -------
+    table : pandas.DataFrame, or dict of lists where pandas is absent
+        In long form, a row for each repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat``
+        (from 0) and those of :func:`evaluate` without intervals; ``accuracy`` is NaN where the estimator does not
+        classify. With `scorers` a row also for each scorer and method, with ``n_classes``, ``repeat``, the columns of
+        :func:`compare_scorers`, and ``accuracy``, that of the plain classifier where the method is ``"plain"``.
+
+    Raises
+    ------
+    TypeError
+        If `ood` or `counts` is not as wanted, or there are `scorers` and the estimator is no ``DFBDetector``.
+    ValueError
+        Before anything is fitted: if a count is out of range, images and labels differ in number, labels are missing or
+        continuous, or a class has no test images.
+
+    See Also
+    --------
+    evaluate : The columns.
+    LeaveClassesOut : The other way round: the left-out classes are what is to be found.
+
+    Notes
+    -----
+    This is the paper's Fig. 7, which has 200 to 1,000 classes of ImageNet.
+
+    Compare ``auroc`` and ``fpr95`` between numbers of classes. ``aupr_in`` and ``aupr_out`` depend on the ratio of
+    ``n_id`` to ``n_ood``, and more classes bring more test images.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdfb.detector import FeatureDetector
+    >>> from skdfb.evaluation import class_count_sweep
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, known = X / 16, y < 8
+    >>> table = class_count_sweep(
+    ...     FeatureDetector(calibration_fraction=0.2),
+    ...     *(X[known][::2], y[known][::2]),
+    ...     *(X[known][1::2], y[known][1::2]),
+    ...     {"other": X[~known]},
+    ...     counts=[2, 4, 8],
+    ...     random_state=0,
+    ... )
+    >>> list(table["n_classes"])
+    [2, 4, 8]
+    """
+    check_ood(ood)
+    check_scalar(n_repeats, "n_repeats", Integral, min_val=1)
+    _check_scorers(estimator, scorers)
+    train, test = _labelled(X, y, ""), _labelled(X_test, y_test, "_test")
+    classes = np.unique(train.labels)
+    counts = _checked_counts(counts, len(classes))
+    _check_tested(classes, test.labels)
+    seeds = spawn_seeds(random_state, 2 * n_repeats)
+    columns: Columns = {}
+    for repeat in range(n_repeats):
+        # Of one order, so that smaller sets of classes lie inside larger ones.
+        order = np.random.RandomState(seeds[2 * repeat]).permutation(classes)
+        seeded = _seeded(clone(estimator), seeds[2 * repeat + 1])
+        for count in counts:
+            drawn = order[:count]
+            found = _columns_of_fitted(clone(seeded), train.of(drawn), test.of(drawn), ood, scorers)
+            n_rows = len(found["ood"])
+            found = {"n_classes": [count] * n_rows, "repeat": [repeat] * n_rows} | found
+            columns = {name: columns.get(name, []) + values for name, values in found.items()}
+    return as_frame(columns)
+
+
+def _columns_of_fitted(
+    estimator: Any,
+    train: _LabelledImages,
+    test: _LabelledImages,
+    ood: Mapping[str, Any],
+    scorers: Sequence[ForegroundScorer] | None,
+) -> Columns:
+    estimator.fit(train.images, train.labels)
+    if scorers is None:
+        classifies = can_classify(unwrapped(estimator)[0])
+        return evaluation_columns(estimator, test.images, ood, test.labels if classifies else None)
+    table = compare_scorers(estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers)
+    columns: Columns = {name: list(table[name]) for name in table}
+    accuracy = class_accuracy(estimator, test.images, test.labels)
+    columns["accuracy"] = [accuracy["plain" if method == "plain" else "dfb"] for method in columns["method"]]
+    return columns
+
+
+def _seeded(estimator: Any, seed: int) -> Any:
+    """Set each ``random_state`` that is None, also those of steps and parts."""
+    parameters = estimator.get_params(deep=True)
+    missing = sorted(
+        name for name, value in parameters.items() if name.split("__")[-1] == "random_state" and value is None
+    )
+    return estimator.set_params(**dict(zip(missing, spawn_seeds(seed, len(missing)), strict=True)))
+
+
+def _subset(X: Any, rows: npt.NDArray[np.intp]) -> Any:
+    if isinstance(X, Images):
+        return X.subset(rows)
+    return Subset(X, rows.tolist()) if isinstance(X, Dataset) else _safe_indexing(X, rows)
+
+
+def _labelled(X: Any, y: Any, suffix: str) -> _LabelledImages:
+    """Check images and labels against each other."""
+    y = labels_given(X, y)
+    if y is None:
+        raise ValueError(f"y{suffix} is None; class labels, one for each image of X{suffix}, are wanted.")
+    y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name=f"y{suffix}")
+    check_classification_targets(y)
+    if _num_samples(X) != len(y):
+        raise ValueError(
+            f"X{suffix} has {_num_samples(X)} images and y{suffix} has {len(y)} labels; one label for each image is "
+            "wanted."
+        )
+    return _LabelledImages(X, y)
+
+
+def _checked_counts(counts: Any, n_classes: int) -> list[int]:
+    if not isinstance(counts, Iterable) or isinstance(counts, str) or not len(listed := list(counts)):
+        raise TypeError(f"counts={counts!r}; a list of numbers of classes is wanted, like [5, 10].")
+    for count in listed:
+        check_scalar(count, "each of counts", Integral)
+        if not 2 <= count <= n_classes:
+            raise ValueError(
+                f"counts={listed}: {count} is out of range; 2 to {n_classes}, all classes of y, is wanted."
+            )
+    return [int(count) for count in listed]
+
+
+def _check_tested(classes: npt.NDArray[Any], test_labels: npt.NDArray[Any]) -> None:
+    untested = classes[~labels_in(classes, test_labels)]
+    if len(untested):
+        raise ValueError(
+            f"y_test has no image of {len(untested)} of the {len(classes)} classes of y, {shown_labels(untested)}; "
+            "each class may be drawn and needs test images: give some, or leave the class out of X and y."
+        )
+
+
+def _check_scorers(estimator: Any, scorers: Any) -> None:
+    if scorers is None:
+        return
+    if not isinstance(estimator, DFBDetector):
+        raise TypeError(
+            f"scorers are given, but {estimator!r} is no DFBDetector; set its own scorer and leave scorers None, once "
+            "for each scorer."
+        )
+    if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
+        raise TypeError(f"scorers={scorers!r}; a list of scorers is wanted, like [MSP(), ViM()].")
+    for place, scorer in enumerate(scorers):
+        check_scorer(scorer, f"scorers[{place}]")
