@@ -1,13 +1,18 @@
 """The whole on the embedded images: DFB keeps the accuracy and lifts every scorer, as the documentation says."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
+from skdfb.calibration import ConformalCalibrator
 from skdfb.datasets import load_digits_on_photos
 from skdfb.evaluation import class_accuracy, compare_scorers
+from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
 from skdfb.networks import create_backbone
+from skdfb.scorers import BackgroundLogit, Mahalanobis
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +49,35 @@ def test_no_scorer_is_worse_on_the_mean(detector, data):
     means = table.groupby(["scorer", "method"])["auroc"].mean().unstack()
     assert set(means.index) == {"MSP", "MaxLogit", "ODIN", "Energy", "ViM"}
     assert (means["dfb"] >= means["plain"]).all(), means
+
+
+@pytest.mark.parametrize(
+    ("fusion", "background_scorer"),
+    [
+        (TailProbabilityFusion("stouffer"), [BackgroundLogit(), Mahalanobis()]),
+        (TailProbabilityFusion("fisher"), [BackgroundLogit(), Mahalanobis()]),
+        (TemperatureFusion(), BackgroundLogit()),
+    ],
+    ids=["stouffer", "fisher", "temperature"],
+)
+def test_no_more_than_alpha_is_rejected_over_200_splits(detector, fusion, background_scorer):
+    """The conformal promise on images that trained nothing: some fit the fusion, some set the threshold."""
+    n_learn, n_threshold, alpha = 100, 100, 0.05
+    images = load_digits_on_photos(n_train=6, n_test=1000, n_ood=1, random_state=7).images_test
+    parts = detector.refit_scorer(background_scorer=background_scorer, fusion=fusion).score_parts(images)
+    rejected = []
+    for split in range(200):
+        order = np.random.default_rng(split).permutation(len(images))
+        learning, setting, testing = (
+            {name: scores[rows] for name, scores in parts.items()}
+            for rows in np.split(order, [n_learn, n_learn + n_threshold])
+        )
+        fusion.fit(learning)
+        calibrator = ConformalCalibrator(alpha).fit(fusion.combine(setting))
+        rejected.append(np.mean(fusion.combine(testing) < calibrator.offset_))
+    standard_error = np.std(rejected, ddof=1) / math.sqrt(len(rejected))
+    assert np.mean(rejected) <= alpha + 2 * standard_error
+    assert np.mean(rejected) >= math.floor(alpha * 101) / 101 - 3 * standard_error
 
 
 def test_masks_find_the_digits(detector, data):

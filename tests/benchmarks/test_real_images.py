@@ -1,0 +1,175 @@
+"""The benchmark on real images, end to end on tiny packs, and its arithmetic."""
+
+import importlib
+import io
+import json
+import sys
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from skdfb.metrics import auroc_score, fpr_at_tpr
+from tests.benchmarks.conftest import BENCHMARKS
+
+CLASSES = [f"class {label}" for label in range(10)]
+# Networks that have hardly been trained have logits about 0, of which ViM warns.
+pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def real_images() -> ModuleType:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module("real_images")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def write_pack(path, n, n_classes, seed):
+    """Write n JPEG images, each class of a colour of its own."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % n_classes
+    colours = np.random.default_rng(0).integers(0, 256, (n_classes, 3))
+    files = []
+    for label in labels:
+        pixels = np.clip(colours[label] + rng.normal(0, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG")
+        files.append(np.frombuffer(stream.getvalue(), np.uint8))
+    offsets = np.concatenate([[0], np.cumsum([len(file) for file in files])])
+    np.savez(path, jpeg=np.concatenate(files), offsets=offsets, labels=labels, classes=CLASSES[:n_classes])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs")
+    write_pack(folder / "cifar10_train.npz", 500, 10, seed=1)
+    write_pack(folder / "cifar10_test.npz", 100, 10, seed=2)
+    write_pack(folder / "textures.npz", 20, 5, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(real_images, folder):
+    """The rows of a short run of the open-set experiment; networks are kept beside the packs."""
+
+    def run(*more):
+        settings = ["--only", "open-set", "--seeds", "0", "--epochs", "1", "--image-size", "32", "--device", "cpu"]
+        settings += ["--ablation", real_images.DEFAULT_NETWORK, "--data", str(folder), *more]
+        real_images.main([*settings, "--networks", str(folder / "kept"), "--json", str(folder / "results.json")])
+        return json.loads((folder / "results.json").read_text())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return run()
+
+
+def test_every_scorer_and_joint_score_has_its_figures(real_images, results):
+    table = pd.DataFrame(results["rows"])
+    scorers = {type(scorer).__name__ for scorer in real_images.SCORERS}
+    assert (
+        set(table["scorer"]) == scorers == {"MSP", "MaxLogit", "ODIN", "Energy", "ReAct", "KNN", "Mahalanobis", "ViM"}
+    )
+    assert set(table["fusion"]) == {"plain", *real_images.FUSIONS}
+    assert len(table) == 8 * (1 + len(real_images.FUSIONS))
+    assert set(table["ood"]) == {"unknown classes"}
+    assert table[["auroc", "fpr95"]].to_numpy().min() >= 0
+    assert table[["auroc", "fpr95"]].to_numpy().max() <= 100
+    (note,) = results["notes"]
+    assert {"accuracy_plain", "accuracy_dfb", "rejected", "fit_seconds"} <= set(note)
+
+
+def test_a_second_run_reads_the_networks_and_says_the_same(real_images, run, results, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("nothing is to be trained again")
+
+    monkeypatch.setattr(real_images.Trainer, "train", refuse)
+    assert run()["rows"] == results["rows"]
+
+
+def test_networks_of_other_settings_are_refused(run, results):
+    with pytest.raises(SystemExit, match="were trained with"):
+        run("--learning-rate", "0.01")
+
+
+def test_the_default_row_is_the_default_detector(real_images, folder, run, results):
+    """What the benchmark joins by hand is what a detector with default parts and fusion says."""
+    arguments = real_images.parse(
+        ["--epochs", "1", "--image-size", "32", "--device", "cpu", "--networks", str(folder / "kept")]
+    )
+    arguments.data, arguments.ablation = folder, [real_images.DEFAULT_NETWORK]
+    data = real_images.load("open-set", 0, arguments)
+    ((_, detector, _),) = real_images.fitted_detectors("open-set", 0, data, arguments)
+    default = type(detector)()
+    scorer = real_images.Energy()
+    alone = detector.refit_scorer(
+        scorer,
+        background_scorer=default._component("background_scorer"),
+        fusion=default._component("fusion"),
+        foreground_network="dense",
+    )
+    known, unknown = alone.score_samples(data.X_test), alone.score_samples(data.ood["unknown classes"])
+    rows = pd.DataFrame(results["rows"])
+    row = rows[(rows["scorer"] == "Energy") & (rows["fusion"] == "default")].iloc[0]
+    assert_allclose(row["auroc"], 100 * auroc_score(known, unknown), atol=0.1)
+    assert_allclose(row["fpr95"], 100 * fpr_at_tpr(known, unknown), atol=1.0)
+
+
+def test_experiments_hold_what_they_say(real_images, folder):
+    arguments = real_images.parse([])
+    arguments.data = folder
+    textures = real_images.load("textures", 0, arguments)
+    assert len(set(textures.y)) == 10
+    assert {name: len(X) for name, X in textures.ood.items()} == {"textures": 20, "noise": real_images.N_NOISE}
+    known = []
+    for seed in (0, 1):
+        opened = real_images.load("open-set", seed, arguments)
+        assert set(opened.y) == set(opened.y_test)
+        assert len(set(opened.y)) == 6
+        assert len(opened.X_test) + len(opened.ood["unknown classes"]) == 100
+        known.append(set(opened.y))
+    assert known[0] != known[1]
+
+
+def test_noise_is_the_same_each_time_and_of_four_grains(real_images):
+    noise = real_images.synthetic_noise(8, 16)
+    assert_array_equal(noise, real_images.synthetic_noise(8, 16))
+    for image, grain in zip(noise, [1, 2, 4, 8, 1, 2, 4, 8], strict=True):
+        blocks = image.reshape(16 // grain, grain, 16 // grain, grain, 3)
+        assert (blocks == blocks[:, :1, :, :1]).all()
+        assert len(np.unique(blocks[:, 0, :, 0].reshape(-1, 3), axis=0)) > 1
+
+
+def test_gains_are_less_the_plain_scorer_of_the_same_seed_and_set(real_images):
+    rows = [
+        {"experiment": "e", "seed": seed, "scorer": scorer, "network": "", "fusion": fusion, "ood": ood}
+        | {"auroc": auroc, "fpr95": 100 - auroc}
+        for seed, scorer, fusion, ood, auroc in [
+            (0, "A", "plain", "far", 50.0),
+            (0, "A", "default", "far", 60.0),
+            (0, "A", "plain", "near", 40.0),
+            (0, "A", "default", "near", 42.0),
+            (1, "A", "plain", "far", 70.0),
+            (1, "A", "default", "far", 71.0),
+            (1, "A", "plain", "near", 10.0),
+            (1, "A", "default", "near", 13.0),
+        ]
+    ]
+    gain = real_images.gains(pd.DataFrame(rows))
+    assert_array_equal(gain.sort_values(["seed", "ood"])["auroc"], [10, 2, 1, 3])
+    text = real_images.mean_and_spread(gain, ["experiment", "scorer"])
+    # Means over the sets are 6 and 2.
+    assert text["auroc"].tolist() == [f"{4.0:+.1f} ± {np.std([6, 2], ddof=1):.1f}"]
+    assert text["fpr95"].tolist() == [f"{-4.0:+.1f} ± {np.std([6, 2], ddof=1):.1f}"]
+
+
+def test_no_packs(real_images, tmp_path, capsys):
+    real_images.main(["--only", "textures", "--data", str(tmp_path)])
+    assert "textures skipped: no image packs" in capsys.readouterr().out
