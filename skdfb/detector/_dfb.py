@@ -17,7 +17,7 @@ from torch import nn
 
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._collect import collect
-from skdfb.detector._forward import ForwardPass, needs_images
+from skdfb.detector._forward import ForwardPass
 from skdfb.detector._input import check_components, check_scorer_sizes
 from skdfb.detector._masks import make_masks
 from skdfb.detector._outputs import run
@@ -37,6 +37,7 @@ from skdfb.detector._views import Views
 from skdfb.fusion import Fusion
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import ForegroundScorer
+from skdfb.scorers._protocol import needs_images
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import (

@@ -12,13 +12,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
-from skdfb.detector._forward import needs_images, perturbation_of
 from skdfb.detector._input import check_scorer_sizes
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._parts import Part, PartScorers, Scores, learning_share
 from skdfb.detector._views import FOREGROUND
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
 from skdfb.scorers._composite import fitted_clone, member_scores
+from skdfb.scorers._protocol import needs_images, perturbation_of
 from skdfb.utils import shallow_copy, spawn_seeds
 
 __all__ = ["FeatureDetector"]

@@ -14,14 +14,13 @@ from torch import Tensor
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import network_inputs
 from skdfb.networks._layers import recorded_layers
-from skdfb.scorers import InputPerturbingScorer, Representation, activations_needed
+from skdfb.scorers import Representation, activations_needed
+from skdfb.scorers._protocol import perturbation_of
 from skdfb.utils import Images, Preprocessor, evaluation_mode
 
 __all__ = [
     "ForwardPass",
     "NetworkBatch",
-    "needs_images",
-    "perturbation_of",
     "represent_background",
     "represent_foreground",
 ]
@@ -163,13 +162,3 @@ class ForwardPass:
             (gradient,) = torch.autograd.grad(objective(logits).sum(), images)
         step: Tensor = gradient.sign() * magnitude / self.preprocessor.channel_std(images)
         return (images + step).detach()
-
-
-def perturbation_of(scorer: Any) -> float:
-    """Return the input perturbation that a scorer asks for; 0 for those that ask for none."""
-    return float(scorer.input_perturbation) if isinstance(scorer, InputPerturbingScorer) else 0.0
-
-
-def needs_images(scorer: Any) -> bool:
-    """Tell whether a scorer asks for more than the features and logits of the images as they are."""
-    return bool(perturbation_of(scorer) or activations_needed(scorer))

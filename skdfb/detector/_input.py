@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from skdfb.detector._forward import needs_images, perturbation_of
 from skdfb.detector._parts import PartScorers, is_sequence, named_background_scorers
 from skdfb.detector._views import BACKGROUND
 from skdfb.scorers import activations_needed, check_scorer, scorer_output
+from skdfb.scorers._protocol import needs_images, perturbation_of
 
 __all__ = ["check_components", "check_scorer_sizes"]
 

@@ -10,11 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 from skdfb.calibration import ConformalCalibrator
 from skdfb.detector import DFBDetector
 from skdfb.detector._collect import collect
-from skdfb.detector._forward import needs_images
 from skdfb.detector._parts import LabelledViews, Part, PartScorers, Scores, learning_share
 from skdfb.detector._views import PLAIN, VIEWS
 from skdfb.evaluation._frame import METRICS, as_frame, check_ood, metric_values
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, Representation, ViM, check_scorer
+from skdfb.scorers._protocol import needs_images
 from skdfb.utils import Images, check_images, labels_given
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from skdfb.scorers._protocol import InputPerturbingScorer, activations_needed, check_scorer
+from skdfb.scorers._protocol import check_scorer, needs_images, perturbation_of
 
 __all__ = ["Labelled", "check_member", "fitted_clone", "member_scores"]
 
@@ -43,9 +43,8 @@ def member_scores(scorer: Any, representation: Any, name: str = "scorer") -> NDA
 def check_member(scorer: Any, name: str, n_features: int, n_classes: int) -> None:
     """Refuse an inner scorer that keeps no protocol, asks for more than features and logits, or fits no such sizes."""
     check_scorer(scorer, name)
-    perturbs = isinstance(scorer, InputPerturbingScorer) and scorer.input_perturbation
-    if perturbs or activations_needed(scorer):
-        asked = "perturbed images" if perturbs else "activations"
+    if needs_images(scorer):
+        asked = "perturbed images" if perturbation_of(scorer) else "activations"
         raise ValueError(
             f"{name}={scorer!r} asks for {asked}, which only a scorer that stands by itself is given; choose one that "
             "needs features and logits alone."

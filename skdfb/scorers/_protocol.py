@@ -244,3 +244,13 @@ def check_scorer(scorer: Any, name: str = "scorer") -> None:
                 f"{name} is {scorer!r}, whose {method} cannot be called with {len(arguments)} argument(s) ({error}); "
                 f"wanted a scorer with {wanted}."
             ) from None
+
+
+def perturbation_of(scorer: Any) -> float:
+    """Return the input perturbation that a scorer asks for; 0 for those that ask for none."""
+    return float(scorer.input_perturbation) if isinstance(scorer, InputPerturbingScorer) else 0.0
+
+
+def needs_images(scorer: Any) -> bool:
+    """Tell whether a scorer asks for more than the features and logits of the images as they are."""
+    return bool(perturbation_of(scorer) or activations_needed(scorer))

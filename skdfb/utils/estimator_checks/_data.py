@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skdfb.scorers import InputPerturbingScorer, Representation, activations_needed
+from skdfb.scorers import Representation, activations_needed
+from skdfb.scorers._protocol import perturbation_of
 
 Labels = NDArray[np.int64]
 
@@ -80,7 +81,7 @@ def training_data(
         weight=tensor(weight, 1 / scale),
         bias=tensor(bias),
         activations={name: tensor(array, scale) for name, array in activations.items()} or None,
-        input_perturbation=float(scorer.input_perturbation) if isinstance(scorer, InputPerturbingScorer) else 0.0,
+        input_perturbation=perturbation_of(scorer),
     )
     return Data(representation, y)
 
