@@ -138,6 +138,23 @@ def test_experiments_hold_what_they_say(real_images, folder):
     assert known[0] != known[1]
 
 
+def test_the_defaults_were_chosen_on_nothing_that_is_reported(real_images, folder, monkeypatch):
+    monkeypatch.setattr(real_images, "LEFT_OUT", ("class 2", "class 7"))  # what bird and horse are in CIFAR-10
+    monkeypatch.setattr(real_images, "N_VALIDATION", 10)
+    arguments = real_images.parse([])
+    arguments.data = folder
+    for seed in range(3):
+        chosen, reported = (real_images.load(name, seed, arguments) for name in ("choice-cifar", "open-set"))
+        assert set(chosen.y) == set(chosen.y_test) == set(reported.y) - {"class 2", "class 7"}
+        assert {"class 2", "class 7"} <= set(reported.y)
+        shown = {image.tobytes() for X in (chosen.X, chosen.X_test, *chosen.ood.values()) for image in X}
+        assert not shown & {image.tobytes() for X in (reported.X_test, *reported.ood.values()) for image in X}
+        assert len(chosen.X_test) == 10 * len(set(chosen.y))
+        assert not {image.tobytes() for image in chosen.X} & {image.tobytes() for image in chosen.X_test}
+    again, first = (real_images.load(name, 0, arguments) for name in ("choice-embedded", "embedded"))
+    assert not np.array_equal(again.X, first.X)
+
+
 def test_noise_is_the_same_each_time_and_of_four_grains(real_images):
     noise = real_images.synthetic_noise(8, 16)
     assert_array_equal(noise, real_images.synthetic_noise(8, 16))
