@@ -9,8 +9,9 @@ Three experiments, each with seeds 0 to 2:
 Two more are those by which the library's defaults were chosen, and hold no image that the three above report on as OOD:
 
 - ``choice-embedded``: as ``embedded``, but drawn from seeds 10 to 12.
-- ``choice-cifar``: training images of CIFAR-10 alone. The classes that are known in all three open sets, bird and horse,
-  are left out and are OOD; known are the others that the open set of the seed knows. OOD, too: crops of photographs.
+- ``choice-cifar``: training images of CIFAR-10 alone. The classes that are known in all three open sets, bird and
+  horse, are left out and are OOD; known are the others that the open set of the seed knows. OOD, too: crops of
+  photographs.
 
 The packs ``cifar10_train.npz``, ``cifar10_test.npz`` and ``textures.npz`` lie in the folder ``--data``, or else that
 which the environment variable ``SKDFB_DATA`` names. Each holds the arrays ``jpeg`` (uint8: all JPEG files, end to end),
@@ -458,12 +459,10 @@ def main(argv=None):
         keep_settings(arguments.networks, settings)
     rows, notes = [], []
     for experiment, seed in itertools.product(arguments.only, arguments.seeds):
-        if not experiment.endswith("embedded") and not (
-            arguments.data and (arguments.data / "cifar10_train.npz").is_file()
-        ):
-            print(
-                f"{experiment} skipped: no image packs in {arguments.data}; name their folder by --data or SKDFB_DATA"
-            )
+        has_packs = arguments.data is not None and (arguments.data / "cifar10_train.npz").is_file()
+        if not (has_packs or experiment.endswith("embedded")):
+            given = f"no image packs in {arguments.data}"
+            print(f"{experiment} skipped: {given}; name their folder by --data or SKDFB_DATA")
             continue
         more_rows, more_notes = run(experiment, seed, arguments)
         rows, notes = rows + more_rows, notes + more_notes
