@@ -72,19 +72,15 @@ print(format_comparison(table))
 # The masks of the class activation maps are what the dense network learned from. Since digits were pasted, the true
 # masks are known, which they usually are not.
 
-
-def mean_iou(predicted, true):
-    intersection, union = (predicted & true).sum((1, 2)), (predicted | true).sum((1, 2))
-    return float((intersection / union.clip(1)).mean())
-
+from skdfb.metrics import mask_iou
 
 n_classes = len(detector.classes_)
 generator = CAMMaskGenerator(detector.classifier_)
 cam_foreground = generator.fit_transform(data.images_test, data.target_test) < n_classes
 segmented = detector.segment(data.images_test)[..., -1] < 0.5
 true_foreground = data.masks_test < n_classes
-print(f"mask IoU: CAM {mean_iou(cam_foreground, true_foreground):.3f}, ", end="")
-print(f"dense network {mean_iou(segmented, true_foreground):.3f}")
+print(f"mask IoU: CAM {mask_iou(cam_foreground, true_foreground):.3f}, ", end="")
+print(f"dense network {mask_iou(segmented, true_foreground):.3f}")
 
 # %%
 # A picture of it all

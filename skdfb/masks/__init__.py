@@ -1,5 +1,7 @@
 """Masks of foreground and background as transformers, usable without a detector."""
 
+from skdfb.masks._affinity import AffinityMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
+from skdfb.masks._dense import DenseMaskGenerator
 
-__all__ = ["CAMMaskGenerator"]
+__all__ = ["AffinityMaskGenerator", "CAMMaskGenerator", "DenseMaskGenerator"]

@@ -1,40 +1,27 @@
 """Pseudo masks from class activation maps (Eq. 1, 2)."""
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skdfb.networks import DenseClassifier, attention_maps
-from skdfb.networks._inputs import network_inputs
+from skdfb.masks._network import NetworkMaskGenerator
+from skdfb.networks import attention_maps
 from skdfb.training import Trainer
-from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import (
-    Images,
-    check_images,
-    check_labels,
-    check_readable,
-    evaluation_mode,
-    resolve_device,
-    shallow_copy,
-    spawn_seeds,
-)
+from skdfb.utils import Images, spawn_seeds
 
 __all__ = ["CAMMaskGenerator"]
 
 _REFERENCE_SIDE = 128  # the image side in pixels at which the paper gives its sigma
 
 
-class CAMMaskGenerator(TransformerMixin, BaseEstimator):
+class CAMMaskGenerator(NetworkMaskGenerator):
     r"""Masks of foreground classes and background from class activation maps.
 
     The attention map of an image is its class activation map, summed over scales and flips, smoothed, and brought to
@@ -97,6 +84,8 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
 
     See Also
     --------
+    AffinityMaskGenerator : Draws the maps to the edges of the images.
+    DenseMaskGenerator : Reads masks from a dense network that was trained on such masks.
     skdfb.DFBDetector : Trains its dense network on such masks.
 
     References
@@ -118,23 +107,9 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
     ((60, 32, 32), dtype('uint8'))
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "backbone": [str, nn.Module],
-        "pretrained": ["boolean"],
-        "checkpoint_path": [str, os.PathLike, None],
-        "scales": ["array-like"],
-        "flip": ["boolean"],
+    _parameter_constraints: ClassVar[dict[str, Any]] = NetworkMaskGenerator._parameter_constraints | {
         "sigma": [Interval(Real, 0, None, closed="left")],
         "threshold": [Interval(Real, 0, 1, closed="both")],
-        "trainer": [Trainer, None],
-        "image_size": [Interval(Integral, 1, None, closed="left"), None],
-        "image_shape": ["array-like", None],
-        "mask_size": [Interval(Integral, 1, None, closed="left"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str, torch.device],
-        "n_jobs": [Integral, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -174,211 +149,23 @@ class CAMMaskGenerator(TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Train the classifier, or take over a trained one.
+    def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
+        self.network_ = self._trained_classifier(images, labels, *spawn_seeds(self.random_state, 2))
 
-        Parameters
-        ----------
-        X : images
-            n images in any of the accepted forms.
-        y : array-like of shape (n,)
-            Class labels. A torch dataset of (image, label) items brings its own.
-
-        Returns
-        -------
-        self : CAMMaskGenerator
-
-        Raises
-        ------
-        ValueError, TypeError
-            If images, labels or parameters are not as wanted; before any training.
-        """
-        self._fit(X, y)
-        return self
-
-    def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
-        """Fit a copy and take its state over at the end: a failed fit leaves the generator as it was."""
-        fitted = shallow_copy(self, fitted_state=False)
-        with torch.inference_mode(False):  # gradients, also where the caller has switched them off
-            images, labels = fitted._train(X, y)
-        self.__dict__ = fitted.__dict__
-        return images, labels
-
-    def _train(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
-        device = resolve_device(self.device)
-        trainer = Trainer() if self.trainer is None else clone(self.trainer)
-        trainer.validate("trainer")
-        images = check_images(self, X, reset=True)
-        if not isinstance(X, Images):  # those have been checked by who made them
-            check_readable(images, self.batch_size, self.n_jobs)
-        classes, labels = check_labels(y, images, X)
-        build_seed, train_seed = spawn_seeds(self.random_state, 2)
-        if isinstance(self.backbone, DenseClassifier):
-            network = take_over(self, classes).to(device).eval()
-        else:
-            network = build_classifier(
-                self.backbone,
-                len(classes),
-                images,
-                pretrained=self.pretrained,
-                checkpoint_path=self.checkpoint_path,
-                image_size=self.image_size,
-                seed=build_seed,
-            )
-            trainer.train(
-                network,
-                images,
-                labels,
-                device=device,
-                random_state=train_seed,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
-            )
-        self.network_, self.classes_ = network, classes
-        return images, labels
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any = None) -> npt.NDArray[np.unsignedinteger]:
-        """Fit, and return the masks of the images' true classes.
-
-        Parameters
-        ----------
-        X, y
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        masks : ndarray of shape (n, H, W)
-            Class indices 0..K-1 on the foreground, K on the background, as the smallest unsigned integers.
-        """
-        images, labels = self._fit(X, y)
-        return self._masks(images, labels)
-
-    def transform(self, X: Any) -> npt.NDArray[np.unsignedinteger]:
-        """Return the masks of the predicted classes.
-
-        Parameters
-        ----------
-        X : images
-            n images.
-
-        Returns
-        -------
-        masks : ndarray of shape (n, H, W)
-            As from :meth:`fit_transform`.
-        """
-        check_is_fitted(self, "network_")
-        return self._masks(check_images(self, X, reset=False), None)
-
-    def attention_maps(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
-        """Return the attention maps before the threshold.
-
-        Parameters
-        ----------
-        X : images
-            n images.
-        y : array-like of shape (n,), default=None
-            Labels of the classes meant; None takes the predicted ones.
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W)
-            In [0, 1]; higher is more likely foreground.
-        """
-        check_is_fitted(self, "network_")
-        images = check_images(self, X, reset=False)
-        labels = None if y is None else self._encode(y, len(images))
-        maps = np.empty((len(images), *self._output_size(images)), dtype=np.float32)
-        for indices, batch, _ in self._stream(images, labels):
-            maps[indices] = batch.float().cpu().numpy()
-        return maps
-
-    def _encode(self, y: Any, n_images: int) -> npt.NDArray[np.intp]:
-        y = np.asarray(y)
-        unknown = ~np.isin(y, self.classes_)
-        if y.shape != (n_images,) or unknown.any():
-            raise ValueError(
-                f"y has shape {y.shape} for {n_images} images and {int(unknown.sum())} labels that fit did not see; "
-                "one label of classes_ for each image is wanted."
-            )
-        indices: npt.NDArray[np.intp] = np.searchsorted(self.classes_, y).astype(np.intp)
-        return indices
-
-    def _masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> npt.NDArray[np.unsignedinteger]:
-        background = len(self.classes_)
-        masks = np.empty((len(images), *self._output_size(images)), dtype=np.min_scalar_type(background))
-        for indices, maps, targets in self._stream(images, labels):
-            values = torch.where(maps >= self.threshold, targets[:, None, None], background)
-            masks[indices] = values.cpu().numpy()
-        return masks
-
-    def _stream(
-        self, images: Images, labels: npt.NDArray[np.intp] | None
-    ) -> Iterator[tuple[npt.NDArray[np.intp], torch.Tensor, torch.Tensor]]:
-        """Yield indices, attention maps and classes, a batch at a time."""
-        network = self.network_
-        output_size = self._output_size(images)
-        input_sizes = self._input_sizes()
-        with evaluation_mode(network):
-            for indices, batch in network_inputs(network, images, self.batch_size, self.n_jobs):
-                targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
-                maps, targets = attention_maps(
-                    network,
-                    batch,
-                    targets,
-                    input_sizes=input_sizes,
-                    flip=self.flip,
-                    sigma=self.sigma * min(output_size) / _REFERENCE_SIDE,
-                    output_size=output_size,
-                )
-                yield indices, maps, targets
-
-    def _output_size(self, images: Images) -> tuple[int, int]:
-        if self.mask_size is not None:
-            return self.mask_size, self.mask_size
-        side = self.network_.preprocessor.image_size
-        return images.size if images.size is not None else (side, side)
-
-    def _validate_params(self) -> None:
-        super()._validate_params()
-        self._checked_scales()
-
-    def _checked_scales(self) -> list[float]:
-        scales = np.asarray(self.scales)
-        if scales.ndim != 1 or scales.dtype.kind not in "iuf" or not len(scales) or not (scales > 0).all():
-            raise ValueError(f"scales={self.scales!r}; a sequence of at least one factor above 0 is wanted.")
-        if not np.isfinite(scales).all():
-            raise ValueError(f"scales={self.scales!r}; finite factors are wanted.")
-        return [float(scale) for scale in scales]
-
-    def _input_sizes(self) -> list[int]:
-        """Return the input sides of all scales that the network takes."""
-        own = self.network_.preprocessor.image_size
-        scales = self._checked_scales()
-        sizes = [own if scale == 1 else self._accepted_size(scale) for scale in scales]
-        refused = [scale for scale, size in zip(scales, sizes, strict=True) if size is None]
-        if refused:
-            warnings.warn(
-                f"the network takes no inputs at the scales {refused}, which are left out; "
-                "set scales=(1.0,) to use its own size only.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return [size for size in sizes if size is not None] or [own]
-
-    def _accepted_size(self, scale: float) -> int | None:
-        """Return the input side nearest to ``scale``: as it is, or else a whole number of the map's places."""
-        own = self.network_.preprocessor.image_size
-        stride = max(1, own // self.network_.map_size[0])
-        for size in (round(own * scale), max(1, round(own * scale / stride)) * stride):
-            if self.network_.accepts_size(max(1, size)):
-                return max(1, size)
-        return None
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.transformer_tags.preserves_dtype = []  # masks are small integers
-        tags.input_tags.three_d_array = True
-        return tags
+    def _network_maps(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor | None,
+        *,
+        input_sizes: Sequence[int],
+        output_size: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return attention_maps(
+            self.network_,
+            inputs,
+            targets,
+            input_sizes=input_sizes,
+            flip=self.flip,
+            sigma=self.sigma * min(output_size) / _REFERENCE_SIDE,
+            output_size=output_size,
+        )

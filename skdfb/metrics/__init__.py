@@ -1,5 +1,6 @@
-"""Figures of merit of out-of-distribution scores; in all of them a higher score is more in-distribution."""
+"""Figures of merit: of out-of-distribution scores, where higher is more in-distribution, and of masks."""
 
+from skdfb.metrics._masks import foreground_fraction, mask_iou
 from skdfb.metrics._ood import aupr_score, auroc_score, fpr_at_tpr
 
-__all__ = ["aupr_score", "auroc_score", "fpr_at_tpr"]
+__all__ = ["aupr_score", "auroc_score", "foreground_fraction", "fpr_at_tpr", "mask_iou"]

@@ -1,7 +1,8 @@
-"""Backbones with a linear head at every place, and their class activation maps."""
+"""Backbones with a linear head at every place, their class activation maps, and the refinement of such maps."""
 
+from skdfb.networks._affinity import refine_by_affinity
 from skdfb.networks._attention_maps import attention_maps
 from skdfb.networks._dense_classifier import DenseClassifier
 from skdfb.networks._timm import create_backbone
 
-__all__ = ["DenseClassifier", "attention_maps", "create_backbone"]
+__all__ = ["DenseClassifier", "attention_maps", "create_backbone", "refine_by_affinity"]

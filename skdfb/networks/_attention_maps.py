@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skdfb.networks._dense_classifier import DenseClassifier
 
-__all__ = ["attention_maps", "gaussian_blur", "min_max"]
+__all__ = ["attention_maps", "gaussian_blur", "min_max", "scaled_views"]
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def attention_maps(
     if targets is None and images.shape[-1] not in input_sizes:
         targets = network(images).argmax(1)
     total = images.new_zeros(len(images), *output_size, dtype=torch.promote_types(images.dtype, torch.float32))
-    for view, mirrored in _views(images, input_sizes, flip):
+    for view, mirrored in scaled_views(images, input_sizes, flip):
         feature_map = network.feature_map(view)  # (n, C, h, w)
         if targets is None:  # the first view is the image as it is
             targets = network.head(feature_map.mean((2, 3))).argmax(1)
@@ -83,7 +83,7 @@ def attention_maps(
     return min_max(gaussian_blur(total, sigma)), targets
 
 
-def _views(images: Tensor, input_sizes: Sequence[int], flip: bool) -> Iterator[tuple[Tensor, bool]]:
+def scaled_views(images: Tensor, input_sizes: Sequence[int], flip: bool) -> Iterator[tuple[Tensor, bool]]:
     """Yield the images at each size, then mirrored; the images as they are come first, if they are among them."""
     own_size = images.shape[-1]
     for size in sorted(input_sizes, key=lambda size: size != own_size):

@@ -1,8 +1,11 @@
 """Mask generators in a detector: what they are handed, one inside another included."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
+from sklearn.base import BaseEstimator
 
 from skdfb.detector._masks import make_masks
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
@@ -87,3 +90,30 @@ def test_masks_that_are_none_are_refused(masks, message):
     X, y = make_images(12)
     with pytest.raises(ValueError, match=f"^mask_generator.fit_transform returned masks with .*{message}"):
         make_masks(Given(), trained_network(CLASSES), as_images(X), y, random_state=0, n_jobs=None)
+
+
+class Handed(BaseEstimator):
+    """Masks that are all background; it notes what it was handed."""
+
+    seen: ClassVar[list[dict[str, object]]] = []
+
+    def __init__(self, backbone=None, mask_size=None, device="auto", random_state=None, n_jobs=None):
+        self.backbone = backbone
+        self.mask_size = mask_size
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def fit_transform(self, X, y):
+        self.seen.append(self.get_params())
+        return np.full((len(X), 4, 4), CLASSES)
+
+
+def test_what_is_handed_over():
+    X, y = make_images(12)
+    classifier = trained_network(CLASSES, size=24)
+    make_masks(Handed(), classifier, as_images(X), y, random_state=3, n_jobs=2)
+    expected = {"mask_size": 24, "device": torch.device("cpu"), "random_state": 3, "n_jobs": 2}
+    assert Handed.seen.pop() == {"backbone": classifier} | expected
+    make_masks(Handed(mask_size=7, n_jobs=1), classifier, as_images(X), y, random_state=3, n_jobs=2)
+    assert Handed.seen.pop() == {"backbone": classifier} | expected | {"mask_size": 7, "n_jobs": 1}

@@ -16,38 +16,14 @@ from torch import nn
 
 from skdfb.exceptions import TrainingDivergedError
 from skdfb.masks import CAMMaskGenerator
-from skdfb.networks import DenseClassifier
 from skdfb.training import Trainer
 from tests.helpers import TinyBackbone
-
-SIZE, N, K = 32, 10, 3
-
-
-@pytest.fixture
-def images():
-    return np.random.default_rng(0).integers(0, 256, (N, SIZE, SIZE, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def labels():
-    return np.arange(N) % K
-
-
-def trained_network(n_classes=K, backbone=None, dtype=torch.float32, size=SIZE):
-    """A network whose weights are random, which counts as trained."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = DenseClassifier(backbone or TinyBackbone(dtype=dtype), n_classes, image_size=size)
-        nn.init.normal_(network.head.weight)
-    return network
+from tests.masks.helpers import QUICK, SIZE, K, N, trained_network
 
 
 def fitted(images, labels, **parameters):
     parameters = {"device": "cpu", **parameters}
     return CAMMaskGenerator(trained_network(), **parameters).fit(images, labels)
-
-
-QUICK = {"device": "cpu", "trainer": Trainer(max_steps=2, batch_size=8), "random_state": 0}
 
 
 # --------------------------------------------------------------- Eq. 2
@@ -451,3 +427,24 @@ def test_fitting_again_forgets_the_first_time(images, labels):
     assert hasattr(generator, "n_features_in_")
     generator.fit(images, labels)
     assert not hasattr(generator, "n_features_in_")
+
+
+def test_transform_of_given_classes(images, labels):
+    names = np.array(["cat", "dog", "eel"])[labels]
+    generator = fitted(images, names)
+    masks = generator.transform(images, names)
+    np.testing.assert_array_equal(masks, CAMMaskGenerator(trained_network(), device="cpu").fit_transform(images, names))
+    assert (masks != generator.transform(images)).any()
+    with pytest.raises(ValueError, match="1 labels that fit did not see"):
+        generator.transform(images[:1], ["fox"])
+
+
+@pytest.mark.parametrize("batch_size", [3, 128])
+def test_classify(images, labels, batch_size):
+    generator = fitted(images, np.array(["cat", "dog", "eel"])[labels], batch_size=batch_size)
+    network = trained_network().eval()
+    with torch.no_grad():
+        predicted = network(network.preprocessor(torch.from_numpy(images).movedim(-1, 1))).argmax(1).numpy()
+    np.testing.assert_array_equal(generator.classify(images), np.array(["cat", "dog", "eel"])[predicted])
+    with pytest.raises(NotFittedError):
+        CAMMaskGenerator(trained_network()).classify(images)

@@ -1,0 +1,186 @@
+"""Attention maps drawn to the edges of their images."""
+
+from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from sklearn.utils._param_validation import Interval
+
+from skdfb.masks._base import BaseMaskGenerator
+from skdfb.masks._cam import CAMMaskGenerator
+from skdfb.masks._inner import check_generator, hand_over
+from skdfb.networks import refine_by_affinity
+from skdfb.networks._attention_maps import min_max
+from skdfb.utils import Images, Indices, resolve_device, sequential_batches
+
+__all__ = ["AffinityMaskGenerator"]
+
+
+class AffinityMaskGenerator(BaseMaskGenerator):
+    r"""Masks from attention maps that local likeness of colour has refined.
+
+    Attention maps are coarse: their edges are those of a small feature map, drawn large. Here each map is averaged,
+    again and again, over neighbouring pixels of like colour, which draws it to the edges that the image shows:
+
+    .. math::
+
+        M_y = \mathrm{minmax}\bigl(A^t(x) \, M'_y\bigr)
+        \qquad
+        \text{mask} = \begin{cases} y & M_y \ge \theta \\ K & \text{elsewhere} \end{cases}
+
+    with the other generator's attention map :math:`M'_y`, the matrix A(x) of affinities between pixels of the image,
+    which is written out in :func:`skdfb.networks.refine_by_affinity`, number of iterations t, threshold
+    :math:`\theta`, and K the index of the background.
+
+    Parameters
+    ----------
+    generator : mask generator, default=None
+        Whose attention maps are refined; None is ``CAMMaskGenerator()``. Another object needs ``fit(X, y)``,
+        ``attention_maps(X, y)``, which returns floats (n, H, W), and ``classify(X)``, which returns labels. Its ``y``
+        are class indices, its ``X`` has ``len(X)`` and ``X.read(indices)``. Of a scikit-learn estimator ``fit`` trains
+        a clone.
+    dilations : sequence of int, default=(1, 2, 4, 8, 12, 24)
+        Distances of the neighbours that a pixel is compared with, in pixels of the mask; eight neighbours each.
+    n_iterations : int, default=20
+        How often a map is averaged.
+    bandwidth : float, default=0.1
+        Difference of colour, in local standard deviations, that counts as an edge; the smaller it is, the fainter the
+        edges that hold a map back.
+    threshold : float, default=0.5
+        The threshold :math:`\theta`.
+    image_shape : tuple of int, default=None
+        (H, W, C) of the images in the rows of a 2-d ``X``.
+    batch_size : int, default=128
+        Images that are refined at a time.
+    device : str, default="auto"
+        "auto" is the GPU where there is one. Handed to ``generator`` where that has "auto", too.
+    n_jobs : int, default=None
+        Threads that read images. Handed to ``generator`` where that has None, too.
+
+    Attributes
+    ----------
+    generator_ : mask generator
+        As fitted.
+    classes_ : ndarray of shape (K,)
+        Labels; the masks hold indices into them.
+    n_features_in_ : int
+        Number of features of a 2-d ``X``.
+
+    See Also
+    --------
+    skdfb.networks.refine_by_affinity : The refinement alone, of tensors.
+    DenseMaskGenerator : Another way to better masks; either may stand inside the other.
+    skdfb.metrics.mask_iou : Tells how good masks are, where true ones are known.
+
+    Notes
+    -----
+    Masks have the size of the generator's attention maps; images of another size are resized to it.
+
+    References
+    ----------
+    Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, :arxiv:`2005.08104`.
+
+    Examples
+    --------
+    >>> from skdfb.datasets import load_digits_on_photos
+    >>> from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator
+    >>> from skdfb.networks import create_backbone
+    >>> from skdfb.training import Trainer
+    >>> data = load_digits_on_photos(n_train=60, n_test=6, n_ood=6, random_state=0)
+    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> cam = CAMMaskGenerator(backbone, image_size=32, trainer=Trainer(max_steps=2), random_state=0)
+    >>> masks = AffinityMaskGenerator(cam).fit_transform(data.images, data.target)
+    >>> masks.shape, masks.dtype
+    ((60, 32, 32), dtype('uint8'))
+
+    In a detector, the classifier that it trains is handed to the generator inside:
+
+    >>> from skdfb import DFBDetector
+    >>> detector = DFBDetector(backbone, mask_generator=AffinityMaskGenerator())
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "generator": "no_validation",  # a protocol: checked by check_generator
+        "dilations": ["array-like"],
+        "n_iterations": [Interval(Integral, 0, None, closed="left")],
+        "bandwidth": [Interval(Real, 0, None, closed="neither")],
+        "threshold": [Interval(Real, 0, 1, closed="both")],
+        "image_shape": ["array-like", None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        generator: Any = None,
+        *,
+        dilations: Sequence[int] = (1, 2, 4, 8, 12, 24),
+        n_iterations: int = 20,
+        bandwidth: float = 0.1,
+        threshold: float = 0.5,
+        image_shape: tuple[int, ...] | None = None,
+        batch_size: int = 128,
+        device: str | torch.device = "auto",
+        n_jobs: int | None = None,
+    ) -> None:
+        self.generator = generator
+        self.dilations = dilations
+        self.n_iterations = n_iterations
+        self.bandwidth = bandwidth
+        self.threshold = threshold
+        self.image_shape = image_shape
+        self.batch_size = batch_size
+        self.device = device
+        self.n_jobs = n_jobs
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        dilations = np.asarray(self.dilations)
+        if dilations.ndim != 1 or dilations.dtype.kind not in "iu" or not len(dilations) or dilations.min() < 1:
+            raise ValueError(f"dilations={self.dilations!r}; a sequence of at least one integer above 0 is wanted.")
+        if self.generator is not None:
+            check_generator(self.generator, ("fit", "attention_maps", "classify"))
+
+    def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
+        generator = CAMMaskGenerator() if self.generator is None else self.generator
+        self.generator_ = hand_over(generator, {"device": self.device, "n_jobs": self.n_jobs}).fit(images, labels)
+
+    def _classify(self, images: Images) -> npt.NDArray[np.intp]:
+        return np.asarray(self.generator_.classify(images)).astype(np.intp)
+
+    def _stream(
+        self, images: Images, labels: npt.NDArray[np.intp] | None
+    ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
+        device = resolve_device(self.device)
+        for indices in sequential_batches(len(images), self.batch_size):
+            batch = images.subset(indices)
+            targets = self._classify(batch) if labels is None else labels[indices]
+            maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets))).to(device)
+            refined = refine_by_affinity(
+                maps,
+                _pixels(images, indices, (maps.shape[1], maps.shape[2]), device),
+                dilations=self.dilations,
+                n_iterations=self.n_iterations,
+                bandwidth=self.bandwidth,
+            )
+            yield indices, min_max(refined), torch.from_numpy(targets).to(device)
+
+
+def _pixels(images: Images, indices: Indices, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """Return images as floats (b, 3, *size), in 0..1."""
+    pixels = images.read(indices)
+    if isinstance(pixels, torch.Tensor):
+        return _resized(pixels.to(device), size)
+    return torch.cat([_resized(image[None].to(device), size) for image in pixels])
+
+
+def _resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    if pixels.shape[-2:] == size:
+        return pixels
+    return F.interpolate(pixels, size, mode="bilinear", antialias=True)

@@ -1,0 +1,159 @@
+"""What mask generators with a network of their own share: its training, its views of an image, the masks' size."""
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import nn
+
+from skdfb.masks._base import BaseMaskGenerator
+from skdfb.networks import DenseClassifier
+from skdfb.networks._inputs import network_inputs
+from skdfb.training import Trainer
+from skdfb.training._stages import build_classifier, take_over
+from skdfb.utils import Images, Indices, evaluation_mode, resolve_device
+
+__all__ = ["NetworkMaskGenerator"]
+
+
+class NetworkMaskGenerator(BaseMaskGenerator):
+    """Masks read from a network, ``network_``, at several scales of the image, each mirrored or not."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "backbone": [str, nn.Module],
+        "pretrained": ["boolean"],
+        "checkpoint_path": [str, os.PathLike, None],
+        "scales": ["array-like"],
+        "flip": ["boolean"],
+        "trainer": [Trainer, None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "image_shape": ["array-like", None],
+        "mask_size": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    backbone: str | nn.Module
+    pretrained: bool
+    checkpoint_path: str | os.PathLike[str] | None
+    scales: Sequence[float]
+    flip: bool
+    trainer: Trainer | None
+    image_size: int | None
+    mask_size: int | None
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    network_: DenseClassifier
+    classes_: npt.NDArray[Any]
+
+    @abstractmethod
+    def _network_maps(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor | None,
+        *,
+        input_sizes: Sequence[int],
+        output_size: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return attention maps (b, H, W) of a batch of inputs, and the classes (b,) that they are of."""
+
+    def _trained_classifier(
+        self, images: Images, labels: npt.NDArray[np.intp], build_seed: int, train_seed: int
+    ) -> DenseClassifier:
+        """Return the network of K classes: trained here, or a copy of the one given as trained."""
+        device = resolve_device(self.device)
+        if isinstance(self.backbone, DenseClassifier):
+            return take_over(self, self.classes_).to(device).eval()
+        network = build_classifier(
+            self.backbone,
+            len(self.classes_),
+            images,
+            pretrained=self.pretrained,
+            checkpoint_path=self.checkpoint_path,
+            image_size=self.image_size,
+            seed=build_seed,
+        )
+        trainer = Trainer() if self.trainer is None else self.trainer
+        trainer.train(
+            network,
+            images,
+            labels,
+            device=device,
+            random_state=train_seed,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        return network
+
+    def _stream(
+        self, images: Images, labels: npt.NDArray[np.intp] | None
+    ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
+        network = self.network_
+        output_size, input_sizes = self._output_size(images), self._input_sizes()
+        with evaluation_mode(network):
+            for indices, inputs in network_inputs(network, images, self.batch_size, self.n_jobs):
+                targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
+                maps, targets = self._network_maps(inputs, targets, input_sizes=input_sizes, output_size=output_size)
+                yield indices, maps, targets
+
+    def _classify(self, images: Images) -> npt.NDArray[np.intp]:
+        network, found = self.network_, np.empty(len(images), dtype=np.intp)
+        with evaluation_mode(network), torch.no_grad():
+            for indices, inputs in network_inputs(network, images, self.batch_size, self.n_jobs):
+                found[indices] = network(inputs)[:, : len(self.classes_)].argmax(1).cpu().numpy()
+        return found
+
+    def _output_size(self, images: Images) -> tuple[int, int]:
+        if self.mask_size is not None:
+            return self.mask_size, self.mask_size
+        side = self.network_.preprocessor.image_size
+        return images.size if images.size is not None else (side, side)
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        self._checked_scales()
+        if self.trainer is not None:
+            self.trainer.validate("trainer")
+
+    def _checked_scales(self) -> list[float]:
+        scales = np.asarray(self.scales)
+        if scales.ndim != 1 or scales.dtype.kind not in "iuf" or not len(scales) or not (scales > 0).all():
+            raise ValueError(f"scales={self.scales!r}; a sequence of at least one factor above 0 is wanted.")
+        if not np.isfinite(scales).all():
+            raise ValueError(f"scales={self.scales!r}; finite factors are wanted.")
+        return [float(scale) for scale in scales]
+
+    def _input_sizes(self) -> list[int]:
+        """Return the input sides of all scales that the network takes."""
+        own = self.network_.preprocessor.image_size
+        scales = self._checked_scales()
+        sizes = [own if scale == 1 else self._accepted_size(scale) for scale in scales]
+        refused = [scale for scale, size in zip(scales, sizes, strict=True) if size is None]
+        if refused:
+            warnings.warn(
+                f"the network takes no inputs at the scales {refused}, which are left out; "
+                "set scales=(1.0,) to use its own size only.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return [size for size in sizes if size is not None] or [own]
+
+    def _accepted_size(self, scale: float) -> int | None:
+        """Return the input side nearest to ``scale``: as it is, or else a whole number of the map's places."""
+        own = self.network_.preprocessor.image_size
+        stride = max(1, own // self.network_.map_size[0])
+        for size in (round(own * scale), max(1, round(own * scale / stride)) * stride):
+            if self.network_.accepts_size(max(1, size)):
+                return max(1, size)
+        return None

@@ -1,0 +1,58 @@
+"""Where a dense network sees an image's class rather than the background."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skdfb.networks._attention_maps import scaled_views
+from skdfb.networks._dense_classifier import DenseClassifier
+
+__all__ = ["foreground_maps"]
+
+
+@torch.no_grad()
+def foreground_maps(
+    network: DenseClassifier,
+    images: Tensor,
+    targets: Tensor | None,
+    *,
+    input_sizes: Sequence[int],
+    flip: bool,
+    output_size: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    r"""Probability of a class against the background at every pixel, the mean over scales and flips.
+
+    .. math:: M_y = \mathrm{mean}_{\text{scales, flips}} \; \mathrm{sigmoid}(\mathrm{up}(l_y - l_K))
+
+    with the logit maps :math:`l_k` of a dense network; this is the softmax over the two logits alone.
+
+    Parameters
+    ----------
+    network : DenseClassifier
+        In evaluation mode, with K + 1 outputs, the last of which is the background.
+    images : Tensor of shape (n, 3, H, W)
+        Normalised inputs at the network's own size.
+    targets : Tensor of shape (n,) or None
+        The class y of each image, in 0..K-1; None takes the predicted one (at the network's own size, unflipped).
+    input_sizes, flip, output_size
+        As in :func:`attention_maps`.
+
+    Returns
+    -------
+    maps : Tensor of shape (n, height, width)
+        In [0, 1].
+    targets : Tensor of shape (n,)
+    """
+    if targets is None:
+        targets = network(images)[:, :-1].argmax(1)
+    places = torch.arange(len(images), device=images.device)
+    views = list(scaled_views(images, input_sizes, flip))
+    total = images.new_zeros(len(images), *output_size, dtype=torch.promote_types(images.dtype, torch.float32))
+    for view, mirrored in views:
+        logits = network.logit_map(view).to(total.dtype)  # (n, K+1, h, w)
+        margin = logits[places, targets] - logits[:, -1]
+        probability = F.interpolate(margin[:, None], output_size, mode="bilinear")[:, 0].sigmoid()
+        total += probability.flip(-1) if mirrored else probability
+    return total / len(views), targets
