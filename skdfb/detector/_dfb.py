@@ -29,6 +29,7 @@ from skdfb.detector._parts import (
     fit_fusion,
     is_sequence,
     learning_share,
+    lowered_by_rounding,
     make_parts,
 )
 from skdfb.detector._pseudo_labels import pseudo_labels
@@ -465,7 +466,7 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         several = is_sequence(self._component("background_scorer"))
         self.background_scorer_ = scorers.background if several else scorers.background[0]
         # Neither scorers nor fusion have seen these.
-        self.calibrator_ = ConformalCalibrator(self.alpha).fit(joint, warn=False)
+        self.calibrator_ = ConformalCalibrator(self.alpha).fit(lowered_by_rounding(joint), warn=False)
         self.offset_ = self.calibrator_.offset_
 
     def _component(self, name: str) -> Any:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._input import check_scorer_sizes
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
-from skdfb.detector._parts import Part, PartScorers, Scores, learning_share
+from skdfb.detector._parts import Part, PartScorers, Scores, learning_share, lowered_by_rounding
 from skdfb.detector._views import FOREGROUND
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
 from skdfb.scorers._composite import fitted_clone, member_scores
@@ -207,7 +207,8 @@ class FeatureDetector(OutlierMixin, BaseEstimator):
         train, learning = ((self._representation(X[rows]), indices[rows]) for rows in (split.train, split.learning))
         self.scorer_ = fitted_clone(scorer, train, learning if len(split.learning) else None)
         # Neither head nor scorer have seen these.
-        self.calibrator_ = ConformalCalibrator(self.alpha).fit(self._scores(X[split.threshold]), warn=False)
+        held_out = lowered_by_rounding(self._scores(X[split.threshold]))
+        self.calibrator_ = ConformalCalibrator(self.alpha).fit(held_out, warn=False)
         self.offset_ = self.calibrator_.offset_
 
     def _hold_out(self, labels: npt.NDArray[Any], scorer: Any) -> _Split:

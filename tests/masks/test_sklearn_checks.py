@@ -3,16 +3,15 @@
 from typing import Any
 
 import pytest
-import torch
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
 from skdfb.training import Trainer
-from tests.detector.test_sklearn_checks import TRUE_AND_PREDICTED, HashableBackbone
+from tests.detector.test_sklearn_checks import TRUE_AND_PREDICTED, hashable_backbone
 
 # In float64, because the checks of invariance ask for 1e-7.
 SMALL: dict[str, Any] = {
-    "backbone": HashableBackbone(dtype=torch.float64),
+    "backbone": hashable_backbone(),
     "image_size": 16,
     "device": "cpu",
     "trainer": Trainer(max_steps=2, batch_size=16),
@@ -21,7 +20,7 @@ SMALL: dict[str, Any] = {
 }
 AFFINITY = AffinityMaskGenerator(CAMMaskGenerator(**SMALL), dilations=(1, 2), n_iterations=2, device="cpu")
 DENSE = DenseMaskGenerator(
-    **SMALL,
+    **SMALL | {"backbone": hashable_backbone(1)},  # one that does not see the true class in every image
     generator=CAMMaskGenerator(scales=(1.0,), flip=False),
     dense_trainer=Trainer(max_steps=2, batch_size=16),
     flip=False,
