@@ -441,11 +441,11 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         """Fit scorers, fusion and threshold on what the networks say of the images."""
         scorers = self._part_scorers()
         train, held_out = (
-            LabelledViews(
-                collect(self._views(), images.subset(rows), scorers.views, scorers.foreground),
-                self._split_.labels[rows],
+            LabelledViews(collect(self._views(), images.subset(rows), scorers.views, scorer), self._split_.labels[rows])
+            for rows, scorer in (
+                (self._split_.train, scorers.learning_foreground),
+                (self._split_.held_out, scorers.foreground),
             )
-            for rows in (self._split_.train, self._split_.held_out)
         )
         seen = _Seen(train, held_out, self.foreground_pooling)
         self._fit_scores_on(seen)

@@ -100,6 +100,11 @@ class PartScorers:
         return next(part.scorer for part in self.parts.values() if part.view != BACKGROUND)
 
     @property
+    def learning_foreground(self) -> Any:
+        """The first foreground scorer, or None if it learns nothing, and so asks for nothing, of training images."""
+        return self.foreground if getattr(self.foreground, "learns_from_images", True) else None
+
+    @property
     def background(self) -> list[Any]:
         """The background scorers."""
         return [part.scorer for part in self.parts.values() if part.view == BACKGROUND]

@@ -128,9 +128,10 @@ def _all_scores(
     for name, scorer in scorers.items():
         needs = needs_images(scorer)
         on_each = _collected(detector, images, scorer=scorer) if needs else shown
-        on_train = _collected(detector, {"": fitting}, (PLAIN,), scorer)[""] if needs else shown_train
-        held_out = _learning_views(detector, scorer, train)
         plain = PartScorers({"foreground": Part(PLAIN, scorer)})
+        asks = needs and plain.learning_foreground is not None
+        on_train = _collected(detector, {"": fitting}, (PLAIN,), scorer)[""] if asks else shown_train
+        held_out = _learning_views(detector, scorer, train)
         plain = plain.fitted_clone(LabelledViews(on_train, split.labels[split.train]), held_out)
         yield name, "plain", {key: plain.score(views)["foreground"] for key, views in on_each.items()}
         # What fit kept of the training images saves a pass over them.

@@ -32,6 +32,11 @@ class BaseScorer(ABC, BaseEstimator):
 
     output: ScorerOutput = "logit"
     needs_activations: tuple[str, ...] = ()
+    learns_from_images: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.learns_from_images = cls._fit is not BaseScorer._fit
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, representation: Representation, y: ArrayLike | None = None) -> Self:

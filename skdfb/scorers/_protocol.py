@@ -40,6 +40,9 @@ class ForegroundScorer(Protocol):
 
         In `fit` they are in what ``representation.batches()`` yields, and only there: they are never held for all
         images at once. Read it with :func:`activations_needed`.
+    learns_from_images : bool
+        Optional; True where it is absent. False says that `fit` notes sizes and nothing else: a detector then spares
+        the training images what only scoring needs, perturbation and activations.
 
     Notes
     -----

@@ -8,7 +8,7 @@ import torch
 
 from skdfb.detector._collect import StreamedRepresentation, collect
 from skdfb.evaluation import compare_scorers
-from skdfb.scorers import Energy
+from skdfb.scorers import ODIN, Energy, RankFeat, ReAct, ViM
 from tests.detector.conftest import make_detector
 
 
@@ -90,6 +90,24 @@ def test_only_what_is_asked_for_is_supplied(fitted, X, y):
     nothing = fitted.refit_scorer(Recorder(())).scorer_
     assert type(nothing.fitted_on) is not StreamedRepresentation
     assert nothing.fitted_on.activations is None
+
+
+def test_scorers_that_learn_nothing_spare_the_training_images(fitted, X, y, X_new):
+    class Idle(Recorder):
+        learns_from_images = False
+
+    idle, recorded = (fitted.refit_scorer(scorer, X, y) for scorer in (Idle(), Recorder()))
+    assert all(batch.activations is None for batch in idle.scorer_.batches)
+    assert len(idle.scorer_.fitted_on) == len(recorded.scorer_.fitted_on)
+    # Scoring, and the held-out images that set the threshold, have what is asked for.
+    np.testing.assert_allclose(idle.score_samples(X_new), recorded.score_samples(X_new), rtol=1e-5)
+    assert idle.offset_ == pytest.approx(recorded.offset_)
+
+
+def test_which_scorers_learn_of_images():
+    scorers = (Energy(), ODIN(), RankFeat(), ViM(), ReAct())
+    learning = {type(scorer).__name__: scorer.learns_from_images for scorer in scorers}
+    assert learning == {"Energy": False, "ODIN": False, "RankFeat": False, "ViM": True, "ReAct": True}
 
 
 def test_activations_are_not_kept(recorded, X, y):
