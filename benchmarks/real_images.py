@@ -46,12 +46,16 @@ from PIL import Image
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.datasets import load_digits_on_photos
+from skdfb.detector._collect import collect
+from skdfb.detector._views import VIEWS
 from skdfb.evaluation import class_accuracy
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
 from skdfb.masks import AffinityMaskGenerator
 from skdfb.metrics import auroc_score, fpr_at_tpr
 from skdfb.networks import create_backbone
 from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, MaxLogit, ReAct, ViM, scorer_output
+from skdfb.scorers._protocol import needs_images
+from skdfb.utils import as_images
 
 N_KNOWN, N_NOISE = 6, 1000
 SCORERS = [MSP(), MaxLogit(), ODIN(), Energy(), ReAct(), KNN(), Mahalanobis(), ViM()]
@@ -253,16 +257,26 @@ class NoMasks:
 # -------------------------------------------------------------------- figures
 
 
-def named_sets(data):
-    return {"": data.X_test, **data.ood}
+LEARNING = "held-out images that fusions learn from"
 
 
-def part_scores(detector, scorer, data):
-    """Return parts by image set, ``""`` being the in-distribution test images, and the parts to learn a fusion from."""
-    refitted = detector.refit_scorer(scorer, data.X, data.y)
-    split = refitted._split_.held_out
-    learning = refitted.score_parts(data.X[split[: refitted._learning_share()]])
-    return {name: refitted.score_parts(X) for name, X in named_sets(data).items()}, learning
+class Shown:
+    """The image sets of a run as a detector's networks see them, from one pass over each; ``""`` is the test images."""
+
+    def __init__(self, detector, data):
+        self.detector, self.data = detector, data
+        learning = data.X[detector._split_.held_out[: detector._learning_share()]]
+        self.sets = {"": data.X_test, **data.ood, LEARNING: learning}
+        self.views = {name: collect(detector._views(), as_images(X), VIEWS) for name, X in self.sets.items()}
+
+    def part_scores(self, scorer):
+        """Return the parts of each image set, and those of the held-out images that fusions learn from."""
+        refitted = self.detector.refit_scorer(scorer, *((self.data.X, self.data.y) if needs_images(scorer) else ()))
+        if needs_images(scorer):
+            parts = {name: refitted.score_parts(X) for name, X in self.sets.items()}
+        else:
+            parts = {name: refitted._parts_.score(views) for name, views in self.views.items()}
+        return parts, parts.pop(LEARNING)
 
 
 def joint_scores(parts, learning, fusion, names, output):
@@ -294,9 +308,10 @@ def run(experiment, seed, arguments):
             | {"rejected": 100 * float(np.mean(detector.predict(data.X_test) == -1))}
         )
         print(notes[-1], flush=True)
+        shown = Shown(detector, data)
         for scorer in SCORERS:
             labels = {"experiment": experiment, "seed": seed, "scorer": type(scorer).__name__}
-            parts, learning = part_scores(detector, scorer, data)
+            parts, learning = shown.part_scores(scorer)
             if network == arguments.ablation[0]:
                 plain = joint_scores(parts, learning, None, ["foreground_plain"], "")
                 rows += rows_of(plain, network="", fusion="plain", **labels)
@@ -325,10 +340,10 @@ def control(experiment, seed, data, arguments):
         mask_generator=NoMasks(),
     )
     detector.fit(data.X, data.y)
-    rows = []
+    rows, shown = [], Shown(detector, data)
     for scorer in SCORERS:
         labels = {"experiment": experiment, "seed": seed, "scorer": type(scorer).__name__}
-        parts, learning = part_scores(detector, scorer, data)
+        parts, learning = shown.part_scores(scorer)
         scores = joint_scores(parts, learning, None, ["foreground_plain"], "")
         rows += rows_of(scores, network="", fusion="control", **labels)
     note = {"experiment": experiment, "seed": seed, "network": "control"}
