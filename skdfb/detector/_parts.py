@@ -22,6 +22,7 @@ __all__ = [
     "PartScorers",
     "Scores",
     "fit_fusion",
+    "is_sequence",
     "learning_share",
     "lowered_by_rounding",
     "make_parts",

@@ -87,7 +87,8 @@ def compare_scorers(
     """
     check_is_fitted(detector)
     scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else scorers
-    _check_arguments(ood, scorers)
+    check_ood(ood)
+    check_scorers(scorers)
     images = {_ID: check_images(detector, X_id, reset=False)}
     images |= {name: check_images(detector, value, reset=False) for name, value in ood.items()}
     train = check_images(detector, X, reset=False)
@@ -101,8 +102,8 @@ def compare_scorers(
     return as_frame(columns)
 
 
-def _check_arguments(ood: Any, scorers: Any) -> None:
-    check_ood(ood)
+def check_scorers(scorers: Any) -> None:
+    """Refuse what is no list of scorers."""
     if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
         raise TypeError(f"scorers={scorers!r}; a list of scorers is wanted, like [MSP(), ViM()].")
     for place, scorer in enumerate(scorers):

@@ -13,12 +13,12 @@ from sklearn.utils.validation import _num_samples
 from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
-from skdfb.evaluation._compare import class_accuracy, compare_scorers
+from skdfb.evaluation._compare import check_scorers, class_accuracy, compare_scorers
 from skdfb.evaluation._evaluate import can_classify, evaluation_columns, labels_in, unwrapped
 from skdfb.evaluation._frame import as_frame, check_ood, metric_values
 from skdfb.evaluation._left_out_classes import shown_labels
 from skdfb.fusion import TemperatureFusion
-from skdfb.scorers import ForegroundScorer, check_scorer, scorer_output
+from skdfb.scorers import ForegroundScorer, scorer_output
 from skdfb.utils import Images, labels_given, spawn_seeds
 
 __all__ = ["class_count_sweep", "temperature_sweep"]
@@ -375,7 +375,4 @@ def _check_scorers(estimator: Any, scorers: Any) -> None:
             f"scorers are given, but {estimator!r} is no DFBDetector; set its own scorer and leave scorers None, once "
             "for each scorer."
         )
-    if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
-        raise TypeError(f"scorers={scorers!r}; a list of scorers is wanted, like [MSP(), ViM()].")
-    for place, scorer in enumerate(scorers):
-        check_scorer(scorer, f"scorers[{place}]")
+    check_scorers(scorers)
