@@ -21,6 +21,8 @@ All of it, on CPU cores that do nothing else; ``--networks`` keeps what is train
 
     python benchmarks/real_images.py --networks kept --json results.json
 
+Experiments and seeds may be run apart, by ``--only`` and ``--seeds``, and their files reported together by ``--report``.
+
 At full size, on a GPU::
 
     python benchmarks/real_images.py --device cuda --backbone resnet18 --epochs 30
@@ -176,11 +178,11 @@ class KeptTrainer(Trainer):
         return history
 
 
-class MadeOnce:
-    """A mask generator that remembers its masks: they are the same for all dense networks of a run."""
+class MapsMadeOnce:
+    """A generator of CAM masks that remembers its attention maps: all dense networks of a run are taught by the same."""
 
-    def __init__(self, generator):
-        self.generator, self.masks = generator, None
+    def __init__(self):
+        self.generator, self.maps, self.unread = CAMMaskGenerator(), None, iter(())
 
     def __sklearn_clone__(self):
         return self
@@ -194,11 +196,25 @@ class MadeOnce:
         self.generator.set_params(**parameters)
         return self
 
+    def fit(self, X, y):
+        """Make the maps of the training images, at the first call."""
+        if self.maps is None:
+            self.maps = self.generator.fit(X, y).attention_maps(X, y)
+        self.unread = iter(self.maps)
+        return self
+
+    def attention_maps(self, X, y):
+        """Return the maps of the next training images: refinement asks for all of them in order."""
+        return np.stack(list(itertools.islice(self.unread, len(X))))
+
     def fit_transform(self, X, y):
-        """Return the masks, made at the first call."""
-        if self.masks is None:
-            self.masks = self.generator.fit_transform(X, y)
-        return self.masks
+        """Return the masks."""
+        self.fit(X, y)
+        return np.where(self.maps >= self.generator.threshold, y[:, None, None], y.max() + 1)
+
+    def classify(self, X):
+        """Return the predicted classes."""
+        return self.generator.classify(X)
 
 
 def make_trainer(experiment, arguments, file, *, dense=False, stages=1, **changes):
@@ -233,11 +249,11 @@ def make_detector(experiment, seed, arguments):
 
 def fitted_detectors(experiment, seed, data, arguments):
     """Yield name and detector of each dense network that is asked for; all share classifier, split and CAM masks."""
-    detector, cam = make_detector(experiment, seed, arguments), MadeOnce(CAMMaskGenerator())
+    detector, cam = make_detector(experiment, seed, arguments), MapsMadeOnce()
     for name in arguments.ablation:
         file = f"{experiment}-{seed}-{name.replace(' ', '-')}"
         trainer = make_trainer(experiment, arguments, file, dense=True, **NETWORKS[name])
-        masks = AffinityMaskGenerator() if name == "refined masks" else cam
+        masks = AffinityMaskGenerator(cam) if name == "refined masks" else cam
         if trainer.file is not None and trainer.file.is_file():
             masks = NoMasks()
         detector.set_params(dense_trainer=trainer, mask_generator=masks)
@@ -460,6 +476,7 @@ def parse(argv=None):
     parser.add_argument("--data", type=Path, default=os.environ.get("SKDFB_DATA"), help="folder of the packs")
     parser.add_argument("--networks", type=Path, help="folder to keep trained networks in, and to read them from")
     parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--report", type=Path, nargs="+", help="JSON files whose tables to print; nothing is run")
     parser.add_argument("--figures", type=Path, help="folder for pictures of the remaining errors")
     parser.add_argument("--verbose", type=int, default=0)
     return parser.parse_args(argv)
@@ -468,6 +485,10 @@ def parse(argv=None):
 def main(argv=None):
     """Run the experiments, print their tables, and write the JSON file."""
     arguments = parse(argv)
+    if arguments.report is not None:
+        documents = [json.loads(file.read_text()) for file in arguments.report]
+        report(*(pd.DataFrame([row for part in documents for row in part[key]]) for key in ("rows", "notes")))
+        return
     arguments.data = None if arguments.data is None else Path(arguments.data)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
     if arguments.networks is not None:

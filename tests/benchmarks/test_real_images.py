@@ -12,8 +12,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
+from skdfb.detector._masks import make_masks
+from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator
 from skdfb.metrics import auroc_score, fpr_at_tpr
+from skdfb.utils import as_images
 from tests.benchmarks.conftest import BENCHMARKS
+from tests.masks.helpers import trained_network
 
 CLASSES = [f"class {label}" for label in range(10)]
 # Networks that have hardly been trained have logits about 0, of which ViM warns.
@@ -190,3 +194,25 @@ def test_gains_are_less_the_plain_scorer_of_the_same_seed_and_set(real_images):
 def test_no_packs(real_images, tmp_path, capsys):
     real_images.main(["--only", "textures", "--data", str(tmp_path)])
     assert "textures skipped: no image packs" in capsys.readouterr().out
+
+
+def test_results_that_were_taken_apart_are_reported_together(real_images, results, tmp_path, capsys):
+    for seed in (3, 4):
+        rows = [row | {"seed": seed} for row in results["rows"]]
+        notes = [note | {"seed": seed, "accuracy_dfb": float(seed)} for note in results["notes"]]
+        (tmp_path / f"{seed}.json").write_text(json.dumps(results | {"rows": rows, "notes": notes}))
+    real_images.main(["--report", str(tmp_path / "3.json"), str(tmp_path / "4.json")])
+    text = capsys.readouterr().out
+    assert "The default less plain, by scorer" in text
+    assert " 3.5 " in text  # the mean accuracy of both files
+
+
+def test_maps_made_once_give_the_masks_of_the_generators(real_images):
+    network = trained_network(4)
+    X, y = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), np.arange(40) % 4
+    once, options = real_images.MapsMadeOnce(), {"random_state": 0, "n_jobs": None}
+    refined = AffinityMaskGenerator(batch_size=16), AffinityMaskGenerator(once, batch_size=16)
+    for plain, shared in [(CAMMaskGenerator(), once), refined, (CAMMaskGenerator(), once)]:
+        masks = make_masks(plain, network, as_images(X), y, **options)
+        assert 0.1 < (masks == 4).mean() < 0.95
+        assert_array_equal(make_masks(shared, network, as_images(X), y, **options), masks)
