@@ -21,7 +21,7 @@ All of it, on CPU cores that do nothing else; ``--networks`` keeps what is train
 
     python benchmarks/real_images.py --networks kept --json results.json
 
-Experiments and seeds may be run apart, by ``--only`` and ``--seeds``, and their files reported together by ``--report``.
+Experiments and seeds may be run apart, by ``--only`` and ``--seeds``, and reported together, by ``--report FILES``.
 
 At full size, on a GPU::
 
@@ -179,7 +179,7 @@ class KeptTrainer(Trainer):
 
 
 class MapsMadeOnce:
-    """A generator of CAM masks that remembers its attention maps: all dense networks of a run are taught by the same."""
+    """A generator of CAM masks that remembers its attention maps: they are the same for all networks of a run."""
 
     def __init__(self):
         self.generator, self.maps, self.unread = CAMMaskGenerator(), None, iter(())
