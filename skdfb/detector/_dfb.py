@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -34,6 +34,7 @@ from skdfb.detector._parts import (
 )
 from skdfb.detector._pseudo_labels import pseudo_labels
 from skdfb.detector._recipes import PAPER_IMAGE_SIZE, RECIPES
+from skdfb.detector._thresholded import ThresholdedDetector
 from skdfb.detector._views import Views
 from skdfb.fusion import Fusion
 from skdfb.networks import DenseClassifier
@@ -84,7 +85,7 @@ class _Seen(NamedTuple):
     pooling: str
 
 
-class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
+class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     r"""Out-of-distribution (OOD) image detector by disentangled foreground and background features.
 
     ``fit`` trains a classifier of K classes, makes pseudo masks from its class activation maps, trains a dense network
@@ -325,22 +326,6 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
-    def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[np.intp]:
-        """Return ``fit(X, y).predict(X)``: images of the training set that score below the threshold get -1.
-
-        Parameters
-        ----------
-        X, y
-            As in :meth:`fit`; the labels are used, unlike in scikit-learn's other outlier detectors.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,)
-            +1 in-distribution, -1 OOD.
-        """
-        labels: npt.NDArray[np.intp] = self.fit(X, y).predict(X)
-        return labels
-
     def _fit(self, X: Any, y: Any) -> None:
         seeds = _Seeds(*spawn_seeds(self.random_state, len(_Seeds._fields)))
         device = resolve_device(self.device)
@@ -509,55 +494,6 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         """
         return self._combine(self.score_parts(X))
 
-    def decision_function(self, X: Any) -> Scores:
-        """Return ``score_samples(X) - offset_``.
-
-        Parameters
-        ----------
-        X : images
-            n images.
-
-        Returns
-        -------
-        decisions : ndarray of shape (n,)
-            Higher is more in-distribution; negative is OOD.
-        """
-        decisions: Scores = self.score_samples(X) - self.offset_
-        return decisions
-
-    def predict(self, X: Any) -> npt.NDArray[np.intp]:
-        """Tell in-distribution from OOD images.
-
-        Parameters
-        ----------
-        X : images
-            n images.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,)
-            +1 in-distribution, -1 OOD.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def p_values(self, X: Any) -> Scores:
-        """Return conformal p-values.
-
-        Parameters
-        ----------
-        X : images
-            n images.
-
-        Returns
-        -------
-        p_values : ndarray of shape (n,)
-            In (0, 1]; an in-distribution image gets one of at most a with probability at most a. ``predict`` rejects
-            where it is at most ``alpha``.
-        """
-        scores = self.score_samples(X)
-        p_values: Scores = self.calibrator_.p_values(scores)
-        return p_values
-
     def score_parts(self, X: Any) -> dict[str, Scores]:
         """Return the scores before they are joined.
 
@@ -674,9 +610,8 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
             unknown_label = "unknown" if self.classes_.dtype.kind in "OUS" else -1
         if unknown_label in self.classes_.tolist():
             raise ValueError(f"unknown_label={unknown_label!r} is one of classes_; a label of its own is wanted.")
-        parts, logits = self._run(X, "parts", "logits")
-        known = self._combine(parts) >= self.offset_
-        labels, unknown = self._labels(logits), np.asarray(unknown_label)
+        scores, labels = self._scores_and_labels(X)
+        known, unknown = scores >= self.offset_, np.asarray(unknown_label)
         if (labels.dtype.kind in "US") != (unknown.dtype.kind in "US") or labels.dtype.kind == "b":
             labels = labels.astype(object)  # else NumPy would turn numbers to strings, and False to 0
         return np.where(known, labels, unknown)
@@ -846,6 +781,11 @@ class DFBDetector(OutlierMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
         return run(self._views(), images, wanted, self._parts_)
+
+    def _scores_and_labels(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
+        """Return what ``score_samples`` and ``classify`` do, from one pass over X."""
+        parts, logits = self._run(X, "parts", "logits")
+        return self._combine(parts), self._labels(logits)
 
     def _combine(self, parts: dict[str, Scores]) -> Scores:
         scores: Scores = np.asarray(self.fusion_.combine(parts), dtype=np.float64)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
@@ -15,6 +15,7 @@ from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._input import check_scorer_sizes
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._parts import Part, PartScorers, Scores, learning_share, lowered_by_rounding
+from skdfb.detector._thresholded import ThresholdedDetector
 from skdfb.detector._views import FOREGROUND
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
 from skdfb.scorers._composite import fitted_clone, member_scores
@@ -32,7 +33,7 @@ class _Split(NamedTuple):
     threshold: npt.NDArray[np.intp]  # held out from everything but the threshold
 
 
-class FeatureDetector(OutlierMixin, BaseEstimator):
+class FeatureDetector(ThresholdedDetector, BaseEstimator):
     r"""Out-of-distribution (OOD) detector on features (n, C) instead of images.
 
     ``fit`` takes or fits a linear head on the features, fits a scorer on features, logits and head, and sets the
@@ -173,22 +174,6 @@ class FeatureDetector(OutlierMixin, BaseEstimator):
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
-    def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[np.intp]:
-        """Return ``fit(X, y).predict(X)``: rows that score below the threshold get -1.
-
-        Parameters
-        ----------
-        X, y
-            As in :meth:`fit`; the labels are used, unlike in scikit-learn's other outlier detectors.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,)
-            +1 in-distribution, -1 OOD.
-        """
-        labels: npt.NDArray[np.intp] = self.fit(X, y).predict(X)
-        return labels
-
     def _fit(self, X: Any, y: Any) -> None:
         if self.scorer is not None:
             _check_scorer(self.scorer)
@@ -236,55 +221,6 @@ class FeatureDetector(OutlierMixin, BaseEstimator):
             Higher is more in-distribution.
         """
         return self._scores(self._checked(X))
-
-    def decision_function(self, X: Any) -> Scores:
-        """Return ``score_samples(X) - offset_``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, C)
-            Features.
-
-        Returns
-        -------
-        decisions : ndarray of shape (n,)
-            Higher is more in-distribution; negative is OOD.
-        """
-        decisions: Scores = self.score_samples(X) - self.offset_
-        return decisions
-
-    def predict(self, X: Any) -> npt.NDArray[np.intp]:
-        """Tell in-distribution from OOD rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, C)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,)
-            +1 in-distribution, -1 OOD.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def p_values(self, X: Any) -> Scores:
-        """Return conformal p-values.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, C)
-            Features.
-
-        Returns
-        -------
-        p_values : ndarray of shape (n,)
-            In (0, 1]; an in-distribution row gets one of at most a with probability at most a. ``predict`` rejects
-            where it is at most ``alpha``.
-        """
-        scores = self.score_samples(X)
-        p_values: Scores = self.calibrator_.p_values(scores)
-        return p_values
 
     # -------------------------------------------------------------- classes
 

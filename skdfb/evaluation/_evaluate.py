@@ -1,23 +1,21 @@
 """How well a detector does, OOD set by OOD set, with intervals."""
 
-from collections.abc import Callable, Mapping
-from functools import reduce
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_scalar, column_or_1d
 from sklearn.utils.validation import _num_samples
 
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
 from skdfb.evaluation._frame import as_frame, check_ood, metric_values
-from skdfb.evaluation._left_out_classes import scoring_method, shown_labels
+from skdfb.evaluation._questions import can_classify, labels_in, scoring_method, shown_labels, unwrapped
 from skdfb.utils import check_scores, spawn_seeds
 
-__all__ = ["can_classify", "evaluate", "evaluation_columns", "labels_in", "unwrapped"]
+__all__ = ["evaluate", "evaluation_columns"]
 
 Hits = npt.NDArray[np.bool_]
 
@@ -198,32 +196,6 @@ def _hits(known: _Scored, unknown: _Scored) -> list[tuple[str, Hits | None]]:
 # ------------------------------------------------------------------ scoring
 
 
-def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the last step of pipelines and parameter searches, and what makes its input of theirs.
-
-    They hand on scores, but neither ``offset_`` nor ``classify``.
-    """
-    before = []
-    while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
-        if isinstance(detector, Pipeline):
-            before += [detector[:-1]] if len(detector) > 1 else []
-            detector = detector[-1]
-        else:
-            detector = detector.best_estimator_
-    return detector, lambda X: reduce(lambda X, steps: steps.transform(X), before, X)
-
-
-def can_classify(step: Any) -> bool:
-    """Tell whether a fitted last step gives labels of classes."""
-    return hasattr(step, "classify") or (hasattr(step, "classes_") and hasattr(step, "predict_proba"))
-
-
-def labels_in(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Tell which labels are one of the classes; unlike for ``np.isin``, 1 is not "1"."""
-    known = set(classes.tolist())
-    return np.asarray([label in known for label in labels.tolist()], dtype=bool)
-
-
 def _scored(step: Any, X: Any, name: str, y: npt.NDArray[Any] | None = None) -> _Scored:
     """Score images, and compare their labels where they are given."""
     scores, labels = _scores_and_labels(step, X, y is not None)
@@ -237,8 +209,7 @@ def _scores_and_labels(step: Any, X: Any, with_labels: bool) -> tuple[Any, Any]:
     if not with_labels:
         return score(X), None
     if isinstance(step, DFBDetector):  # both in one pass of the networks
-        parts, logits = step._run(X, "parts", "logits")
-        return step._combine(parts), step._labels(logits)
+        return step._scores_and_labels(X)
     if hasattr(step, "classify"):
         return score(X), step.classify(X)
     return score(X), np.asarray(step.classes_)[np.argmax(step.predict_proba(X), axis=1)]

@@ -11,6 +11,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import assert_all_finite, check_random_state, check_scalar, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from skdfb.evaluation._questions import labels_in, scoring_method, shown_labels
 from skdfb.metrics import auroc_score
 
 __all__ = ["LeaveClassesOut", "left_out_auroc"]
@@ -266,7 +267,7 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
         )
     if y is None:
         raise ValueError("y is None; the label of each image is wanted, those of left-out classes included.")
-    known = np.isin(np.ravel(y), classes)
+    known = labels_in(np.ravel(y), classes)
     if known.all() or not known.any():
         raise ValueError(
             f"y holds {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
@@ -274,18 +275,3 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
         )
     scores = np.asarray(scoring_method(estimator)(X))
     return auroc_score(scores[known], scores[~known])
-
-
-def scoring_method(estimator: Any) -> Any:
-    for name in ("score_samples", "decision_function"):
-        if hasattr(estimator, name):
-            return getattr(estimator, name)
-    raise TypeError(
-        f"{estimator!r} has neither score_samples nor decision_function; a detector, or a pipeline that ends in "
-        "one, is wanted."
-    )
-
-
-def shown_labels(classes: Any, most: int = 6) -> str:
-    shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
-    return f"{shown}, ..." if len(classes) > most else shown

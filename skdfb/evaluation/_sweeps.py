@@ -14,9 +14,9 @@ from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._compare import check_scorers, class_accuracy, compare_scorers
-from skdfb.evaluation._evaluate import can_classify, evaluation_columns, labels_in, unwrapped
+from skdfb.evaluation._evaluate import evaluation_columns
 from skdfb.evaluation._frame import as_frame, check_ood, metric_values
-from skdfb.evaluation._left_out_classes import shown_labels
+from skdfb.evaluation._questions import can_classify, labels_in, shown_labels, unwrapped
 from skdfb.fusion import TemperatureFusion
 from skdfb.scorers import ForegroundScorer, scorer_output
 from skdfb.utils import Images, labels_given, spawn_seeds

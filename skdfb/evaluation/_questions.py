@@ -1,0 +1,54 @@
+"""What evaluation asks of anybody's detector, and of labels."""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.pipeline import Pipeline
+
+__all__ = ["can_classify", "labels_in", "scoring_method", "shown_labels", "unwrapped"]
+
+
+def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return the last step of pipelines and parameter searches, and what makes its input of theirs.
+
+    They hand on scores, but neither ``offset_`` nor ``classify``.
+    """
+    before = []
+    while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
+        if isinstance(detector, Pipeline):
+            before += [detector[:-1]] if len(detector) > 1 else []
+            detector = detector[-1]
+        else:
+            detector = detector.best_estimator_
+    return detector, lambda X: reduce(lambda X, steps: steps.transform(X), before, X)
+
+
+def can_classify(step: Any) -> bool:
+    """Tell whether a fitted last step gives labels of classes."""
+    return hasattr(step, "classify") or (hasattr(step, "classes_") and hasattr(step, "predict_proba"))
+
+
+def labels_in(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Tell which labels are one of the classes; unlike for ``np.isin``, 1 is not "1"."""
+    known = set(classes.tolist())
+    return np.asarray([label in known for label in labels.tolist()], dtype=bool)
+
+
+def scoring_method(estimator: Any) -> Any:
+    """Return what scores images, higher for in-distribution ones: ``score_samples``, or else ``decision_function``."""
+    for name in ("score_samples", "decision_function"):
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+    raise TypeError(
+        f"{estimator!r} has neither score_samples nor decision_function; a detector, or a pipeline that ends in "
+        "one, is wanted."
+    )
+
+
+def shown_labels(classes: Any, most: int = 6) -> str:
+    """Return labels as a text for messages, the first of them where there are many."""
+    shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
+    return f"{shown}, ..." if len(classes) > most else shown
