@@ -61,7 +61,7 @@ from skdfb.utils import as_images
 
 N_KNOWN, N_NOISE = 6, 1000
 SCORERS = [MSP(), MaxLogit(), ODIN(), Energy(), ReAct(), KNN(), Mahalanobis(), ViM()]
-BACKGROUND = [BackgroundLogit(), Mahalanobis()]
+BACKGROUND = [BackgroundLogit(), Mahalanobis(), KNN()]
 EXPERIMENTS = ("embedded", "textures", "open-set")
 CHOICES = ("choice-embedded", "choice-cifar")
 LEFT_OUT, N_VALIDATION = ("bird", "horse"), 300  # of choice-cifar; validation images a class
@@ -73,18 +73,22 @@ NETWORKS = {
 }
 DEFAULT_NETWORK = "pixel + classification loss"
 # The joint scores of the ablation: a fusion, and the parts that it joins.
-S_B, MAHALANOBIS = "background_logit", "background_mahalanobis"
+S_B, MAHALANOBIS, NEIGHBOURS = "background_logit", "background_mahalanobis", "background_knn"
 FUSIONS = {
     "foreground alone": (None, ["foreground_dense"]),
     "+ S_b, Eq. 7": (TemperatureFusion(), ["foreground_dense", S_B]),
     "+ S_b, tail": (TailProbabilityFusion(), ["foreground_dense", S_B]),
     "+ Mahalanobis, tail": (TailProbabilityFusion(), ["foreground_dense", MAHALANOBIS]),
+    "+ KNN, tail": (TailProbabilityFusion(), ["foreground_dense", NEIGHBOURS]),
     "default": (TailProbabilityFusion(), ["foreground_dense", S_B, MAHALANOBIS]),
     "default, Fisher's rule": (TailProbabilityFusion("fisher"), ["foreground_dense", S_B, MAHALANOBIS]),
+    "default and KNN": (TailProbabilityFusion(), ["foreground_dense", S_B, MAHALANOBIS, NEIGHBOURS]),
     "plain + background": (TailProbabilityFusion(), ["foreground_plain", S_B, MAHALANOBIS]),
     "both networks": (TailProbabilityFusion(), ["foreground_dense", "foreground_plain", S_B, MAHALANOBIS]),
     "S_b alone": (None, [S_B]),
     "Mahalanobis alone": (None, [MAHALANOBIS]),
+    "KNN alone": (None, [NEIGHBOURS]),
+    "S_b and Mahalanobis": (TailProbabilityFusion(), [S_B, MAHALANOBIS]),
 }
 
 
@@ -321,7 +325,7 @@ def run(experiment, seed, arguments):
         notes.append(
             {"experiment": experiment, "seed": seed, "network": network, "fit_seconds": round(seconds, 1)}
             | {f"accuracy_{name}": 100 * value for name, value in accuracies(detector, data).items()}
-            | {"rejected": 100 * float(np.mean(detector.predict(data.X_test) == -1))}
+            | {"rejected": 100 * float(np.mean(default_parts(detector).predict(data.X_test) == -1))}
         )
         print(notes[-1], flush=True)
         shown = Shown(detector, data)
@@ -340,6 +344,11 @@ def run(experiment, seed, arguments):
         more_rows, note = control(experiment, seed, data, arguments)
         rows, notes = rows + more_rows, [*notes, note]
     return rows, notes
+
+
+def default_parts(detector):
+    """Return the detector with the parts that it has by default, and its scorer."""
+    return detector.refit_scorer(background_scorer=BACKGROUND[:2], foreground_network="dense")
 
 
 def accuracies(detector, data):
@@ -370,7 +379,7 @@ def draw_errors(detector, data, path, n=12):
     """Save a picture of the OOD images that score highest, and of the test images that score lowest."""
     import matplotlib.pyplot as plt
 
-    detector = detector.refit_scorer(ViM(), foreground_network="dense")
+    detector = default_parts(detector).refit_scorer(ViM())
     sets = {f"{name}: taken for known": X for name, X in data.ood.items()} | {"known: rejected first": data.X_test}
     figure, axes = plt.subplots(len(sets), n, figsize=(n, 1.3 * len(sets)), layout="constrained", squeeze=False)
     for row, (title, X) in zip(axes, sets.items(), strict=True):

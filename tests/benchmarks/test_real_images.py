@@ -112,13 +112,13 @@ def test_the_default_row_is_the_default_detector(real_images, folder, run, resul
     data = real_images.load("open-set", 0, arguments)
     ((_, detector, _),) = real_images.fitted_detectors("open-set", 0, data, arguments)
     default = type(detector)()
-    scorer = real_images.Energy()
     alone = detector.refit_scorer(
-        scorer,
+        real_images.Energy(),
         background_scorer=default._component("background_scorer"),
         fusion=default._component("fusion"),
         foreground_network="dense",
     )
+    assert str(default._component("background_scorer")) == str(real_images.default_parts(detector).background_scorer)
     known, unknown = alone.score_samples(data.X_test), alone.score_samples(data.ood["unknown classes"])
     rows = pd.DataFrame(results["rows"])
     row = rows[(rows["scorer"] == "Energy") & (rows["fusion"] == "default")].iloc[0]
