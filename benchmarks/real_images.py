@@ -243,6 +243,7 @@ def make_detector(experiment, seed, arguments):
         scorer=Energy(),
         background_scorer=BACKGROUND,
         foreground_network="both",
+        foreground_pooling=arguments.foreground_pooling,
         classifier_trainer=make_trainer(experiment, arguments, f"{experiment}-{seed}-classifier"),
         image_size=arguments.image_size,
         device=arguments.device,
@@ -473,6 +474,7 @@ def parse(argv=None):
     parser.add_argument(
         "--control", action="store_true", help="a plain classifier, too, that trains for the epochs of both stages"
     )
+    parser.add_argument("--foreground-pooling", choices=("image", "foreground"), default="image")
     parser.add_argument("--backbone", default="test_resnet", help="timm model, random weights")
     parser.add_argument("--output-stride", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=64, help="side of the network's input; the images have 32 px")
