@@ -3,7 +3,8 @@
 Three experiments, each with seeds 0 to 2:
 
 - ``embedded``: digits on photographs, which come with the package, with their four OOD sets.
-- ``textures``: all ten classes of CIFAR-10 known; OOD are textures, and synthetic noise.
+- ``textures``: all ten classes of CIFAR-10 known; OOD are textures, and synthetic noise. Both are brought to the size
+  of the CIFAR images and compressed as those were: else a look at the traces of JPEG would tell them apart.
 - ``open-set``: six classes known, drawn by the seed; OOD are the test images of the other four.
 
 Two more are those by which the library's defaults were chosen, and hold no image that the three above report on as OOD:
@@ -44,12 +45,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import Image, JpegImagePlugin
+from real_images_tables import report
+from sklearn.base import clone
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.datasets import load_digits_on_photos
 from skdfb.detector._collect import collect
-from skdfb.detector._views import VIEWS
+from skdfb.detector._views import FOREGROUND, PLAIN, VIEWS
 from skdfb.evaluation import class_accuracy
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
 from skdfb.masks import AffinityMaskGenerator
@@ -62,6 +65,8 @@ from skdfb.utils import as_images
 N_KNOWN, N_NOISE = 6, 1000
 SCORERS = [MSP(), MaxLogit(), ODIN(), Energy(), ReAct(), KNN(), Mahalanobis(), ViM()]
 BACKGROUND = [BackgroundLogit(), Mahalanobis(), KNN()]
+# Parts without a background: a second score of the same features, to tell what a second opinion alone is worth.
+CONTROLS = {"plain_mahalanobis": (PLAIN, Mahalanobis()), "dense_mahalanobis": (FOREGROUND, Mahalanobis())}
 EXPERIMENTS = ("embedded", "textures", "open-set")
 CHOICES = ("choice-embedded", "choice-cifar")
 LEFT_OUT, N_VALIDATION = ("bird", "horse"), 300  # of choice-cifar; validation images a class
@@ -88,6 +93,9 @@ FUSIONS = {
     "S_b alone": (None, [S_B]),
     "Mahalanobis alone": (None, [MAHALANOBIS]),
     "KNN alone": (None, [NEIGHBOURS]),
+    "plain + its Mahalanobis": (TailProbabilityFusion(), ["foreground_plain", "plain_mahalanobis"]),
+    "dense + its Mahalanobis": (TailProbabilityFusion(), ["foreground_dense", "dense_mahalanobis"]),
+    "dense + S_b + its Mahalanobis": (TailProbabilityFusion(), ["foreground_dense", S_B, "dense_mahalanobis"]),
     "S_b and Mahalanobis": (TailProbabilityFusion(), [S_B, MAHALANOBIS]),
 }
 
@@ -114,6 +122,19 @@ def read_pack(path, size):
     return images, labels, list(classes)
 
 
+def compressed_like(path, images):
+    """Return images (n, H, W, 3) after JPEG compression by the quantisation tables of a pack's first image."""
+    with np.load(path) as pack:
+        first = Image.open(io.BytesIO(pack["jpeg"][: pack["offsets"][1]].tobytes()))
+    options = {"qtables": first.quantization, "subsampling": JpegImagePlugin.get_sampling(first)}
+    compressed = np.empty_like(images)
+    for index, image in enumerate(images):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", **options)
+        compressed[index] = np.asarray(Image.open(stream))
+    return compressed
+
+
 def synthetic_noise(n, size, seed=0):
     """Return images (n, size, size, 3) of uniform noise on square grids of 1, 2, 4 or 8 pixels, a fourth of each."""
     rng = np.random.default_rng(seed)
@@ -135,17 +156,17 @@ def load(experiment, seed, arguments):
     )
     names = np.asarray(classes)
     if experiment == "textures":
-        textures = read_pack(folder / "textures.npz", size)[0]
-        ood = {"textures": textures, "noise": synthetic_noise(N_NOISE, size)}
+        ood = {"textures": read_pack(folder / "textures.npz", size)[0], "noise": synthetic_noise(N_NOISE, size)}
+        ood = {name: compressed_like(folder / "cifar10_train.npz", images) for name, images in ood.items()}
         return Data(X, names[y], X_test, names[y_test], ood)
     known = np.sort(np.random.default_rng(seed).permutation(len(classes))[:N_KNOWN])
     if experiment == "choice-cifar":
-        return left_out(X, names[y], names[known], seed, size)
+        return left_out(X, names[y], names[known], seed, folder)
     train, test = np.isin(y, known), np.isin(y_test, known)
     return Data(X[train], names[y[train]], X_test[test], names[y_test[test]], {"unknown classes": X_test[~test]})
 
 
-def left_out(X, y, known, seed, size):
+def left_out(X, y, known, seed, folder):
     """Return training images alone: some validate, those of two classes and crops of photographs are OOD."""
     known = np.setdiff1d(known, LEFT_OUT)
     order = np.random.default_rng(100 + seed).permutation(len(X))
@@ -154,8 +175,9 @@ def left_out(X, y, known, seed, size):
     for label in known:
         validation[np.flatnonzero(y == label)[:N_VALIDATION]] = True
     train = np.isin(y, known) & ~validation
-    digits = load_digits_on_photos(n_train=6, n_test=6, n_ood=300, image_size=size, random_state=seed)
+    digits = load_digits_on_photos(n_train=6, n_test=6, n_ood=300, image_size=X.shape[1], random_state=seed)
     photos = np.concatenate([digits.ood_images[name] for name in ("background_only", "unseen_photo")])
+    photos = compressed_like(folder / "cifar10_train.npz", photos)
     ood = {"left-out classes": X[np.isin(y, LEFT_OUT)][: 4 * N_VALIDATION], "photographs": photos}
     return Data(X[train], y[train], X[validation], y[validation], ood)
 
@@ -289,6 +311,12 @@ class Shown:
         learning = data.X[detector._split_.held_out[: detector._learning_share()]]
         self.sets = {"": data.X_test, **data.ood, LEARNING: learning}
         self.views = {name: collect(detector._views(), as_images(X), VIEWS) for name, X in self.sets.items()}
+        self.controls = {name: {} for name in self.sets}
+        for part, (view, scorer) in CONTROLS.items():
+            train = detector._kept_.train
+            fitted = clone(scorer).fit(train.views[view], np.zeros_like(train.labels))
+            for name, views in self.views.items():
+                self.controls[name][part] = fitted.score_samples(views[view])
 
     def part_scores(self, scorer):
         """Return the parts of each image set, and those of the held-out images that fusions learn from."""
@@ -297,6 +325,7 @@ class Shown:
             parts = {name: refitted.score_parts(X) for name, X in self.sets.items()}
         else:
             parts = {name: refitted._parts_.score(views) for name, views in self.views.items()}
+        parts = {name: scores | self.controls[name] for name, scores in parts.items()}
         return parts, parts.pop(LEARNING)
 
 
@@ -357,11 +386,11 @@ def accuracies(detector, data):
 
 
 def control(experiment, seed, data, arguments):
-    """Return the figures of a plain classifier that trained for as long as both stages together."""
+    """Return the figures of a plain classifier that trained for as long as both stages, on the dense stage's scales."""
     detector = make_detector(experiment, seed, arguments)
     file = f"{experiment}-{seed}-control"
     detector.set_params(
-        classifier_trainer=make_trainer(experiment, arguments, file, stages=2),
+        classifier_trainer=make_trainer(experiment, arguments, file, stages=2, scale_range=(0.5, 2.0)),
         dense_trainer=Trainer(max_steps=1),  # of no use: the plain classifier alone is looked at
         mask_generator=NoMasks(),
     )
@@ -394,74 +423,6 @@ def draw_errors(detector, data, path, n=12):
     plt.close(figure)
 
 
-# --------------------------------------------------------------------- tables
-
-
-def gains(table, baseline="plain"):
-    """Return every figure less the baseline's of the same scorer, OOD set and seed."""
-    keys = ["experiment", "seed", "scorer", "ood"]
-    base = table[table["fusion"] == baseline].set_index(keys)[["auroc", "fpr95"]]
-    rest = table[table["fusion"] != baseline].set_index(keys)
-    gain = rest.copy()
-    gain[["auroc", "fpr95"]] = rest[["auroc", "fpr95"]] - base.reindex(rest.index)
-    return gain.reset_index()
-
-
-def mean_and_spread(table, by):
-    """Return means over OOD sets, then mean and standard deviation over seeds, as text "mean ± spread"."""
-    per_seed = table.groupby([*by, "seed"], sort=False)[["auroc", "fpr95"]].mean()
-    groups = per_seed.groupby(by, sort=False)
-    mean, spread = groups.mean(), groups.std().fillna(0.0)
-    return pd.DataFrame(
-        {
-            name: [f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean[name], spread[name], strict=True)]
-            for name in ("auroc", "fpr95")
-        },
-        index=mean.index,
-    )
-
-
-def report(table, notes):
-    """Print the tables that the documentation shows."""
-    with pd.option_context("display.width", 160, "display.max_rows", 500, "display.max_columns", 50):
-        columns = [name for name in ("accuracy_plain", "accuracy_dfb", "rejected") if name in notes]
-        print("\nAccuracy, and share of rejected test images [%]")
-        print(notes.groupby(["experiment", "network"], sort=False)[columns].agg(["mean", "std"]).round(1))
-        chosen = (table["network"] == DEFAULT_NETWORK) & (table["fusion"] == "default")
-        figures = table[chosen | (table["fusion"].isin(["plain", "control"]))]
-        print("\nMeans over seeds [%]")
-        print(
-            figures.pivot_table(
-                index=["experiment", "ood", "scorer"], columns="fusion", values=["auroc", "fpr95"], sort=False
-            ).round(1)
-        )
-        print("\nBest of all scorers on each OOD set")
-        seeds = figures.groupby(["experiment", "ood", "fusion", "scorer"], sort=False)[["auroc", "fpr95"]].mean()
-        best = seeds.groupby(["experiment", "ood", "fusion"], sort=False).agg({"auroc": "max", "fpr95": "min"})
-        print(best.round(1).unstack())
-        for baseline in ("plain", "control"):
-            if (table["fusion"] == baseline).any():
-                report_gains(gains(table, baseline), baseline)
-
-
-def report_gains(gain, baseline):
-    default = gain[(gain["network"] == DEFAULT_NETWORK) & (gain["fusion"] == "default")]
-    print(f"\nThe default less {baseline}, by scorer")
-    print(mean_and_spread(default, ["experiment", "scorer"]).unstack(0))
-    print(f"\nThe default less {baseline}, mean of all scorers")
-    print(mean_and_spread(default, ["experiment"]))
-    real = default[default["experiment"].isin(["textures", "open-set"])]
-    if len(real):
-        print(f"\nThe default less {baseline}, CIFAR-10: mean over textures, noise and unknown classes")
-        print(mean_and_spread(real.assign(experiment="real"), ["scorer"]))
-        print(mean_and_spread(real.assign(experiment="real"), ["experiment"]))
-    print(f"\nAblation: less {baseline}, mean of all scorers; the worst scorer's mean beside it")
-    ablation = mean_and_spread(gain, ["experiment", "network", "fusion"])
-    by_scorer = gain.groupby(["experiment", "network", "fusion", "scorer"], sort=False)[["auroc", "fpr95"]].mean()
-    worst = by_scorer.groupby(["experiment", "network", "fusion"], sort=False).agg({"auroc": "min", "fpr95": "max"})
-    print(ablation.join(worst.round(1).add_prefix("worst_")).unstack(0))
-
-
 # ----------------------------------------------------------------------- main
 
 
@@ -472,7 +433,10 @@ def parse(argv=None):
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ablation", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="dense networks")
     parser.add_argument(
-        "--control", action="store_true", help="a plain classifier, too, that trains for the epochs of both stages"
+        "--control",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a plain classifier, too, that trains for the epochs of both stages",
     )
     parser.add_argument("--foreground-pooling", choices=("image", "foreground"), default="image")
     parser.add_argument("--backbone", default="test_resnet", help="timm model, random weights")
@@ -498,7 +462,8 @@ def main(argv=None):
     arguments = parse(argv)
     if arguments.report is not None:
         documents = [json.loads(file.read_text()) for file in arguments.report]
-        report(*(pd.DataFrame([row for part in documents for row in part[key]]) for key in ("rows", "notes")))
+        table, notes = (pd.DataFrame([row for part in documents for row in part[key]]) for key in ("rows", "notes"))
+        report(table, notes, DEFAULT_NETWORK)
         return
     arguments.data = None if arguments.data is None else Path(arguments.data)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
@@ -516,7 +481,7 @@ def main(argv=None):
         if arguments.json:
             arguments.json.write_text(json.dumps(document(settings, rows, notes), indent=1))
     if rows:
-        report(pd.DataFrame(rows), pd.DataFrame(notes))
+        report(pd.DataFrame(rows), pd.DataFrame(notes), DEFAULT_NETWORK)
 
 
 def keep_settings(folder, settings):

@@ -24,13 +24,22 @@ CLASSES = [f"class {label}" for label in range(10)]
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
 
 
-@pytest.fixture(scope="module")
-def real_images() -> ModuleType:
+def benchmark(name: str) -> ModuleType:
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        return importlib.import_module("real_images")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def real_images() -> ModuleType:
+    return benchmark("real_images")
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return benchmark("real_images_tables")
 
 
 def write_pack(path, n, n_classes, seed):
@@ -81,12 +90,13 @@ def test_every_scorer_and_joint_score_has_its_figures(real_images, results):
     assert (
         set(table["scorer"]) == scorers == {"MSP", "MaxLogit", "ODIN", "Energy", "ReAct", "KNN", "Mahalanobis", "ViM"}
     )
-    assert set(table["fusion"]) == {"plain", *real_images.FUSIONS}
-    assert len(table) == 8 * (1 + len(real_images.FUSIONS))
+    assert set(table["fusion"]) == {"plain", "control", *real_images.FUSIONS}
+    assert len(table) == 8 * (2 + len(real_images.FUSIONS))
     assert set(table["ood"]) == {"unknown classes"}
     assert table[["auroc", "fpr95"]].to_numpy().min() >= 0
     assert table[["auroc", "fpr95"]].to_numpy().max() <= 100
-    (note,) = results["notes"]
+    note, control = results["notes"]
+    assert control["network"] == "control"
     assert {"accuracy_plain", "accuracy_dfb", "rejected", "fit_seconds"} <= set(note)
 
 
@@ -159,6 +169,18 @@ def test_the_defaults_were_chosen_on_nothing_that_is_reported(real_images, folde
     assert not np.array_equal(again.X, first.X)
 
 
+def test_ood_images_carry_the_traces_of_the_packs_compression(real_images, folder):
+    pack = folder / "cifar10_train.npz"
+    raw = np.random.default_rng(0).integers(60, 200, (4, 32, 32, 3), dtype=np.uint8)
+    once = real_images.compressed_like(pack, raw)
+    change, more = (
+        np.abs(first.astype(int) - second).mean()
+        for first, second in [(raw, once), (once, real_images.compressed_like(pack, once))]
+    )
+    assert change > 5
+    assert more < change / 4  # what has been compressed so hardly changes when it is again
+
+
 def test_noise_is_the_same_each_time_and_of_four_grains(real_images):
     noise = real_images.synthetic_noise(8, 16)
     assert_array_equal(noise, real_images.synthetic_noise(8, 16))
@@ -168,7 +190,7 @@ def test_noise_is_the_same_each_time_and_of_four_grains(real_images):
         assert len(np.unique(blocks[:, 0, :, 0].reshape(-1, 3), axis=0)) > 1
 
 
-def test_gains_are_less_the_plain_scorer_of_the_same_seed_and_set(real_images):
+def test_gains_are_less_the_plain_scorer_of_the_same_seed_and_set(tables):
     rows = [
         {"experiment": "e", "seed": seed, "scorer": scorer, "network": "", "fusion": fusion, "ood": ood}
         | {"auroc": auroc, "fpr95": 100 - auroc}
@@ -183,9 +205,9 @@ def test_gains_are_less_the_plain_scorer_of_the_same_seed_and_set(real_images):
             (1, "A", "default", "near", 13.0),
         ]
     ]
-    gain = real_images.gains(pd.DataFrame(rows))
+    gain = tables.gains(pd.DataFrame(rows))
     assert_array_equal(gain.sort_values(["seed", "ood"])["auroc"], [10, 2, 1, 3])
-    text = real_images.mean_and_spread(gain, ["experiment", "scorer"])
+    text = tables.mean_and_spread(gain, ["experiment", "scorer"])
     # Means over the sets are 6 and 2.
     assert text["auroc"].tolist() == [f"{4.0:+.1f} ± {np.std([6, 2], ddof=1):.1f}"]
     assert text["fpr95"].tolist() == [f"{-4.0:+.1f} ± {np.std([6, 2], ddof=1):.1f}"]
@@ -203,8 +225,8 @@ def test_results_that_were_taken_apart_are_reported_together(real_images, result
         (tmp_path / f"{seed}.json").write_text(json.dumps(results | {"rows": rows, "notes": notes}))
     real_images.main(["--report", str(tmp_path / "3.json"), str(tmp_path / "4.json")])
     text = capsys.readouterr().out
-    assert "The default less plain, by scorer" in text
-    assert " 3.5 " in text  # the mean accuracy of both files
+    assert "open-set, mean over its OOD sets: DFB against plain" in text
+    assert " 3.5 ± 0.7 " in text  # the mean accuracy of both files
 
 
 def test_maps_made_once_give_the_masks_of_the_generators(real_images):

@@ -1,0 +1,157 @@
+"""The tables of ``benchmarks/real_images.py``: from rows of figures to what the documentation shows."""
+
+import numpy as np
+import pandas as pd
+
+FIGURES = ["auroc", "fpr95"]
+TITLES = {"auroc": "AUROC", "fpr95": "FPR95"}
+REAL = ("textures", "open-set")  # the experiments on CIFAR-10, which one mean is taken over
+DEFAULT = "default"
+ACCURACIES = {"accuracy_plain": "plain", "accuracy_dfb": "DFB", "rejected": "rejected"}
+
+
+def gains(table, baseline="plain"):
+    """Return every figure less the baseline's of the same scorer, OOD set and seed."""
+    keys = ["experiment", "seed", "scorer", "ood"]
+    base = table[table["fusion"] == baseline].set_index(keys)[FIGURES]
+    gain = table[table["fusion"] != baseline].set_index(keys)
+    gain[FIGURES] = gain[FIGURES] - base.reindex(gain.index)
+    return gain.reset_index()
+
+
+def mean_and_spread(table, by, sign="+"):
+    """Return means over OOD sets, then mean and standard deviation over seeds, as text "mean ± spread"."""
+    groups = table.groupby([*by, "seed"], sort=False)[FIGURES].mean().groupby(by, sort=False)
+    return pd.DataFrame(
+        {figure: with_spread(groups[figure].mean(), groups[figure].std(), sign) for figure in FIGURES},
+        index=groups.size().index,
+    )
+
+
+def with_spread(means, spreads, sign=""):
+    """Return texts "mean ± spread"; of a single seed, whose spread is NaN, the mean alone."""
+    return [
+        f"{mean:{sign}.1f}" + ("" if np.isnan(spread) else f" ± {spread:.1f}")
+        for mean, spread in zip(means, spreads, strict=True)
+    ]
+
+
+def tables_of(table, notes, default_network):
+    """Yield title and data frame, all text, of each table."""
+    table = table.drop_duplicates(["experiment", "seed", "network", "fusion", "scorer", "ood"])
+    chosen = (table["network"] == default_network) & (table["fusion"] == DEFAULT)
+    compared = table[chosen | table["fusion"].isin(["plain", "control"])]
+    yield "Accuracy, and share of rejected test images", accuracy_table(notes)
+    for baseline in ("plain", "control"):
+        if not (table["fusion"] == baseline).any():
+            continue
+        real = compared[compared["experiment"].isin(REAL)]
+        if set(real["experiment"]) == set(REAL):
+            yield (
+                f"CIFAR-10, mean over textures, noise and unknown classes: DFB against {baseline}",
+                compare(real, baseline),
+            )
+        for experiment, part in compared.groupby("experiment", sort=False):
+            if (part["fusion"] == baseline).any():
+                yield f"{experiment}, mean over its OOD sets: DFB against {baseline}", compare(part, baseline)
+    for figure in FIGURES:
+        yield f"{TITLES[figure]}, plain → DFB", by_set(compared, figure)
+    yield "Best of all scorers", best_of_all(compared)
+    yield "Ablation: less plain, mean of all scorers", ablation(gains(table))
+
+
+def accuracy_table(notes):
+    """Return mean and spread of accuracies and rejections, an experiment and network a row."""
+    notes = notes.drop_duplicates(["experiment", "seed", "network"])
+    groups = notes.groupby(["experiment", "network"], sort=False)
+    columns = {
+        title: with_spread(groups[name].mean(), groups[name].std())
+        for name, title in ACCURACIES.items()
+        if name in notes
+    }
+    return pd.DataFrame(columns, index=groups.size().index).reset_index()
+
+
+def compare(table, baseline):
+    """Return the baseline's figures, DFB's, and what DFB gains, a scorer a row, and the mean of all."""
+    table = table[table["fusion"].isin([baseline, DEFAULT])]
+    gain = gains(table, baseline)
+    columns = {}
+    for figure in FIGURES:
+        for fusion, title in ((baseline, baseline), (DEFAULT, "DFB")):
+            part = table[table["fusion"] == fusion]
+            columns[f"{TITLES[figure]} {title}"] = values = part.groupby("scorer", sort=False)[figure].mean()
+            values["mean"] = values.mean()
+        by_scorer, mean = mean_and_spread(gain, ["scorer"]), mean_and_spread(gain.assign(scorer="mean"), ["scorer"])
+        columns[f"{TITLES[figure]} gain"] = pd.concat([by_scorer, mean])[figure]
+    return pd.DataFrame(columns).rename_axis("scorer").reset_index().map(one_digit)
+
+
+def by_set(table, figure):
+    """Return a scorer a row and an OOD set a column."""
+    means = table.groupby(["scorer", "ood", "fusion"], sort=False)[figure].mean().unstack("fusion")
+    cells = means.map(lambda value: f"{value:.1f}")
+    return (cells["plain"] + " → " + cells[DEFAULT]).unstack("ood").reset_index().rename_axis(None, axis=1)
+
+
+def best_of_all(table):
+    """Return the best plain scorer and the best one by DFB on each OOD set."""
+    means = table.groupby(["ood", "fusion", "scorer"], sort=False)[FIGURES].mean()
+    rows = []
+    for ood in table["ood"].unique():
+        row = {"OOD set": ood}
+        for figure, best in (("auroc", "idxmax"), ("fpr95", "idxmin")):
+            for fusion, title in (("plain", "plain"), (DEFAULT, "DFB")):
+                values = means.xs((ood, fusion), level=("ood", "fusion"))[figure]
+                scorer = getattr(values, best)()
+                row[f"{TITLES[figure]} {title}"] = f"{values[scorer]:.1f} {scorer}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ablation(gain):
+    """Return mean gains of each network and fusion, with the worst scorer's, an experiment a column."""
+    by = ["experiment", "network", "fusion"]
+    means = gain.groupby(by, sort=False)[FIGURES].mean()
+    scorers = gain.groupby([*by, "scorer"], sort=False)[FIGURES].mean()
+    worst = scorers.groupby(by, sort=False).agg({"auroc": "min", "fpr95": "max"})
+    cells = pd.DataFrame(
+        {
+            f"{TITLES[figure]} (worst)": [
+                f"{mean:+.1f} ({low:+.1f})" for mean, low in zip(means[figure], worst[figure], strict=True)
+            ]
+            for figure in FIGURES
+        },
+        index=means.index,
+    )
+    cells = cells.unstack("experiment", fill_value="").swaplevel(axis=1)
+    experiments = list(dict.fromkeys(gain["experiment"]))
+    cells = cells[
+        [
+            (experiment, column)
+            for experiment in experiments
+            for column in dict.fromkeys(cells.columns.get_level_values(1))
+        ]
+    ]
+    cells.columns = [f"{experiment} {column}" for experiment, column in cells.columns]
+    return cells.reset_index()
+
+
+def one_digit(value):
+    return f"{value:.1f}" if isinstance(value, float | np.floating) else value
+
+
+def simple_table(frame):
+    """Return a data frame as a simple table of reStructuredText."""
+    rows = [list(map(str, frame.columns)), *frame.astype(str).to_numpy().tolist()]
+    rows = [[cell if cell else ".." if place == 0 else "" for place, cell in enumerate(row)] for row in rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    rule = " ".join("=" * width for width in widths)
+    lines = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
+
+
+def report(table, notes, default_network):
+    """Print all tables, in percent."""
+    for title, frame in tables_of(table, notes, default_network):
+        print(f"\n{title} [%]\n\n{simple_table(frame)}")
