@@ -251,7 +251,11 @@ def make_trainer(experiment, arguments, file, *, dense=False, stages=1, **change
         recipe |= {"max_steps": stages * arguments.steps, "batch_size": 32, "flip": False}
     else:
         recipe |= {"max_epochs": stages * arguments.epochs, "batch_size": arguments.batch_size}
-    trainer = KeptTrainer(**recipe | changes)
+    return kept(KeptTrainer(**recipe | changes), arguments, file)
+
+
+def kept(trainer, arguments, file):
+    """Return a trainer that keeps its network in a file, where networks are kept."""
     trainer.file = None if arguments.networks is None else arguments.networks / f"{file}.pt"
     return trainer
 
@@ -391,7 +395,8 @@ def control(experiment, seed, data, arguments):
     file = f"{experiment}-{seed}-control"
     detector.set_params(
         classifier_trainer=make_trainer(experiment, arguments, file, stages=2, scale_range=(0.5, 2.0)),
-        dense_trainer=Trainer(max_steps=1),  # of no use: the plain classifier alone is looked at
+        # Of no use: the plain classifier alone is looked at.
+        dense_trainer=kept(KeptTrainer(max_steps=1), arguments, f"{file}-dense"),
         mask_generator=NoMasks(),
     )
     detector.fit(data.X, data.y)
