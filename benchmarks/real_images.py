@@ -64,9 +64,12 @@ from skdfb.utils import as_images
 
 N_KNOWN, N_NOISE = 6, 1000
 SCORERS = [MSP(), MaxLogit(), ODIN(), Energy(), ReAct(), KNN(), Mahalanobis(), ViM()]
-BACKGROUND = [BackgroundLogit(), Mahalanobis(), KNN()]
+BACKGROUND = [BackgroundLogit(), Mahalanobis(shrinkage="auto"), KNN()]
 # Parts without a background: a second score of the same features, to tell what a second opinion alone is worth.
-CONTROLS = {"plain_mahalanobis": (PLAIN, Mahalanobis()), "dense_mahalanobis": (FOREGROUND, Mahalanobis())}
+CONTROLS = {
+    "plain_mahalanobis": (PLAIN, Mahalanobis(shrinkage="auto")),
+    "dense_mahalanobis": (FOREGROUND, Mahalanobis(shrinkage="auto")),
+}
 EXPERIMENTS = ("embedded", "textures", "open-set")
 CHOICES = ("choice-embedded", "choice-cifar")
 LEFT_OUT, N_VALIDATION = ("bird", "horse"), 300  # of choice-cifar; validation images a class

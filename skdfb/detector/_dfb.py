@@ -116,7 +116,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     background_scorer : ForegroundScorer, or list of them or of (str, ForegroundScorer) tuples, default=None
         What scores the background representation: features pooled over the background probability of the places, and
         S_b as the only logit. Each of several is a part of its own. None is
-        ``[BackgroundLogit(), Mahalanobis()]``; in the paper's recipe :class:`~skdfb.scorers.BackgroundLogit`.
+        ``[BackgroundLogit(), Mahalanobis(shrinkage="auto")]``; in the paper's recipe
+        :class:`~skdfb.scorers.BackgroundLogit`.
     fusion : Fusion, default=None
         What joins the parts; None is :class:`~skdfb.fusion.TailProbabilityFusion`, in the paper's recipe
         :class:`~skdfb.fusion.TemperatureFusion`.

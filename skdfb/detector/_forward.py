@@ -58,8 +58,8 @@ def represent_foreground(
     and logits are the head's of these features.
     """
     if pooling == "foreground":
-        # The sum of the classes' probabilities: 1 - p would be rounded to 0 where there is background alone.
-        features = _pooled(feature_map, network.map_head(feature_map).softmax(1)[:, :n_classes].sum(1))
+        log_p = _log_probabilities(network.map_head(feature_map))
+        features = _pooled(feature_map, log_p[:, :n_classes].logsumexp(1))
     else:
         features = feature_map.mean((2, 3))
     weight, bias = network.head.weight[:n_classes].detach(), network.head.bias[:n_classes].detach()
@@ -78,16 +78,23 @@ def represent_background(network: DenseClassifier, batch: NetworkBatch) -> Repre
 
     .. math:: \frac{\sum_p p(K \mid p) F_p}{\sum_p p(K \mid p)}, \qquad S_b = (W' \, \mathrm{GAP}(F) + b')_K
     """
-    features = _pooled(batch.feature_map, batch.logit_map.softmax(1)[:, -1])
+    features = _pooled(batch.feature_map, _log_probabilities(batch.logit_map)[:, -1])
     weight, bias = network.head.weight[-1:].detach(), network.head.bias[-1:].detach()
     logits = F.linear(batch.feature_map.mean((2, 3)), weight, bias)  # of the GAP features, not of the pooled ones
     return Representation(features=features, logits=logits, weight=weight, bias=bias)
 
 
-def _pooled(feature_map: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean over places of a map (b, C, h, w) by weights (b, h, w): features (b, C)."""
-    total = weights.sum((1, 2)).clamp_min(torch.finfo(weights.dtype).tiny)
-    return torch.einsum("bchw,bhw->bc", feature_map, weights) / total[:, None]
+def _log_probabilities(logit_map: Tensor) -> Tensor:
+    return logit_map.to(torch.promote_types(logit_map.dtype, torch.float32)).log_softmax(1)
+
+
+def _pooled(feature_map: Tensor, log_p: Tensor) -> Tensor:
+    """Return the mean over places of a map (b, C, h, w), weighted by probabilities (b, h, w): features (b, C).
+
+    They come as logarithms, since all of an image's may be too small for a number of their own.
+    """
+    weights = log_p.flatten(1).softmax(1).to(feature_map.dtype)  # (b, h * w)
+    return torch.einsum("bcp,bp->bc", feature_map.flatten(2), weights)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _PAPER: Recipe = {
     "dense_trainer": Trainer.paper_dense,
 }
 _DEFAULT: Recipe = _PAPER | {
-    "background_scorer": lambda: [BackgroundLogit(), Mahalanobis()],
+    "background_scorer": lambda: [BackgroundLogit(), Mahalanobis(shrinkage="auto")],
     "fusion": TailProbabilityFusion,
     "classifier_trainer": Trainer,
     "dense_trainer": Trainer,

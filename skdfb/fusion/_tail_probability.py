@@ -71,7 +71,8 @@ class TailProbabilityFusion(BaseEstimator):
     the other half. Its promise therefore rests on conformal calibration alone, not on the tail probabilities.
 
     Below the tenth part with the lowest held-out scores (at least ten scores), tail probabilities fall exponentially
-    in the score. So an image that one part finds far enough out is rejected, whatever the others say.
+    in the score, above the highest they are bounded. So an image that one part finds far enough out is rejected,
+    whatever the others say; by Stouffer's rule it takes more for that than by Fisher's.
 
     The default was chosen on the embedded images and on left-out classes of CIFAR-10's training set, where Stouffer's
     rule ranked a little better than Fisher's; how, is told under :ref:`measured`.

@@ -5,11 +5,11 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
-from skdfb.scorers._moments import nearest_squared_distance, whitening, within_class_moments
+from skdfb.scorers._moments import nearest_squared_distance, oracle_shrinkage, whitening, within_class_moments
 from skdfb.scorers._representation import Representation
 
 
@@ -27,12 +27,16 @@ class Mahalanobis(BaseScorer):
 
     Parameters
     ----------
-    shrinkage : float, default=0.0
+    shrinkage : float or "auto", default=0.0
         In [0, 1]. Puts :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I` in the place of Σ: 0 takes Σ as
         it is, 1 gives Euclidean distances in units of the mean variance. With anything above 0, all directions count.
+        "auto" takes the s that brings Σ nearest to the covariance that n normal samples were drawn from: the fewer
+        images a feature, the larger. See Notes.
 
     Attributes
     ----------
+    shrinkage_ : float
+        The s that was taken.
     mean_ : ndarray of shape (C,)
         Mean of all training features, from which whitened features are taken.
     whitening_ : ndarray of shape (C, r)
@@ -61,8 +65,10 @@ class Mahalanobis(BaseScorer):
     of images is the same.
 
     Directions in which training features do not vary within classes beyond rounding errors are left out by the
-    pseudo-inverse, so with few images (n - K < C) an image may leave the span of the training features unseen; use
-    `shrinkage` there. `fit` raises ValueError if no direction is left.
+    pseudo-inverse, so with few images (n - K < C) an image may leave the span of the training features unseen. Where n
+    is about C, the smallest variances are far too small, and training images score thousands of times higher than new
+    ones. Use ``shrinkage="auto"`` for either: oracle approximating shrinkage (Chen et al., 2010), from C, n - K' and Σ
+    alone. `fit` raises ValueError if no direction is left.
 
     Everything is computed in float64. `fit` reads the features twice, a batch at a time; beyond a batch it holds C x C
     and K x C numbers. Scoring whitens once, by a product with C x r, so that distances to the K means are a product
@@ -71,7 +77,8 @@ class Mahalanobis(BaseScorer):
     References
     ----------
     Lee et al., *A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks*,
-    NeurIPS 2018, arXiv 1807.03888.
+    NeurIPS 2018, arXiv 1807.03888. Chen et al., "Shrinkage Algorithms for MMSE Covariance Estimation", IEEE
+    Transactions on Signal Processing 58(10), 2010.
 
     Examples
     --------
@@ -87,19 +94,28 @@ class Mahalanobis(BaseScorer):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"shrinkage": [Interval(Real, 0, 1, closed="both")]}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
+    }
 
-    def __init__(self, shrinkage: float = 0.0) -> None:
+    def __init__(self, shrinkage: float | str = 0.0) -> None:
         self.shrinkage = shrinkage
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels = check_class_indices(y, representation)
         means, shares, covariance, mean_square = within_class_moments(representation, labels)
-        A = whitening(covariance, representation.features.dtype, mean_square, self.shrinkage)
+        shrinkage = self._shrinkage(covariance, len(representation) - len(means))
+        A = whitening(covariance, representation.features.dtype, mean_square, shrinkage)
         mean = shares @ means
+        self.shrinkage_ = shrinkage
         self.mean_ = mean.numpy(force=True)
         self.whitening_ = A.numpy(force=True)
         self.whitened_means_ = ((means - mean) @ A).numpy(force=True)
+
+    def _shrinkage(self, covariance: Tensor, n_degrees: int) -> float:
+        if self.shrinkage == "auto":
+            return oracle_shrinkage(covariance, max(1, n_degrees))
+        return float(self.shrinkage)
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         mean, A, whitened_means = (

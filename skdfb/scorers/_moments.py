@@ -132,6 +132,19 @@ def whitening(
     return whitened
 
 
+def oracle_shrinkage(covariance: Tensor, n: int) -> float:
+    """Return the share of the mean variance that brings a covariance of n samples nearest to the true one.
+
+    It is the oracle approximating shrinkage of normal samples (OAS): Chen et al., "Shrinkage Algorithms for MMSE
+    Covariance Estimation", IEEE Transactions on Signal Processing 58(10), 2010, Eq. 23, in the form that
+    :class:`sklearn.covariance.OAS` has.
+    """
+    C = len(covariance)
+    mean_of_squares, squared_mean = covariance.square().mean(), (covariance.trace() / C).square()
+    spread = (n + 1) * (mean_of_squares - squared_mean / C)
+    return 1.0 if spread <= 0 else min(1.0, float((mean_of_squares + squared_mean) / spread))
+
+
 def nearest_squared_distance(rows: Tensor, points: Tensor) -> Tensor:
     """Return the squared distance of each row to the nearest of the points (K, r), shape (m,)."""
     # |row|² does not change which one is nearest.

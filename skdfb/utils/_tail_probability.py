@@ -25,9 +25,10 @@ class TailProbability:
 
     .. math:: \log p(s) = \log p(t) - (t - s) / \beta,
 
-    with t the largest score of that part and β the mean of :math:`t - s_i` over it; above the highest score
-    likewise :math:`1 - p` falls off. So p rises strictly with the score: images far from all that was seen keep their
-    order, which ranks among the learned scores alone would lose.
+    with t the largest score of that part and β the mean of :math:`t - s_i` over it. Above the highest score
+    :math:`1 - p` falls off likewise, but to no less than half of what it is there: n images cannot tell that a score is
+    more usual than that. So p rises with the score, images far below all that was seen keep their order, which ranks
+    among the learned scores alone would lose, and images far above get no boundless credit.
 
     Attributes
     ----------
@@ -66,13 +67,13 @@ class TailProbability:
         below = (np.minimum(scores, lowest) - lowest) / self.lower_scale
         above = (np.maximum(scores, highest) - highest) / self.upper_scale
         inside = np.interp(scores, self.scores, self.log_probabilities)
-        # 1 - p at the highest score, which falls off beyond it.
-        rest = -np.expm1(self.log_probabilities[-1]) * np.exp(-above)
+        # 1 - p at the highest score, which falls to its half beyond it.
+        rest = -np.expm1(self.log_probabilities[-1]) * (1 + np.exp(-above)) / 2
         log_p: Scores = np.where(scores > highest, np.log1p(-rest), inside + below)
         return log_p
 
 
 def _scale(excesses: Scores, scores: Scores) -> float:
-    """Return the mean excess, which must not vanish where scores are tied."""
-    smallest = max(np.finfo(np.float64).eps * float(np.abs(scores).max()), 1e-100)
-    return float(max(excesses.mean(), smallest))
+    """Return the mean excess, which must not vanish where scores are tied: those of a network waver in float32."""
+    rounding = float(np.finfo(np.float32).eps * np.abs(scores).max())
+    return float(max(excesses.mean(), 1e-6 * np.ptp(scores), rounding, 1e-30))

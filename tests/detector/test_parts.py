@@ -1,5 +1,7 @@
 """Parts of the score: both networks, several background scorers, pooling, fusions and recipes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
-from skdfb.detector._parts import learning_share, make_parts, named_background_scorers
+from skdfb.detector._forward import ForwardPass, represent_background, represent_foreground
+from skdfb.detector._parts import learning_share, lowered_by_rounding, make_parts, named_background_scorers
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
 from skdfb.scorers import (
     KNN,
@@ -21,7 +24,7 @@ from skdfb.scorers import (
     Residual,
     ScorerEnsemble,
 )
-from skdfb.utils import TailProbability
+from skdfb.utils import TailProbability, as_images
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
 from tests.detector.test_equations import feature_maps, head, normalised
 
@@ -204,7 +207,35 @@ class FirstFeature:
         return representation.features[:, 0].numpy()
 
 
+@pytest.mark.parametrize("margin", [0.0, 95.0, 300.0])
+@pytest.mark.parametrize("pooling", ["foreground", "background"])
+def test_pooling_where_all_probabilities_are_tiny(fitted, X_new, margin, pooling):
+    """Then the weights of the places cannot be told as numbers, only by their logarithms."""
+    network = copy.deepcopy(fitted.network_)
+    place = slice(0, CLASSES) if pooling == "background" else slice(CLASSES, None)
+    with torch.no_grad():
+        network.head.bias[place] += margin  # of what is not pooled over
+        look = ForwardPass(network, CLASSES, len(X_new))
+        (batch,) = look.batches(as_images(X_new))
+        if pooling == "background":
+            pooled = represent_background(network, batch).features
+        else:
+            pooled = represent_foreground(network, batch.feature_map, CLASSES, pooling="foreground").features
+        logits = batch.logit_map.double().flatten(2)  # (b, K + 1, h * w)
+        log_p = logits.log_softmax(1)
+        log_p = log_p[:, -1] if pooling == "background" else log_p[:, :-1].logsumexp(1)
+        expected = torch.einsum("bcp,bp->bc", batch.feature_map.double().flatten(2), log_p.softmax(1))
+    assert_allclose(pooled, expected, rtol=1e-4, atol=1e-6)
+
+
 # --------------------------------------------------------------- held-out images
+
+
+def test_one_held_out_outlier_does_not_move_the_threshold():
+    scores = np.random.default_rng(0).normal(size=200)
+    lowered = lowered_by_rounding(np.append(scores, -1e9))
+    assert (lowered[:-1] < scores).all()
+    assert_allclose(lowered[:-1], scores, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_no_scorer_is_worse_on_the_mean(detector, data):
 @pytest.mark.parametrize(
     ("fusion", "background_scorer"),
     [
-        (TailProbabilityFusion("stouffer"), [BackgroundLogit(), Mahalanobis()]),
+        (TailProbabilityFusion("stouffer"), [BackgroundLogit(), Mahalanobis(shrinkage="auto")]),
         (TailProbabilityFusion("fisher"), [BackgroundLogit(), Mahalanobis()]),
         (TemperatureFusion(), BackgroundLogit()),
     ],

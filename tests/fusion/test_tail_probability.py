@@ -102,6 +102,13 @@ def test_fishers_rule_is_led_by_the_strangest_part_and_stouffers_by_all():
     assert stouffer.combine(one_strange) > stouffer.combine(both_odd)
 
 
+@pytest.mark.parametrize("rule", ["fisher", "stouffer"])
+def test_no_other_part_makes_up_for_one_that_is_far_enough_out(rule):
+    parts = {name: np.random.default_rng(seed).normal(size=500) for seed, name in enumerate("abc")}
+    far = {"a": np.array([-30.0]), "b": np.array([1e6]), "c": np.array([1e6])}
+    assert TailProbabilityFusion(rule).fit(parts).combine(far) < np.log(0.01)
+
+
 def test_finds_what_either_part_finds():
     known, learned = normal_parts(400, seed=1), normal_parts(400)
     strange = normal_parts(400, seed=2)

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.covariance import OAS
 
+from skdfb.metrics import auroc_score
 from skdfb.scorers import Mahalanobis, Representation
 from tests.scorers.helpers import quick, random_arrays, random_representation
 
@@ -86,6 +88,39 @@ def test_oracle_with_fewer_images_than_features():
     assert scorer.whitening_.shape == (40, 8)
     scores = scorer.score_samples(Representation.from_numpy(**with_(arrays, new)))
     assert_scores_close(scores, mahalanobis_oracle(arrays["features"], y, new))
+
+
+@pytest.mark.parametrize(("n", "C"), [(500, 8), (60, 40), (30, 60)])
+def test_automatic_shrinkage_is_that_of_oas(n, C):
+    arrays, _ = labelled(n=n, C=C)
+    scorer = Mahalanobis("auto").fit(Representation.from_numpy(**arrays), np.zeros(n, dtype=int))
+    centred = arrays["features"] - arrays["features"].mean(axis=0)
+    covariance = centred.T @ centred / n
+    mean_of_squares, squared_mean = np.mean(covariance**2), (np.trace(covariance) / C) ** 2
+    expected = min(1.0, (mean_of_squares + squared_mean) / (n * (mean_of_squares - squared_mean / C)))  # n - 1 degrees
+    np.testing.assert_allclose(scorer.shrinkage_, expected, rtol=1e-6)
+    # scikit-learn counts n degrees of freedom.
+    np.testing.assert_allclose(scorer.shrinkage_, OAS().fit(arrays["features"]).shrinkage_, rtol=2 / n)
+    fixed = Mahalanobis(scorer.shrinkage_).fit(Representation.from_numpy(**arrays), np.zeros(n, dtype=int))
+    assert_scores_close(
+        scorer.score_samples(Representation.from_numpy(**arrays)),
+        fixed.score_samples(Representation.from_numpy(**arrays)),
+    )
+
+
+def test_automatic_shrinkage_keeps_new_images_near_where_images_are_few():
+    """With as many images as features Σ is near singular: new images of the same kind look strange without it."""
+    C, rng = 64, np.random.default_rng(0)
+    spectrum = np.arange(1, C + 1) ** -0.7
+    train, new, strange = (rng.normal(size=(n, C)) * spectrum for n in (C + 2, 300, 300))
+    strange *= 1.3
+    arrays = {"weight": np.zeros((1, C)), "bias": np.zeros(1)}
+    gaps = []
+    for shrinkage in (0.0, "auto"):
+        scorer = Mahalanobis(shrinkage).fit(Representation.from_numpy(features=train, **arrays), None)
+        known, other = (scorer.score_samples(Representation.from_numpy(features=X, **arrays)) for X in (new, strange))
+        gaps.append(auroc_score(known, other))
+    assert gaps[1] > gaps[0] + 0.2
 
 
 def test_shrinkage_sees_what_leaves_the_span_of_training_features():
@@ -236,7 +271,7 @@ def test_nan():
         Mahalanobis().fit(representation, np.arange(30) % 4)
 
 
-@pytest.mark.parametrize("shrinkage", [-0.1, 1.1, float("nan"), "auto", None])
+@pytest.mark.parametrize("shrinkage", [-0.1, 1.1, float("nan"), "large", None])
 def test_shrinkage_is_checked(shrinkage):
     with pytest.raises(ValueError, match="shrinkage"):
         Mahalanobis(shrinkage=shrinkage).fit(random_representation(), np.arange(30) % 4)

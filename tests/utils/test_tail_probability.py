@@ -20,7 +20,7 @@ def oracle(learned, score):
     if score > learned[-1]:
         lowest = learned[n - size]
         beta = sum(s - lowest for s in learned[n - size :]) / size
-        return np.log1p(-(1 / (n + 1)) * np.exp(-(score - learned[-1]) / beta))
+        return np.log1p(-(1 / (n + 1)) * (1 + np.exp(-(score - learned[-1]) / beta)) / 2)
     below = max(s for s in learned if s <= score)
     above = min(s for s in learned if s >= score)
     log_p_below, log_p_above = (np.log(sum(s <= x for s in learned) / (n + 1)) for x in (below, above))
@@ -83,6 +83,19 @@ def test_equal_scores_are_no_trouble():
     low, same, high = tail.log_p(np.array([2.0, 3.0, 4.0]))
     assert low < same < high <= 0
     assert same == np.log(50 / 51)
+
+
+def test_no_score_is_more_usual_than_the_learned_ones_can_tell():
+    tail = TailProbability.fit(np.arange(99.0))
+    np.testing.assert_allclose(np.exp(tail.log_p(np.array([98.0, 1e6]))), [0.99, 0.995])
+
+
+@pytest.mark.parametrize("offset", [0.25, -1e4])
+def test_ties_do_not_make_rounding_an_alarm(offset):
+    """The lowest scores are tied; one that float32 rounds otherwise is as usual as they are."""
+    learned = np.concatenate([np.full(20, offset), offset + np.linspace(0.1, 1, 80)])
+    tied, rounded = TailProbability.fit(learned).log_p(np.array([offset, np.nextafter(np.float32(offset), -np.inf)]))
+    assert tied - 1 < rounded < tied
 
 
 @pytest.mark.parametrize("scores", [[], [np.nan, 1.0], [np.inf], [[1.0]]])
