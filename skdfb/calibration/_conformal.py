@@ -107,13 +107,17 @@ class ConformalCalibrator(BaseEstimator):
             self.check_number(self.scores_.size)
         return self
 
-    def check_number(self, n_held_out: int) -> None:
+    def check_number(self, n_held_out: int, *, n_learned_from: int = 0, n_wanted: int | None = None) -> None:
         """Warn if so many held-out images are too few for `alpha`; nothing need be fitted.
 
         Parameters
         ----------
         n_held_out : int
-            Number of held-out images that the threshold will be set on.
+            Number of held-out images.
+        n_learned_from : int, default=0
+            How many of them the threshold is not set on, because something learns from them.
+        n_wanted : int, default=None
+            How many would suffice, those learned from included; None is `number_needed`.
 
         Warns
         -----
@@ -121,12 +125,13 @@ class ConformalCalibrator(BaseEstimator):
             Naming the number needed and the remedies.
         """
         alpha = float(self.alpha)
-        if _rank_of_offset(n_held_out, alpha):
+        if _rank_of_offset(n_held_out - n_learned_from, alpha):
             return
+        learned = f", {n_learned_from} of which are learned from," if n_learned_from else ""
         warnings.warn(
-            f"{n_held_out} held-out images are too few for alpha={alpha:g}: offset_ is -inf and nothing will be "
-            f"rejected. At least {self.number_needed} are needed: give more images, a larger calibration_fraction or "
-            "a larger alpha.",
+            f"{n_held_out} held-out images{learned} are too few for alpha={alpha:g}: offset_ is -inf and nothing will "
+            f"be rejected. At least {n_wanted or self.number_needed} are needed: give more images, a larger "
+            "calibration_fraction or a larger alpha.",
             UserWarning,
             stacklevel=4,  # the caller of `fit`, seen through scikit-learn's wrapper
         )

@@ -31,8 +31,9 @@ from skdfb.detector._parts import (
     learning_share,
     lowered_by_rounding,
     make_parts,
+    number_to_hold_out,
 )
-from skdfb.detector._pseudo_labels import pseudo_labels
+from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.detector._recipes import PAPER_IMAGE_SIZE, RECIPES
 from skdfb.detector._thresholded import ThresholdedDetector
 from skdfb.detector._views import Views
@@ -193,8 +194,9 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Without labels (``y=None``, and no torch dataset that brings them) all images are clustered by k-means on the
-    features of the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them, at least 2.
+    Without labels (``y=None``, and no torch dataset that brings them) the images that are not held out are clustered by
+    k-means on the features of the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them
+    for n images, at least 2.
 
     The default recipe differs from the paper in three places: a classification loss beside the pixel loss (see
     :class:`~skdfb.Trainer`), a Mahalanobis score of the background's features beside S_b, and tail probabilities in the
@@ -333,10 +335,9 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         check_components(self)
         images = check_images(self, X, reset=True)
         check_readable(images, self.batch_size, self.n_jobs)
-        labels = self._class_indices(X, y, images, seeds, device)
-        self._split_ = self._hold_out(labels, seeds)
+        self._split_ = self._hold_out(images, X, y, seeds, device)
         self._warn_if_too_few()
-        train_images, train_labels = images.subset(self._split_.train), labels[self._split_.train]
+        train_images, train_labels = images.subset(self._split_.train), self._split_.labels[self._split_.train]
 
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device)
@@ -353,21 +354,22 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
         self._fit_scores(images)
 
-    def _class_indices(
-        self, X: Any, y: Any, images: Images, seeds: _Seeds, device: torch.device
-    ) -> npt.NDArray[np.intp]:
-        """Set ``classes_`` and return the class index of each image; without labels, clusters are the classes."""
+    def _hold_out(self, images: Images, X: Any, y: Any, seeds: _Seeds, device: torch.device) -> _Split:
+        """Set ``classes_``, and choose which images to hold out; without labels, clusters are the classes."""
         y = labels_given(X, y)
-        if y is not None or isinstance(self.backbone, DenseClassifier):
+        unlabelled = y is None and not isinstance(self.backbone, DenseClassifier)
+        if unlabelled:
+            check_unlabelled(len(images))
+            stratified_by: npt.NDArray[Any] = np.zeros(len(images), dtype=np.intp)
+        else:
             self.classes_, labels = check_labels(y, images, X)
-            return labels
-        untrained = self._build(2, images, seeds.build).to(device)
-        labels = pseudo_labels(ForwardPass(untrained, 2, self.batch_size, self.n_jobs), images, seeds.build)
-        self.classes_ = np.unique(labels)
-        return labels
-
-    def _hold_out(self, labels: npt.NDArray[np.intp], seeds: _Seeds) -> _Split:
-        train, held_out = stratified_holdout(self.classes_[labels], self.calibration_fraction, random_state=seeds.split)
+            stratified_by = self.classes_[labels]
+        train, held_out = stratified_holdout(stratified_by, self.calibration_fraction, random_state=seeds.split)
+        if unlabelled:  # by the training images alone: those that set the threshold are to have no say in anything
+            untrained = self._build(2, images, seeds.build).to(device)
+            forward = ForwardPass(untrained, 2, self.batch_size, self.n_jobs)
+            labels = pseudo_labels(forward, images, train, seeds.build)
+            self.classes_ = np.unique(labels)
         # In random order: a fusion may learn from the first of them, and those left must be like any others.
         return _Split(train, np.random.RandomState(seeds.order).permutation(held_out), labels)
 
@@ -466,7 +468,9 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
     def _warn_if_too_few(self) -> None:
         """Warn of too few held-out images before time is spent on anything."""
-        ConformalCalibrator(self.alpha).check_number(len(self._split_.held_out) - self._learning_share())
+        share, calibrator = self._learning_share(), ConformalCalibrator(self.alpha)
+        wanted = number_to_hold_out(calibrator.number_needed) if share else None
+        calibrator.check_number(len(self._split_.held_out), n_learned_from=share, n_wanted=wanted)
 
     def _learning_share(self) -> int:
         """Return how many of the held-out images are learned from, the first of them."""

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
 from skdfb.detector._input import check_scorer_sizes
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
-from skdfb.detector._parts import Part, PartScorers, Scores, learning_share, lowered_by_rounding
+from skdfb.detector._parts import Part, PartScorers, Scores, learning_share, lowered_by_rounding, number_to_hold_out
 from skdfb.detector._thresholded import ThresholdedDetector
 from skdfb.detector._views import FOREGROUND
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
@@ -184,7 +184,12 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         head = checked_head(self.head, self.classes_, n_features)
         check_scorer_sizes(PartScorers({"scorer": Part(FOREGROUND, scorer)}), n_features, len(self.classes_))
         split = self._hold_out(labels, scorer)
-        ConformalCalibrator(self.alpha).check_number(len(split.threshold))
+        calibrator, n_learning = ConformalCalibrator(self.alpha), len(split.learning)
+        calibrator.check_number(
+            len(split.threshold) + n_learning,
+            n_learned_from=n_learning,
+            n_wanted=number_to_hold_out(calibrator.number_needed) if n_learning else None,
+        )
 
         if not isinstance(head, LinearHead):
             head = fitted_head(head, X[split.train], labels[split.train])

@@ -22,7 +22,7 @@ def run(views: Views, images: Images, wanted: tuple[str, ...], scorers: PartScor
     size = images.size or (views.dense.preprocessor.image_size,) * 2
     outputs: dict[str, list[Any]] = {name: [] for name in wanted}
     shown, scorer = (scorers.views, scorers.foreground) if "parts" in wanted else ([], None)
-    for batch in views.batches(images, shown, scorer):
+    for batch in views.batches(images, shown, scorer, maps=wanted != ("parts",)):
         for name in wanted:
             outputs[name].append(_output(name, views, batch, scorers, size))
     return [_join(outputs[name]) for name in wanted]
@@ -31,6 +31,7 @@ def run(views: Views, images: Images, wanted: tuple[str, ...], scorers: PartScor
 def _output(name: str, views: Views, batch: ViewBatch, scorers: PartScorers, size: tuple[int, int]) -> Any:
     if name == "parts":
         return scorers.score({view: views.represent(batch, view, scorers.foreground) for view in scorers.views})
+    assert batch.dense is not None, "run() asked for the dense network's maps"
     if name == "segments":
         logits = F.interpolate(batch.dense.logit_map, size, mode="bilinear")  # (b, K + 1, H, W)
         return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()

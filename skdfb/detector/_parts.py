@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from skdfb.detector._collect import ViewMap
 from skdfb.detector._views import BACKGROUND, FOREGROUND, PLAIN
 from skdfb.scorers import scorer_output
 from skdfb.scorers._composite import Labelled, fitted_clone, member_scores
+from skdfb.utils import numbered
 
 __all__ = [
     "FOREGROUND_NETWORKS",
@@ -27,6 +29,7 @@ __all__ = [
     "lowered_by_rounding",
     "make_parts",
     "named_background_scorers",
+    "number_to_hold_out",
 ]
 
 Scores = npt.NDArray[np.float64]
@@ -146,11 +149,7 @@ def named_background_scorers(background_scorer: Any) -> dict[str, Any]:
         return {"background": background_scorer}
     pairs = [member if isinstance(member, tuple) else ("", member) for member in background_scorer]
     names = [_part_name(name or _snake_case(type(scorer).__name__)) for name, scorer in pairs]
-    numbered = [
-        name if names.count(name) == 1 else f"{name}_{names[: place + 1].count(name)}"
-        for place, name in enumerate(names)
-    ]
-    return {name: scorer for name, (_, scorer) in zip(numbered, pairs, strict=True)}
+    return {name: scorer for name, (_, scorer) in zip(numbered(names, "_"), pairs, strict=True)}
 
 
 def is_sequence(background_scorer: Any) -> bool:
@@ -183,10 +182,20 @@ def learning_share(n_held_out: int, n_needed: int) -> int:
     It is half of them. Where too few would be left of the ``n_needed`` for a threshold, they learn from the rest,
     if that is enough to learn from.
     """
+    if n_held_out < 2:
+        raise ValueError(
+            f"{n_held_out} image is held out, but fusion or scorer learn from held-out images, and the threshold is set"
+            " on others: at least 2 are wanted; give more images or a larger calibration_fraction."
+        )
     half = n_held_out // 2
     if n_held_out - half >= n_needed:
         return half
     return max(n_held_out - n_needed, min(half, _LEAST_TO_LEARN_FROM))
+
+
+def number_to_hold_out(n_needed: int) -> int:
+    """Return the least number of held-out images that leave ``n_needed`` for a threshold beside those learned from."""
+    return next(n for n in count(max(2, n_needed)) if n - learning_share(n, n_needed) >= n_needed)
 
 
 def fit_fusion(fusion: Any, parts: Mapping[str, Scores], outputs: Mapping[str, str], share: int) -> tuple[Any, Scores]:

@@ -21,11 +21,11 @@ FOREGROUND, PLAIN, BACKGROUND = VIEWS = ("foreground", "plain", "background")
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """A batch of images as the networks saw it: ``dense`` always, ``plain`` only where it was asked for."""
+    """A batch of images as the networks saw it, each of them only where it was asked for."""
 
     indices: npt.NDArray[np.intp]
-    dense: NetworkBatch
-    plain: NetworkBatch | None = None
+    dense: NetworkBatch | None
+    plain: NetworkBatch | None
 
 
 @dataclass(frozen=True)
@@ -38,28 +38,33 @@ class Views:
     dense: ForwardPass
     plain: ForwardPass
 
-    def batches(self, images: Images, wanted: Collection[str], scorer: Any = None) -> Generator[ViewBatch]:
+    def batches(
+        self, images: Images, wanted: Collection[str], scorer: Any = None, *, maps: bool = False
+    ) -> Generator[ViewBatch]:
         """Yield what the networks say that the ``wanted`` views are of; the foreground ``scorer`` may ask for layers.
 
-        The dense network is always run.
+        With ``maps`` the dense network is run whatever views are wanted.
         """
+        looks = {}
         with ExitStack() as stack:
-            look = stack.enter_context(self.dense.ready(scorer if FOREGROUND in wanted else None))
-            look_plain = stack.enter_context(self.plain.ready(scorer)) if PLAIN in wanted else None
+            if maps or {FOREGROUND, BACKGROUND} & set(wanted):
+                looks["dense"] = stack.enter_context(self.dense.ready(scorer if FOREGROUND in wanted else None))
+            if PLAIN in wanted:
+                looks["plain"] = stack.enter_context(self.plain.ready(scorer))
             for indices, inputs in self.dense.inputs(images):
-                yield ViewBatch(indices, look(inputs), None if look_plain is None else look_plain(inputs))
+                seen = {name: look(inputs) for name, look in looks.items()}
+                yield ViewBatch(indices, seen.get("dense"), seen.get("plain"))
 
     def represent(self, batch: ViewBatch, view: str, scorer: Any = None) -> Representation:
         """Return one view of a batch on the CPU, with what the foreground ``scorer`` asks for.
 
         On the CPU, because a scorer may be anybody's, written in NumPy.
         """
+        seen = batch.plain if view == PLAIN else batch.dense
+        assert seen is not None, "batches() was asked for this view"
         if view == BACKGROUND:
-            return to_cpu(represent_background(self.dense.network, batch.dense))
-        if view == FOREGROUND:
-            return to_cpu(self.dense.foreground(batch.dense, scorer))
-        assert batch.plain is not None, "batches() was asked for this view"
-        return to_cpu(self.plain.foreground(batch.plain, scorer))
+            return to_cpu(represent_background(self.dense.network, seen))
+        return to_cpu((self.plain if view == PLAIN else self.dense).foreground(seen, scorer))
 
     def stream(self, images: Images, view: str, scorer: Any) -> Iterator[Representation]:
         """Yield one view of all images, a batch at a time."""

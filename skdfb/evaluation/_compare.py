@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
@@ -13,9 +12,10 @@ from skdfb.detector._collect import collect
 from skdfb.detector._parts import LabelledViews, Part, PartScorers, Scores, learning_share
 from skdfb.detector._views import PLAIN, VIEWS
 from skdfb.evaluation._frame import METRICS, as_frame, check_ood, metric_values
+from skdfb.evaluation._questions import checked_labels
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, Representation, ViM, check_scorer
 from skdfb.scorers._protocol import needs_images
-from skdfb.utils import Images, check_images, labels_given
+from skdfb.utils import Images, check_images, labels_given, numbered
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
@@ -111,11 +111,10 @@ def check_scorers(scorers: Any) -> None:
 
 
 def _named(scorers: Sequence[Any]) -> dict[str, Any]:
-    """Name scorers by their class, or, where two share it, by their parameters too."""
+    """Name scorers by their class, or, where two share it, by their parameters too, or else by numbers."""
     names = [type(scorer).__name__ for scorer in scorers]
-    return {
-        name if names.count(name) == 1 else repr(scorer): scorer for name, scorer in zip(names, scorers, strict=True)
-    }
+    names = [name if names.count(name) == 1 else repr(scorer) for name, scorer in zip(names, scorers, strict=True)]
+    return dict(zip(numbered(names, " #"), scorers, strict=True))
 
 
 def _all_scores(
@@ -178,7 +177,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     Raises
     ------
     ValueError
-        If there is not one label for each image.
+        If there is not one label for each image, or a label is none that the detector was fitted on.
 
     Examples
     --------
@@ -199,10 +198,9 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     check_is_fitted(detector)
     y = labels_given(X, y)
     images = check_images(detector, X, reset=False)
-    labels = column_or_1d(y) if y is not None else None
-    if labels is None or len(labels) != len(images):
-        given = "None" if labels is None else f"{len(labels)} labels"
-        raise ValueError(f"y is {given} for {len(images)} images; the label of each image is wanted.")
+    if y is None:
+        raise ValueError(f"y is None for {len(images)} images; the label of each image is wanted.")
+    labels = checked_labels(detector, y, len(images), "X", "y")
     plain = _collected(detector, {"": images}, (PLAIN,))[""][PLAIN].logits.argmax(1).numpy()
     predicted = {"plain": detector.classes_[plain], "dfb": detector.classify(X)}
     return {method: float(np.mean(classes == labels)) for method, classes in predicted.items()}

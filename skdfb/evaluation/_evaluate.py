@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils import check_scalar, column_or_1d
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import _num_samples
 
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
 from skdfb.evaluation._frame import as_frame, check_ood, metric_values
-from skdfb.evaluation._questions import can_classify, labels_in, scoring_method, shown_labels, unwrapped
+from skdfb.evaluation._questions import checked_labels, scoring_method, unwrapped
 from skdfb.utils import check_scores, spawn_seeds
 
 __all__ = ["evaluate", "evaluation_columns"]
@@ -152,7 +152,7 @@ def evaluation_columns(
     check_ood(ood)
     seeds = _Seeds(*spawn_seeds(random_state, len(_Seeds._fields)))
     step, prepared = unwrapped(detector)
-    labels = None if y_id is None else _checked_labels(step, y_id, _num_samples(X_id))
+    labels = None if y_id is None else checked_labels(step, y_id, _num_samples(X_id), "X_id", "y_id")
     known = _scored(step, prepared(X_id), "X_id", labels)
     rows = []
     for name, X in ood.items():
@@ -213,21 +213,3 @@ def _scores_and_labels(step: Any, X: Any, with_labels: bool) -> tuple[Any, Any]:
     if hasattr(step, "classify"):
         return score(X), step.classify(X)
     return score(X), np.asarray(step.classes_)[np.argmax(step.predict_proba(X), axis=1)]
-
-
-def _checked_labels(step: Any, y: Any, n_images: int) -> npt.NDArray[Any]:
-    if not can_classify(step):
-        raise TypeError(
-            f"y_id is given, but {step!r} does not classify, by classify or by predict_proba; y_id=None is wanted."
-        )
-    labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
-    if len(labels) != n_images:
-        raise ValueError(f"X_id has {n_images} images and y_id has {len(labels)} labels; one label each is wanted.")
-    unseen = ~labels_in(labels, step.classes_)
-    if unseen.any():
-        others = list(dict.fromkeys(labels[unseen].tolist()))
-        raise ValueError(
-            f"y_id: {unseen.sum()} of {len(labels)} labels, {shown_labels(others)}, are none that the detector "
-            f"was fitted on, {shown_labels(step.classes_)}; such images are OOD: move them to a set of ood."
-        )
-    return labels

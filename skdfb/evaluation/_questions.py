@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline
+from sklearn.utils import column_or_1d
 
-__all__ = ["can_classify", "labels_in", "scoring_method", "shown_labels", "unwrapped"]
+__all__ = ["can_classify", "checked_labels", "labels_in", "scoring_method", "shown_labels", "unwrapped"]
 
 
 def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -52,3 +53,25 @@ def shown_labels(classes: Any, most: int = 6) -> str:
     """Return labels as a text for messages, the first of them where there are many."""
     shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
     return f"{shown}, ..." if len(classes) > most else shown
+
+
+def checked_labels(step: Any, y: Any, n_images: int, X_name: str, y_name: str) -> npt.NDArray[Any]:
+    """Return the labels of images as an array; each has to be one that the fitted last step gives."""
+    if not can_classify(step):
+        raise TypeError(
+            f"{y_name} is given, but {step!r} does not classify, by classify or by predict_proba; {y_name}=None is "
+            "wanted."
+        )
+    labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
+    if len(labels) != n_images:
+        raise ValueError(
+            f"{X_name} has {n_images} images and {y_name} has {len(labels)} labels; one label each is wanted."
+        )
+    unseen = ~labels_in(labels, step.classes_)
+    if unseen.any():
+        others = list(dict.fromkeys(labels[unseen].tolist()))
+        raise ValueError(
+            f"{y_name}: {unseen.sum()} of {len(labels)} labels, {shown_labels(others)}, are none that the detector "
+            f"was fitted on, {shown_labels(step.classes_)}; such images are OOD: move them to a set of ood."
+        )
+    return labels

@@ -35,8 +35,12 @@ def member_scores(scorer: Any, representation: Any, name: str = "scorer") -> NDA
         raise ValueError(
             f"{name}.score_samples returned shape {scores.shape} for {len(representation)} images; (n,) is wanted."
         )
-    if np.isnan(scores).any():
-        raise ValueError(f"{name}.score_samples returned NaN for {int(np.isnan(scores).sum())} images.")
+    n_bad = int((~np.isfinite(scores)).sum())
+    if n_bad:
+        raise ValueError(
+            f"{name}.score_samples returned NaN or infinity for {n_bad} of {len(scores)} images; finite scores are "
+            "wanted."
+        )
     return scores
 
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores
 from skdfb.scorers._protocol import check_scorer
 from skdfb.scorers._representation import Representation
-from skdfb.utils import TailProbability
+from skdfb.utils import TailProbability, numbered
 
 
 class ScorerEnsemble(_BaseComposition):
@@ -108,11 +108,8 @@ class ScorerEnsemble(_BaseComposition):
         """The members by name."""
         pairs = [member if isinstance(member, tuple) else ("", member) for member in self.scorers]
         plain = [type(scorer).__name__.lower() for _, scorer in pairs]
-        numbered = [
-            name if plain.count(name) == 1 else f"{name}-{plain[: place + 1].count(name)}"
-            for place, name in enumerate(plain)
-        ]
-        return [(name or default, scorer) for (name, scorer), default in zip(pairs, numbered, strict=True)]
+        defaults = numbered(plain, "-")
+        return [(name or default, scorer) for (name, scorer), default in zip(pairs, defaults, strict=True)]
 
     @named_scorers.setter
     def named_scorers(self, pairs: list[tuple[str, Any]]) -> None:

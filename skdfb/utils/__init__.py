@@ -1,7 +1,7 @@
 """Checking and reading input, devices and random states; the lowest layer."""
 
 from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
-from skdfb.utils._estimators import shallow_copy
+from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._images import Images, Indices, as_images, value_bounds
 from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, sequential_batches
 from skdfb.utils._scores import check_scores
@@ -22,6 +22,7 @@ __all__ = [
     "isolated_rng",
     "iterate_batches",
     "labels_given",
+    "numbered",
     "resolve_device",
     "sequential_batches",
     "shallow_copy",

@@ -1,10 +1,19 @@
 """Helpers for estimators."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["shallow_copy"]
+__all__ = ["numbered", "shallow_copy"]
 
 Estimator = TypeVar("Estimator")
+
+
+def numbered(names: Sequence[str], separator: str) -> list[str]:
+    """Return names, with a number from 1 up behind each that comes more than once."""
+    return [
+        name if names.count(name) == 1 else f"{name}{separator}{names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
 
 
 def shallow_copy(estimator: Estimator, *, fitted_state: bool) -> Estimator:
