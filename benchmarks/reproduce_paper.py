@@ -9,13 +9,14 @@ SVHN, Places365 and Textures (DTD). For MSP, ODIN, Energy and ViM it prints AURO
     python benchmarks/reproduce_paper.py --id cifar100 --data data --download --json cifar100.json
 
 ``--recipe paper``, which these use, is the paper as it is written; ``--recipe default`` is what the library does when
-it is told nothing. Without ``--download`` nothing touches the network: files must lie in the folder ``--data``, and
-weights in timm's cache or in a file named by ``--weights``. OOD sets that are missing are left out, and the output says
-so.
+it is told nothing, but at the paper's 128 pixels. Without ``--download`` nothing touches the network: files must lie in
+the folder ``--data``, and weights in timm's cache or in a file named by ``--weights``. OOD sets that are missing are
+left out, and the output says so.
 
 Where this differs from the paper:
 
 - 1 % of the training images are held out to set the threshold (``--calibration-fraction``), which no table needs.
+- Where Eq. 7 has log S_b, for MSP and ODIN, this is log softplus(S_b), which a negative S_b has, too.
 - ODIN has temperature 2 and does not perturb images, as in the authors' evaluation code
   (https://github.com/mala-lab/DFB); at the library's own default, 1,000, probabilities hardly differ.
 - Places365 is the whole validation part, 36,500 images. The authors' code takes the images of Places that were chosen

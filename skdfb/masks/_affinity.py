@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from joblib import Parallel, delayed
 from sklearn.utils._param_validation import Interval
 
 from skdfb.masks._base import BaseMaskGenerator
@@ -163,7 +164,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
             maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets))).to(device)
             refined = refine_by_affinity(
                 maps,
-                _pixels(images, indices, (maps.shape[1], maps.shape[2]), device),
+                _pixels(images, indices, (maps.shape[1], maps.shape[2]), device, self.n_jobs),
                 dilations=self.dilations,
                 n_iterations=self.n_iterations,
                 bandwidth=self.bandwidth,
@@ -171,12 +172,18 @@ class AffinityMaskGenerator(BaseMaskGenerator):
             yield indices, min_max(refined), torch.from_numpy(targets).to(device)
 
 
-def _pixels(images: Images, indices: Indices, size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """Return images as floats (b, 3, *size), in 0..1."""
-    pixels = images.read(indices)
-    if isinstance(pixels, torch.Tensor):
-        return _resized(pixels.to(device), size)
-    return torch.cat([_resized(image[None].to(device), size) for image in pixels])
+def _pixels(
+    images: Images, indices: Indices, size: tuple[int, int], device: torch.device, n_jobs: int | None
+) -> torch.Tensor:
+    """Return images as floats (b, 3, *size), in 0..1; those of several sizes are resized where they are read."""
+    if images.size is not None:
+        return _resized(torch.as_tensor(images.read(indices)).to(device), size)
+
+    def read(index: int) -> torch.Tensor:
+        (pixels,) = images.read(np.array([index]))
+        return _resized(pixels[None], size)
+
+    return torch.cat(Parallel(n_jobs=n_jobs, prefer="threads")(map(delayed(read), indices))).to(device)
 
 
 def _resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

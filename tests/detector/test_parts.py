@@ -10,7 +10,13 @@ from scipy.special import softmax
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.detector._forward import ForwardPass, represent_background, represent_foreground
-from skdfb.detector._parts import learning_share, lowered_by_rounding, make_parts, named_background_scorers
+from skdfb.detector._parts import (
+    learning_share,
+    lowered_by_rounding,
+    make_parts,
+    named_background_scorers,
+    number_to_hold_out,
+)
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
 from skdfb.scorers import (
     KNN,
@@ -244,6 +250,25 @@ def test_one_held_out_outlier_does_not_move_the_threshold():
 )
 def test_share_that_is_learned_from(n_held_out, n_needed, share):
     assert learning_share(n_held_out, n_needed) == share
+
+
+@pytest.mark.parametrize(("n_needed", "total"), [(19, 29), (9, 17), (1, 2), (99, 109)])
+def test_number_to_hold_out(n_needed, total):
+    assert number_to_hold_out(n_needed) == total
+    assert total - learning_share(total, n_needed) >= n_needed
+    assert total == 2 or total - 1 - learning_share(total - 1, n_needed) < n_needed
+
+
+def test_too_few_held_out_images_are_told_with_the_number_that_would_do(fitted):
+    with pytest.warns(
+        UserWarning, match=r"21 held-out images, 10 of which are learned from, .* At least 29 are needed"
+    ):
+        fitted.refit_scorer(fusion=TailProbabilityFusion(), alpha=0.05)
+
+
+def test_one_held_out_image_is_not_both_learned_from_and_the_threshold():
+    with pytest.raises(ValueError, match=r"1 image is held out, but .* at least 2 are wanted"):
+        learning_share(1, 1)
 
 
 def test_a_threshold_from_few_held_out_images(X, y, X_new):

@@ -106,6 +106,18 @@ def test_scorers_of_one_class_are_told_apart(detector, images, labels):
     assert list(table["scorer"].unique()) == ["Energy", "ViM(n_components=2)", "ViM(n_components=3)"]
 
 
+def test_equal_scorers_are_told_apart_by_numbers(detector, images, labels):
+    fit, shown = images["fit"], {"dark": images["dark"]}
+    table = compare_scorers(detector, images["id"], shown, X=fit, y=labels, scorers=[MSP(), MSP(), Energy()])
+    assert list(dict.fromkeys(table["scorer"])) == ["MSP() #1", "MSP() #2", "Energy"]
+
+
+@pytest.mark.parametrize("change", [lambda label: f"{label}?", lambda label: 100])
+def test_accuracy_refuses_labels_that_fit_did_not_see(detector, images, labels, change):
+    with pytest.raises(ValueError, match=r"y: \d+ of \d+ labels, .*, are none that the detector was fitted on"):
+        class_accuracy(detector, images["fit"], [change(label) for label in labels.tolist()])
+
+
 def test_a_scorer_whose_fit_returns_nothing(detector, images, labels):
     class FirstFeature:
         def fit(self, representation, y):
