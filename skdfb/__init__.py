@@ -13,9 +13,11 @@ _EXPORTS = {
     "FeatureDetector": "skdfb.detector",
     "CAMMaskGenerator": "skdfb.masks",
     "Trainer": "skdfb.training",
+    "load": "skdfb.persistence",
+    "save": "skdfb.persistence",
 }
 
-__all__ = ["CAMMaskGenerator", "DFBDetector", "FeatureDetector", "Trainer", "__version__"]
+__all__ = ["CAMMaskGenerator", "DFBDetector", "FeatureDetector", "Trainer", "__version__", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,12 +13,13 @@ ROOT = Path(skdfb.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = {
-    "utils": 0, "exceptions": 0,
+    "exceptions": -1,
+    "utils": 0,
     "networks": 1, "scorers": 1, "fusion": 1, "calibration": 1, "metrics": 1, "datasets": 1,
     "training": 2, "augmentation": 2, "displays": 2,
-    "masks": 3,
+    "masks": 3, "persistence": 3,
     "detector": 4,
-    "cli": 5, "evaluation": 5, "persistence": 5, "integrations": 5,
+    "cli": 5, "evaluation": 5, "integrations": 5,
     "__init__": 6,
     # Checks of scorers that their authors call. It lies in utils because that is where scikit-learn has its own, but it
     # must import scorers; since nothing imports it, utils stays the lowest layer all the same.

@@ -1,5 +1,6 @@
 """What follows from a score and a threshold, for every detector."""
 
+import os
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from sklearn.base import OutlierMixin
 
 from skdfb.calibration import ConformalCalibrator
 from skdfb.detector._parts import Scores
+from skdfb.persistence import save
 
 __all__ = ["ThresholdedDetector"]
 
@@ -93,3 +95,13 @@ class ThresholdedDetector(OutlierMixin, ABC):
         scores = self.score_samples(X)
         p_values: Scores = self.calibrator_.p_values(scores)
         return p_values
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the detector to a file; see :func:`skdfb.save`, and :func:`skdfb.load` for the way back.
+
+        Parameters
+        ----------
+        path : path
+            The file, usually ``*.safetensors``.
+        """
+        save(self, path)

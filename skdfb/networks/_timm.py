@@ -25,7 +25,7 @@ except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover
         ) from error
     raise
 
-__all__ = ["create_backbone", "preprocessor_of"]
+__all__ = ["create_backbone", "creation_arguments", "preprocessor_of"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -89,7 +89,22 @@ def create_backbone(
     model = _create(name, fetch, image_size, options)
     if checkpoint_path is not None:
         _load_checkpoint(model, name, Path(checkpoint_path))
+    # What it takes to build the like of it again, from no file: see creation_arguments.
+    model.skdfb_arguments = {"name": name, "image_size": image_size, "options": dict(options)}  # type: ignore[assignment]
     return model
+
+
+def creation_arguments(model: nn.Module) -> dict[str, Any] | None:
+    """Return the arguments of :func:`create_backbone` that made a model; for one of timm's own making, a likely guess.
+
+    None for modules that are not timm's.
+    """
+    known = getattr(model, "skdfb_arguments", None)
+    config = getattr(model, "pretrained_cfg", None) or {}
+    if known is not None or not config.get("architecture"):
+        return known
+    name = ".".join(filter(None, [config["architecture"], config.get("tag")]))
+    return {"name": name, "image_size": None, "options": {}}
 
 
 def _unknown_name(name: str) -> str:

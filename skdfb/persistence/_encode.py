@@ -1,0 +1,168 @@
+"""From objects to JSON and tensors."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skdfb.networks import DenseClassifier
+from skdfb.networks._records import backbone_record
+from skdfb.persistence._classes import library_name, qualified_name
+
+__all__ = ["Encoder"]
+
+Node = Any  # what JSON holds
+
+_LONG = 16  # floats from which a list is stored as a tensor
+
+
+class Encoder:
+    """Turns an object into a JSON value, whose large parts are tensors by name.
+
+    Numbers, strings, None and lists stand for themselves. Everything else is an object with the key ``"is"``; the
+    methods below show what each kind holds. A tensor's name is the path to its node, such as
+    ``"model.network_.head.weight"``. Objects that are reached twice are stored once.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._paths: dict[int, str] = {}
+        self._seen: list[Any] = []  # kept alive, or another object might get the same id
+        self._storages: set[int] = set()
+
+    def encode(self, value: Any, path: str) -> Node:
+        """Return the node of a value; ``path`` is unique among all nodes.
+
+        Raises
+        ------
+        TypeError
+            If it is, or holds, something that cannot be stored.
+        """
+        if value is None or isinstance(value, bool | str) or type(value) is int:
+            return value
+        if type(value) is float:
+            return value if math.isfinite(value) else {"is": "float", "value": repr(value)}
+        if isinstance(value, np.generic):
+            return {"is": "number", "dtype": value.dtype.str, "value": self.encode(value.item(), path)}
+        if isinstance(value, list | tuple | Mapping) and not hasattr(value, "_fields"):
+            return self._container(value, path)
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if id(value) in self._paths:
+            return {"is": "same", "as": self._paths[id(value)]}
+        self._paths[id(value)] = path
+        self._seen.append(value)
+        return self._object(value, path)
+
+    def _add(self, path: str, tensor: Tensor) -> None:
+        """Keep a tensor for the file; no two of them may share memory."""
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        self.tensors[path] = tensor.clone() if storage in self._storages else tensor
+        self._storages.add(storage)
+
+    def _container(self, value: Any, path: str) -> Node:
+        if isinstance(value, Mapping):
+            keys = [self.encode(key, f"{path}.key{place}") for place, key in enumerate(value)]
+            values = [
+                self.encode(item, f"{path}.{_key_in_path(key, place)}")
+                for place, (key, item) in enumerate(value.items())
+            ]
+            return {"is": "map", "keys": keys, "values": values}
+        if len(value) >= _LONG and all(type(item) is float for item in value):
+            self._add(path, torch.tensor(value, dtype=torch.float64))
+            return {"is": "floats", "tuple": isinstance(value, tuple)}
+        items = [self.encode(item, f"{path}.{place}") for place, item in enumerate(value)]
+        return {"is": "tuple", "items": items} if isinstance(value, tuple) else items
+
+    def _object(self, value: Any, path: str) -> Node:
+        if isinstance(value, np.ndarray):
+            return self._array(value, path)
+        if isinstance(value, Tensor):
+            self._add(path, value)
+            return {"is": "tensor"}
+        if isinstance(value, torch.device):
+            return {"is": "device", "value": str(value)}
+        if isinstance(value, np.random.RandomState):
+            return {"is": "random state", "state": self.encode(value.get_state(legacy=False), f"{path}.state")}
+        if isinstance(value, DenseClassifier):
+            return self._network(value, path)
+        if isinstance(value, nn.Module):
+            return self._module(value, path)
+        return self._instance(value, path)
+
+    def _array(self, array: np.ndarray[Any, Any], path: str) -> Node:
+        if array.dtype.kind in "OUS":
+            items = [self.encode(item, f"{path}.{place}") for place, item in enumerate(array.ravel().tolist())]
+            return {"is": "array", "dtype": array.dtype.str, "shape": list(array.shape), "items": items}
+        # Products of arrays by columns round otherwise than those by rows.
+        by_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+        rows = np.ascontiguousarray(array.T if by_columns else array, dtype=array.dtype.newbyteorder("="))
+        self._add(path, torch.from_numpy(rows if rows.flags.writeable else rows.copy()))
+        return {"is": "array", "dtype": rows.dtype.str, "shape": list(array.shape), "order": "F" if by_columns else "C"}
+
+    def _network(self, network: DenseClassifier, path: str) -> Node:
+        self._add(f"{path}.weight", network.head.weight)
+        self._add(f"{path}.bias", network.head.bias)
+        return {
+            "is": "network",
+            "backbone": self.encode(network.feature_map.backbone, f"{path}.backbone"),
+            "preprocessor": self.encode(network.preprocessor, f"{path}.preprocessor"),
+        }
+
+    def _module(self, module: nn.Module, path: str) -> Node:
+        arguments = backbone_record(module)
+        node: dict[str, Any] = {"is": "module"}
+        if arguments is None:
+            node["class"] = qualified_name(type(module))
+        else:
+            node["arguments"] = self.encode(arguments, f"{path}.arguments")
+        names = []
+        for name, tensor in module.state_dict().items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"{path} is a {type(module).__name__} with extra state, {name!r}, which cannot be saved."
+                )
+            self._add(f"{path}.{name}", tensor)
+            names.append(name)
+        return node | {"weights": names}
+
+    def _instance(self, value: Any, path: str) -> Node:
+        """Store an estimator, a dataclass or a named tuple of the library, or an instance of anybody's class."""
+        name, state = library_name(type(value)), _state_of(value)
+        if name is not None and state is not None:
+            state.pop("_sklearn_version", None)  # which the library's own state does not depend on
+        if state is None or (name is None and type(value).__module__ == "builtins"):
+            raise TypeError(
+                f"{path} is {value!r}, a {type(value).__name__}, which cannot be saved: numbers, strings, arrays, "
+                "tensors, lists, tuples, dicts, modules and instances of classes are."
+            )
+        kind = {"custom": qualified_name(type(value))} if name is None else {"class": name}
+        return (
+            {"is": "instance"}
+            | kind
+            | {"state": {key: self.encode(item, f"{path}.{key}") for key, item in state.items()}}
+        )
+
+
+def _key_in_path(key: Any, place: int) -> str:
+    return key if isinstance(key, str) else str(place)
+
+
+def _state_of(value: Any) -> dict[str, Any] | None:
+    """Return the attributes that make an instance what it is; None where it has none."""
+    if isinstance(value, type):
+        return None
+    if hasattr(value, "_fields"):
+        return dict(value._asdict())
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    state = value.__getstate__() if hasattr(value, "__dict__") else ()
+    if state is None and not callable(value):
+        return {}  # an instance that has nothing of its own yet
+    return dict(state) if isinstance(state, dict) else None

@@ -1,0 +1,228 @@
+"""Files that are cut, changed or made by a stranger: loaded to equal scores, or refused by name; nothing in between."""
+
+import json
+import os
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import skdfb
+from skdfb.exceptions import InvalidModelError
+from skdfb.persistence._save_load import _digest
+from tests.detector.conftest import make_detector, make_images
+from tests.helpers import TinyBackbone
+
+CUSTOMS = {"tests.helpers.TinyBackbone": TinyBackbone}
+X_NEW = make_images(5, seed=3)[0]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The bytes of a saved detector, and its scores."""
+    detector = make_detector().fit(*make_images())
+    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
+    skdfb.save(detector, path)
+    return path.read_bytes(), detector.score_samples(X_NEW)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("changed") / "model.safetensors"
+
+
+def loads_or_is_refused(path, scores):
+    """Whether a file was loaded; either it scores as the model that was saved, or the error is the named one."""
+    try:
+        model = skdfb.load(path, customs=CUSTOMS, device="cpu")
+    except InvalidModelError:
+        return False
+    assert_array_equal(model.score_samples(X_NEW), scores)
+    return True
+
+
+def test_the_whole_file_is_loaded(saved, place):
+    place.write_bytes(saved[0])
+    assert loads_or_is_refused(place, saved[1])
+
+
+def test_cut_at_every_hundredth(saved, place):
+    content, scores = saved
+    for percent in range(100):
+        place.write_bytes(content[: len(content) * percent // 100])
+        assert not loads_or_is_refused(place, scores)
+    place.write_bytes(content + b"\0")
+    assert not loads_or_is_refused(place, scores)
+
+
+def test_flipped_bits(saved, place):
+    content, scores = saved
+    rng = np.random.default_rng(0)
+    header = 8 + int.from_bytes(content[:8], "little")
+    # Half of them in the header, which is the smaller part.
+    bits = np.concatenate([rng.integers(0, 8 * header, 250), rng.integers(8 * header, 8 * len(content), 250)])
+    for bit in bits.tolist():
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        place.write_bytes(changed)
+        assert not loads_or_is_refused(place, scores)
+
+
+# --------------------------------------------------------- JSON by a stranger's hand
+
+
+def rewritten(content, place, change):
+    """Write the file with its JSON changed, and a digest that fits."""
+    place.write_bytes(content)
+    with safe_open(place, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        document = json.loads(file.metadata()["skdfb"].partition(" ")[2])
+    text = json.dumps(change(document))
+    save_file(tensors, place, {"skdfb": f"{_digest(text, tensors)} {text}"})
+
+
+def places_in(node, path=()):
+    """All paths to values in a JSON document."""
+    yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, item in items:
+        yield from places_in(item, (*path, key))
+
+
+STRANGE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from(
+        [10**30, -(10**12), 2**63, 1e308, 0.5, "", "../../etc/passwd", "model", "ViM", "os.system", "Part"]
+    ),
+    st.sampled_from([[], {}, [[]], {"is": "tensor"}, {"is": "same", "as": "model"}, {"is": "array", "dtype": "O"}]),
+    st.sampled_from(
+        [
+            {"is": "instance", "custom": "os.system", "state": {}},
+            {"is": "instance", "class": "Representation", "state": {}},
+            {"is": "module", "class": "builtins.eval", "weights": []},
+            {"is": "array", "dtype": "<U8", "shape": [10**9], "items": ["a"]},
+            {"is": "module", "arguments": {"name": "vit_giant_patch14_224", "image_size": 10**6}, "weights": []},
+            {"is": "float", "value": "nan"},
+            {"is": "number", "dtype": "float64", "value": "x"},
+            {"is": "random state", "state": {}},
+        ]
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_changed_json(saved, place, data):
+    content, scores = saved
+
+    def change(document):
+        *way, last = data.draw(st.sampled_from([path for path in places_in(document) if path]))
+        node = document
+        for key in way:
+            node = node[key]
+        how = data.draw(st.sampled_from(["replace", "add", "remove"]))
+        if how == "replace" or (how == "add" and not isinstance(node, dict)):
+            node[last] = data.draw(STRANGE)
+        elif how == "add":
+            node["unknown"] = data.draw(STRANGE)
+        else:
+            del node[last]
+        return document
+
+    rewritten(content, place, change)
+    try:
+        model = skdfb.load(place, customs=CUSTOMS, device="cpu")
+    except InvalidModelError:
+        return
+    # Such a file may be one that is as good as any other: a parameter that scoring does not ask for.
+    np.testing.assert_allclose(model.score_samples(X_NEW), scores, rtol=0.05, atol=0.05)
+
+
+class Payload:
+    """What unpickled would make a folder."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("around", [b"%s", b"\x00\x00\x00\x00\x00\x00\x00\x00%s", b"PK\x03\x04%s"])
+def test_a_pickle_runs_nothing(place, tmp_path, around):
+    place.write_bytes(around % pickle.dumps(Payload(tmp_path / "run")))
+    with pytest.raises(InvalidModelError):
+        skdfb.load(place)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_of_someone_elses_is_not_looked_up(saved, place, tmp_path, monkeypatch):
+    """Neither imported nor called: not even its module's code runs."""
+    (tmp_path / "strange_module.py").write_text(
+        f"import os\nos.mkdir({str(tmp_path / 'run')!r})\nclass Strange: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def change(document):
+        document["model"]["state"]["scorer_"] = {"is": "instance", "custom": "strange_module.Strange", "state": {}}
+        return document
+
+    rewritten(saved[0], place, change)
+    with pytest.raises(
+        InvalidModelError, match=r"'strange_module.Strange', which is not the library's; if you trust it"
+    ):
+        skdfb.load(place, customs=CUSTOMS)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, r"its format is 2, and this version reads up to 1: .*update skdfb"),
+        ({"format": 0}, "its format is 0, and this version reads from 1 on"),
+        ({"format": "1"}, "its format is '1'"),
+        ({"more": 1}, "its JSON is none that this version writes"),
+    ],
+)
+def test_other_formats(saved, place, change, message):
+    rewritten(saved[0], place, lambda document: document | change)
+    with pytest.raises(InvalidModelError, match=message):
+        skdfb.load(place)
+
+
+def test_other_files(place, tmp_path):
+    place.write_text("hello")
+    with pytest.raises(InvalidModelError, match=r"model.safetensors' cannot be loaded"):
+        skdfb.load(place)
+    save_file({}, place, {"format": "pt"})
+    with pytest.raises(InvalidModelError, match="it is no model saved by skdfb"):
+        skdfb.load(place)
+    for missing in (tmp_path / "missing", tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is no file"):
+            skdfb.load(missing)
+
+
+def test_a_giant_network_is_refused_before_it_is_built(saved, place):
+    def change(document):
+        backbone = document["model"]["state"]["network_"]["backbone"]
+        options = {"is": "map", "keys": [], "values": []}
+        values = ["vit_giant_patch14_224", 10**6, options]
+        del backbone["class"]
+        backbone["arguments"] = {"is": "map", "keys": ["name", "image_size", "options"], "values": values}
+        return document
+
+    rewritten(saved[0], place, change)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidModelError, match="weights are missing or have another shape"):
+            skdfb.load(place, customs=CUSTOMS)
+    finally:
+        tracemalloc.stop()

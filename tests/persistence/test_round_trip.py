@@ -1,0 +1,114 @@
+"""Whatever the library has goes into a file and comes back, fitted and not. What there is, is found by looking."""
+
+import importlib
+import pickle
+import pkgutil
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator, clone
+
+import skdfb
+from skdfb import Trainer
+from skdfb.networks import create_backbone
+from skdfb.scorers import (
+    MSP,
+    Energy,
+    Mahalanobis,
+)
+from skdfb.utils.estimator_checks._data import new_images, training_data
+from tests.detector.conftest import SIDE, make_detector, make_images
+from tests.helpers import TinyBackbone
+
+QUICK = {"device": "cpu", "image_size": SIDE * 2, "random_state": 0, "trainer": Trainer(max_steps=2, batch_size=8)}
+CUSTOMS = {"tests.helpers.TinyBackbone": TinyBackbone}
+pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
+
+
+def estimators() -> dict[str, type]:
+    """All public estimators of the package, by name."""
+    found = {}
+    for package in pkgutil.iter_modules(skdfb.__path__, "skdfb."):
+        if package.ispkg and package.name != "skdfb.displays":
+            module = importlib.import_module(package.name)
+            for name in module.__all__:
+                if isinstance(value := getattr(module, name), type) and issubclass(value, BaseEstimator):
+                    found[name] = value
+    return found
+
+
+ESTIMATORS = estimators()
+
+
+def unfitted(name: str) -> Any:
+    """An instance, with the parameters that it cannot do without or that make it quick."""
+    cls = ESTIMATORS[name]
+    if name == "DFBDetector":
+        return make_detector()
+    if name.endswith("MaskGenerator"):
+        backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+        if name == "AffinityMaskGenerator":
+            return cls(unfitted("CAMMaskGenerator"), device="cpu")
+        extra = {"dense_trainer": QUICK["trainer"]} if name == "DenseMaskGenerator" else {}
+        return cls(backbone, **QUICK, **extra)
+    if name == "ScorerEnsemble":
+        return cls([Energy(), ("far", Mahalanobis())], random_state=np.random.RandomState(3))
+    return cls(MSP()) if name == "TemperatureScaled" else cls()
+
+
+def fitted(name: str) -> tuple[Any, Any]:
+    """A fitted instance, and what asks it for its answer."""
+    estimator = unfitted(name)
+    X, y = make_images()
+    rng = np.random.default_rng(0)
+    if name == "DFBDetector":
+        return estimator.fit(X, y), lambda model: model.score_samples(X)
+    if name == "FeatureDetector":
+        rows = rng.normal(size=(200, 6))
+        return estimator.fit(rows, np.arange(200) % 3), lambda model: model.score_samples(rows)
+    if name.endswith("MaskGenerator"):
+        return estimator.fit(X[:24], y[:24]), lambda model: model.attention_maps(X[:5])
+    if name == "TailProbabilityFusion":
+        parts = {"foreground": rng.normal(size=50), "background": rng.normal(size=50)}
+        return estimator.fit(parts), lambda model: model.combine(parts)
+    if name == "TemperatureFusion":
+        parts = {"foreground": rng.normal(size=50), "background": rng.normal(size=50)}
+        return estimator.fit(parts), lambda model: model.combine(parts)
+    if name == "ConformalCalibrator":
+        return estimator.fit(rng.normal(size=50)), lambda model: model.p_values([0.0, 1.0])
+    if name == "Trainer":
+        return estimator, lambda model: model.get_params()
+    train = training_data(estimator, K=1 if name == "BackgroundLogit" else 4)
+    new = new_images(estimator, K=1 if name == "BackgroundLogit" else 4)
+    return estimator.fit(train.representation, train.y), lambda model: model.score_samples(new)
+
+
+def there_and_back(model: Any, tmp_path: Any) -> Any:
+    skdfb.save(model, tmp_path / "model.safetensors")
+    return skdfb.load(tmp_path / "model.safetensors", customs=CUSTOMS, device="cpu")
+
+
+def test_all_kinds_are_found():
+    assert {"DFBDetector", "FeatureDetector", "Trainer", "CAMMaskGenerator", "ViM", "TailProbabilityFusion"} <= set(
+        ESTIMATORS
+    )
+    assert len(ESTIMATORS) > 40
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_unfitted(name, tmp_path):
+    model = unfitted(name)
+    for other in (there_and_back(model, tmp_path), pickle.loads(pickle.dumps(model)), clone(model)):
+        assert type(other) is type(model)
+        assert set(vars(other)) == set(vars(model))
+        assert str(other.get_params()) == str(model.get_params()) or "RandomState" in str(model.get_params())
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_fitted(name, tmp_path):
+    model, ask = fitted(name)
+    for other in (there_and_back(model, tmp_path), pickle.loads(pickle.dumps(model))):
+        assert_array_equal(ask(other), ask(model))
+        assert set(vars(other)) == set(vars(model))

@@ -1,0 +1,247 @@
+"""What may be in a saved model, where it may be loaded, and what a failed write leaves."""
+
+import errno
+import random
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+import skdfb
+from skdfb import DFBDetector, FeatureDetector
+from skdfb.exceptions import InvalidModelError
+from skdfb.networks import DenseClassifier, create_backbone
+from skdfb.persistence import _save_load
+from skdfb.scorers import KNN, MSP, ODIN, ViM
+from tests.detector.conftest import make_detector, make_images
+from tests.helpers import TinyBackbone
+
+X, y = make_images()
+TINY = [TinyBackbone]
+
+
+class DistanceToMean(BaseEstimator):
+    """A scorer of somebody's."""
+
+    def __init__(self, power=2):
+        self.power = power
+
+    def fit(self, representation, y=None):
+        self.mean_ = np.asarray(representation.features).mean(0)
+        return self
+
+    def score_samples(self, representation):
+        return -(np.abs(np.asarray(representation.features) - self.mean_) ** self.power).sum(1)
+
+
+class PlainObject:
+    """A fusion of somebody's, no estimator."""
+
+    def fit(self, parts):
+        self.names_ = set(parts)
+        return self
+
+    def combine(self, parts):
+        return np.sum(list(parts.values()), axis=0)
+
+
+class ListFusion(PlainObject):
+    def fit(self, parts):
+        self.names_ = list(parts)
+        return self
+
+
+class WideBackbone(TinyBackbone):
+    def __init__(self, width):
+        super().__init__(width)
+
+
+def back(model, tmp_path, **options):
+    model.save(tmp_path / "model.safetensors") if hasattr(model, "save") else skdfb.save(
+        model, tmp_path / "model.safetensors"
+    )
+    return skdfb.load(tmp_path / "model.safetensors", **{"device": "cpu"} | options)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return make_detector().fit(X, y)
+
+
+def test_a_loaded_detector_does_all_that_the_saved_one_does(fitted, tmp_path):
+    other = back(fitted, tmp_path, customs=TINY)
+    for method in ("predict", "score_samples", "p_values", "classify", "predict_open_set", "segment", "transform"):
+        assert_array_equal(getattr(other, method)(X), getattr(fitted, method)(X))
+    assert other.training_history_ == fitted.training_history_
+    assert_array_equal(other.refit_scorer(MSP(), X, y).score_samples(X), fitted.refit_scorer(MSP()).score_samples(X))
+    assert_array_equal(other.fit(X, y).score_samples(X), fitted.score_samples(X))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["cat", "dog", "a longer name"]),
+        np.array([True, False, True]),
+        np.array([-7, 3, 10**12]),
+        np.array(["é", "日本", ""], dtype=object),
+    ],
+    ids=["strings", "booleans", "integers", "objects"],
+)
+def test_labels_of_any_type(labels, tmp_path):
+    named = labels[y]
+    detector = make_detector(classifier_trainer=None).set_params(classifier_trainer=make_detector().dense_trainer)
+    detector = detector.fit(X, named)
+    other = back(detector, tmp_path, customs=TINY)
+    assert other.classes_.dtype == detector.classes_.dtype
+    assert_array_equal(other.classify(X), detector.classify(X))
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "test_resnet",
+        create_backbone("test_resnet", pretrained=False, output_stride=8),
+        create_backbone("test_vit", pretrained=False, image_size=64),
+    ],
+    ids=["name", "options", "transformer"],
+)
+def test_timm_backbones_need_no_class(backbone, tmp_path):
+    named = isinstance(backbone, str)
+    detector = make_detector(backbone=backbone, pretrained=False, image_size=160 if named else 64).fit(X, y)
+    assert_array_equal(back(detector, tmp_path).score_samples(X), detector.score_samples(X))
+
+
+def test_a_trained_classifier_as_backbone(fitted, tmp_path):
+    detector = make_detector(backbone=fitted.classifier_).fit(X, y)
+    other = back(detector, tmp_path, customs=TINY)
+    assert isinstance(other.backbone, DenseClassifier)
+    assert_array_equal(other.score_samples(X), detector.score_samples(X))
+
+
+def test_a_changed_timm_model_is_none_that_a_name_tells(tmp_path):
+    """Its weights fit, but it computes something else."""
+    backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    backbone.maxpool = nn.Identity()
+    detector = make_detector(backbone=backbone, image_size=32).fit(X, y)
+    skdfb.save(detector, tmp_path / "model")
+    with pytest.raises(InvalidModelError, match=r"'timm\.models\.resnet\.ResNet', which is not the library's"):
+        skdfb.load(tmp_path / "model")
+
+    def build():
+        again = create_backbone("test_resnet", pretrained=False, output_stride=8)
+        again.maxpool = nn.Identity()
+        return again
+
+    other = skdfb.load(tmp_path / "model", customs={"timm.models.resnet.ResNet": build}, device="cpu")
+    assert_array_equal(other.score_samples(X), detector.score_samples(X))
+    # What makes another network is found out, too: its weights fit, its answers do not.
+    plain = {"timm.models.resnet.ResNet": lambda: create_backbone("test_resnet", pretrained=False, output_stride=8)}
+    with pytest.raises(InvalidModelError, match="scores a trial otherwise"):
+        skdfb.load(tmp_path / "model", customs=plain, device="cpu")
+
+
+def test_weights_of_another_precision(tmp_path):
+    detector = make_detector(torch.float64).fit(X, y)
+    other = back(detector, tmp_path, customs={"tests.helpers.TinyBackbone": lambda: TinyBackbone(dtype=torch.float64)})
+    assert other.network_.dtype == torch.float64
+    assert_array_equal(other.score_samples(X), detector.score_samples(X))
+
+
+# ----------------------------------------------------------------- anybody's classes
+
+
+@pytest.mark.parametrize("changes", [{"scorer": DistanceToMean(power=1)}, {"fusion": ListFusion()}])
+def test_classes_that_are_handed_in(fitted, tmp_path, changes):
+    detector = fitted.refit_scorer(**changes, alpha=0.2)
+    (name,) = (type(value).__name__ for value in changes.values())
+    with pytest.raises(InvalidModelError, match=rf"load\(path, customs=\[{name}\]\)"):
+        back(detector, tmp_path, customs=TINY)
+    other = back(detector, tmp_path, customs=[TinyBackbone, DistanceToMean, ListFusion])
+    assert_array_equal(other.score_samples(X), detector.score_samples(X))
+
+
+def test_modules_that_take_arguments(tmp_path):
+    detector = make_detector(backbone=WideBackbone(5)).fit(X, y)
+    name = "tests.persistence.test_save.WideBackbone"
+    with pytest.raises(InvalidModelError, match="missing 1 required positional argument"):
+        back(detector, tmp_path, customs=[WideBackbone])
+    other = back(detector, tmp_path, customs={name: lambda: WideBackbone(5)})
+    assert_array_equal(other.score_samples(X), detector.score_samples(X))
+    with pytest.raises(InvalidModelError, match="size mismatch"):
+        back(detector, tmp_path, customs={name: lambda: WideBackbone(6)})
+
+
+def test_what_is_no_class_has_to_be_named(tmp_path):
+    with pytest.raises(TypeError, match="is no class; pass a mapping from the qualified name"):
+        skdfb.load(tmp_path, customs=[lambda: None])
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (KNN(n_neighbors=lambda: 3), r"model.scorer.n_neighbors is <function .*, which cannot be saved"),
+        (MSP, r"model.scorer is <class .*, which cannot be saved"),
+    ],
+)
+def test_what_cannot_be_saved_is_told(scorer, message, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        DFBDetector(scorer=scorer).save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_of_scikit_learn(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(200, 6))
+    detector = FeatureDetector(ViM(n_components=2), head=LogisticRegression(C=0.5)).fit(rows, np.arange(200) % 3)
+    other = back(detector, tmp_path, customs=[LogisticRegression])
+    assert other.head.C == 0.5
+    assert_array_equal(other.score_samples(rows), detector.score_samples(rows))
+
+
+# -------------------------------------------------------------------------- writing
+
+
+def test_a_failed_write_leaves_the_older_file(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    fitted.save(path)
+    before = path.read_bytes()
+
+    def full(tensors, filename, metadata):
+        filename.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_save_load, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        fitted.refit_scorer(MSP()).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(fitted, tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"):
+        fitted.save(tmp_path / "missing" / "model")
+
+
+def test_saving_and_loading_draw_no_random_numbers(fitted, tmp_path):
+    states = torch.get_rng_state(), np.random.mtrand._rand.get_state()[1].copy(), random.getstate()
+    back(fitted, tmp_path, customs=TINY)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert_array_equal(np.random.mtrand._rand.get_state()[1], states[1])
+    assert random.getstate() == states[2]
+
+
+def test_what_was_made_on_a_gpu_is_loaded_without_one(fitted, tmp_path):
+    other = back(fitted.refit_scorer(ODIN(), X, y).set_params(device="cuda"), tmp_path, customs=TINY, device="auto")
+    assert other.device == "cuda"
+    assert other.score_samples(X).shape == (len(X),)
+
+
+def test_equal_models_are_equal_files(fitted, tmp_path):
+    for name in ("first", "second"):
+        fitted.save(tmp_path / name)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    back(fitted, tmp_path, customs=TINY).save(tmp_path / "third")
+    assert (tmp_path / "third").read_bytes() == (tmp_path / "first").read_bytes()
