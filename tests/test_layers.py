@@ -32,7 +32,7 @@ TOOLS = {"utils/estimator_checks"}
 DOORS = {
     "timm": {"networks/_timm.py"},
     "matplotlib": {"displays"},
-    "safetensors": {"networks/_timm.py", "persistence"},
+    "safetensors": {"networks/_timm.py", "utils/_files.py"},
     "lightning_fabric": {"training"},
     "pytest": {"utils/estimator_checks"},
 }

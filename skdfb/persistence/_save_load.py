@@ -1,10 +1,8 @@
 """One file a model: safetensors whose metadata are JSON."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
-import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from skdfb.exceptions import InvalidModelError
 from skdfb.persistence._classes import customs_by_name
@@ -22,11 +17,11 @@ from skdfb.persistence._decode import Decoder
 from skdfb.persistence._encode import Encoder
 from skdfb.persistence._format import FORMAT, OLDEST_FORMAT
 from skdfb.persistence._probe import same_answers, trial_answers
-from skdfb.utils import isolated_rng, resolve_device
+from skdfb.utils import isolated_rng, read_file, resolve_device, write_file
 
 __all__ = ["load", "save"]
 
-_KEY, _ROOT = "skdfb", "model"  # one key: the order of several is random
+_ROOT = "model"
 _PACKAGES = ("skdfb", "torch", "timm", "scikit-learn", "numpy")
 
 
@@ -79,8 +74,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         "trial": _trial(model),
     }
     text = json.dumps(document, allow_nan=False)
-    with _replaced(Path(path)) as unfinished:
-        save_file(encoder.tensors, unfinished, {_KEY: f"{_digest(text, encoder.tensors)} {text}"})
+    write_file(Path(path), text, encoder.tensors)
 
 
 def _trial(model: Any) -> list[float] | None:
@@ -89,21 +83,6 @@ def _trial(model: Any) -> list[float] | None:
     except Exception:  # unfitted, or it asks for more than a trial has: then there is nothing to compare
         return None
     return None if answers is None or not torch.isfinite(torch.from_numpy(answers)).all() else answers.tolist()
-
-
-@contextmanager
-def _replaced(path: Path) -> Generator[Path]:
-    """Give a file beside ``path`` to write to, which takes its place once it is written and on the disk."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".unfinished", dir=path.parent)
-    os.close(descriptor)
-    unfinished = Path(name)
-    try:
-        yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load(
@@ -160,7 +139,7 @@ def load(
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
     with _refused(path):
-        text, tensors = _read(path)
+        text, tensors = read_file(path)
         document = json.loads(text, parse_constant=_no_constant)
         _check_document(document)
         decoder = Decoder(tensors, made_by)
@@ -182,30 +161,6 @@ def _refused(path: Path) -> Generator[None]:
     except Exception as error:  # what a changed file breaks can be anything
         reason = str(error) if isinstance(error, InvalidModelError) else f"{type(error).__name__}: {error}"
         raise InvalidModelError(f"{str(path)!r} cannot be loaded: {reason}.") from error
-
-
-def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Return JSON text and tensors of a file that is as it was written."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if set(metadata) != {_KEY}:
-            raise InvalidModelError("it is no model saved by skdfb")
-        # Copies: what is mapped to the file would change with it.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    digest, _, text = metadata[_KEY].partition(" ")
-    if digest != _digest(text, tensors):
-        raise InvalidModelError("it was changed or damaged after it was saved")
-    return text, tensors
-
-
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of all that a file says."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _no_constant(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
 from skdfb.utils._estimators import numbered, shallow_copy
+from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._images import Images, Indices, as_images, value_bounds
 from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, sequential_batches
 from skdfb.utils._scores import check_scores
@@ -18,14 +19,17 @@ __all__ = [
     "check_labels",
     "check_readable",
     "check_scores",
+    "digest_of",
     "evaluation_mode",
     "isolated_rng",
     "iterate_batches",
     "labels_given",
     "numbered",
+    "read_file",
     "resolve_device",
     "sequential_batches",
     "shallow_copy",
     "spawn_seeds",
     "value_bounds",
+    "write_file",
 ]

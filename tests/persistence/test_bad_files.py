@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import skdfb
 from skdfb.exceptions import InvalidModelError
-from skdfb.persistence._save_load import _digest
+from skdfb.utils import digest_of
 from tests.detector.conftest import make_detector, make_images
 from tests.helpers import TinyBackbone
 
@@ -84,7 +84,7 @@ def rewritten(content, place, change):
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         document = json.loads(file.metadata()["skdfb"].partition(" ")[2])
     text = json.dumps(change(document))
-    save_file(tensors, place, {"skdfb": f"{_digest(text, tensors)} {text}"})
+    save_file(tensors, place, {"skdfb": f"{digest_of(text, tensors)} {text}"})
 
 
 def places_in(node, path=()):
@@ -203,7 +203,7 @@ def test_other_files(place, tmp_path):
     with pytest.raises(InvalidModelError, match=r"model.safetensors' cannot be loaded"):
         skdfb.load(place)
     save_file({}, place, {"format": "pt"})
-    with pytest.raises(InvalidModelError, match="it is no model saved by skdfb"):
+    with pytest.raises(InvalidModelError, match="it is no file of skdfb's"):
         skdfb.load(place)
     for missing in (tmp_path / "missing", tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no file"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, clone
 
@@ -48,7 +49,9 @@ def unfitted(name: str) -> Any:
     if name == "DFBDetector":
         return make_detector()
     if name.endswith("MaskGenerator"):
-        backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
         if name == "AffinityMaskGenerator":
             return cls(unfitted("CAMMaskGenerator"), device="cpu")
         extra = {"dense_trainer": QUICK["trainer"]} if name == "DenseMaskGenerator" else {}

@@ -15,8 +15,8 @@ import skdfb
 from skdfb import DFBDetector, FeatureDetector
 from skdfb.exceptions import InvalidModelError
 from skdfb.networks import DenseClassifier, create_backbone
-from skdfb.persistence import _save_load
-from skdfb.scorers import KNN, MSP, ODIN, ViM
+from skdfb.scorers import KNN, MSP, ODIN, Energy, ViM
+from skdfb.utils import _files
 from tests.detector.conftest import make_detector, make_images
 from tests.helpers import TinyBackbone
 
@@ -58,6 +58,13 @@ class ListFusion(PlainObject):
 class WideBackbone(TinyBackbone):
     def __init__(self, width):
         super().__init__(width)
+
+
+def seeded(make, *arguments, **options):
+    """What is made with random weights, the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make(*arguments, **options)
 
 
 def back(model, tmp_path, **options):
@@ -104,8 +111,8 @@ def test_labels_of_any_type(labels, tmp_path):
     "backbone",
     [
         "test_resnet",
-        create_backbone("test_resnet", pretrained=False, output_stride=8),
-        create_backbone("test_vit", pretrained=False, image_size=64),
+        seeded(create_backbone, "test_resnet", pretrained=False, output_stride=8),
+        seeded(create_backbone, "test_vit", pretrained=False, image_size=64),
     ],
     ids=["name", "options", "transformer"],
 )
@@ -124,7 +131,7 @@ def test_a_trained_classifier_as_backbone(fitted, tmp_path):
 
 def test_a_changed_timm_model_is_none_that_a_name_tells(tmp_path):
     """Its weights fit, but it computes something else."""
-    backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    backbone = seeded(create_backbone, "test_resnet", pretrained=False, output_stride=8)
     backbone.maxpool = nn.Identity()
     detector = make_detector(backbone=backbone, image_size=32).fit(X, y)
     skdfb.save(detector, tmp_path / "model")
@@ -165,7 +172,7 @@ def test_classes_that_are_handed_in(fitted, tmp_path, changes):
 
 
 def test_modules_that_take_arguments(tmp_path):
-    detector = make_detector(backbone=WideBackbone(5)).fit(X, y)
+    detector = make_detector(backbone=seeded(WideBackbone, 5), scorer=Energy()).fit(X, y)
     name = "tests.persistence.test_save.WideBackbone"
     with pytest.raises(InvalidModelError, match="missing 1 required positional argument"):
         back(detector, tmp_path, customs=[WideBackbone])
@@ -213,7 +220,7 @@ def test_a_failed_write_leaves_the_older_file(fitted, tmp_path, monkeypatch):
         filename.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_save_load, "save_file", full)
+    monkeypatch.setattr(_files, "save_file", full)
     with pytest.raises(OSError, match="No space left on device"):
         fitted.refit_scorer(MSP()).save(path)
     assert path.read_bytes() == before
