@@ -1,6 +1,6 @@
 """Errors that are the library's own; everything else is a plain ``ValueError`` or ``TypeError``."""
 
-__all__ = ["InvalidModelError", "TrainingDivergedError"]
+__all__ = ["CheckpointError", "CheckpointWarning", "InvalidModelError", "TrainingDivergedError"]
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -8,6 +8,14 @@ class TrainingDivergedError(ArithmeticError):
 
     The message names the stage, the step and the learning rate at that step.
     """
+
+
+class CheckpointError(OSError):
+    """The folder for checkpoints cannot be written to; told before any training."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written, as on a full disk; older ones are whole, and the training goes on."""
 
 
 class InvalidModelError(ValueError):

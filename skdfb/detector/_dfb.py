@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdfb.calibration import ConformalCalibrator, stratified_holdout
+from skdfb.detector._checkpoints import detector_checkpoints, kept_masks, kept_seeds
 from skdfb.detector._collect import collect
 from skdfb.detector._forward import ForwardPass
 from skdfb.detector._input import check_components, check_scorer_sizes
@@ -42,6 +43,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.scorers import ForegroundScorer
 from skdfb.scorers._protocol import needs_images
 from skdfb.training import Trainer
+from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import (
     Images,
@@ -84,6 +86,11 @@ class _Seen(NamedTuple):
     train: LabelledViews
     held_out: LabelledViews
     pooling: str
+
+
+def _stage_of(checkpoints: Checkpoints | None, name: str) -> dict[str, Any]:
+    """Return the trainer's argument for a stage; none without checkpoints, which anybody's trainer may not know."""
+    return {} if checkpoints is None else {"checkpoints": checkpoints.stage(name)}
 
 
 class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
@@ -146,6 +153,12 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one.
     calibration_fraction : float, default=0.1
         Share of the training images that is held out to set the threshold, in (0, 0.5].
+    checkpoint_dir : path, default=None
+        Folder to keep the state of ``fit`` in, of one fit alone. The same call of ``fit`` after a crash goes on from
+        there, to the same weights. Scorers, fusion and ``alpha`` may be others then; data, and parameters that the
+        networks depend on, may not. Pass an int as ``random_state`` to be sure of that.
+    checkpoint_every : int, default=500
+        Steps between two checkpoints of a training; the newest two are kept.
     batch_size : int, default=128
         Images a forward pass, outside training.
     device : str, default="auto"
@@ -185,7 +198,11 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     Raises
     ------
     ValueError, TypeError
-        From ``fit``, before any training, if images, labels, parameters or weights are not as wanted.
+        From ``fit``, before any training, if images, labels, parameters or weights are not as wanted, or
+        ``checkpoint_dir`` holds the state of another fit.
+    skdfb.exceptions.CheckpointError
+        From ``fit``, before any training, if ``checkpoint_dir`` cannot be written to. A disk that is full later on is
+        told by a :class:`~skdfb.exceptions.CheckpointWarning`, and the training goes on.
 
     See Also
     --------
@@ -250,6 +267,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         "image_shape": ["array-like", None],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
@@ -276,6 +295,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         image_shape: tuple[int, ...] | None = None,
         alpha: float = 0.05,
         calibration_fraction: float = 0.1,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 500,
         batch_size: int = 128,
         device: str | torch.device = "auto",
         n_jobs: int | None = None,
@@ -298,6 +319,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         self.image_shape = image_shape
         self.alpha = alpha
         self.calibration_fraction = calibration_fraction
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
         self.batch_size = batch_size
         self.device = device
         self.n_jobs = n_jobs
@@ -330,26 +353,31 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         return self
 
     def _fit(self, X: Any, y: Any) -> None:
-        seeds = _Seeds(*spawn_seeds(self.random_state, len(_Seeds._fields)))
         device = resolve_device(self.device)
         check_components(self)
         images = check_images(self, X, reset=True)
         check_readable(images, self.batch_size, self.n_jobs)
+        checkpoints = detector_checkpoints(self, images, labels_given(X, y))
+        seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
         self._split_ = self._hold_out(images, X, y, seeds, device)
         self._warn_if_too_few()
         train_images, train_labels = images.subset(self._split_.train), self._split_.labels[self._split_.train]
 
         self.training_history_: dict[str, dict[str, list[float]]] = {}
-        self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device)
-        masks = make_masks(
-            self._unfitted_mask_generator(),
-            self.classifier_,
-            train_images,
-            train_labels,
-            random_state=seeds.masks,
-            n_jobs=self.n_jobs,
+        self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device, checkpoints)
+        masks = kept_masks(
+            checkpoints,
+            len(train_images),
+            lambda: make_masks(
+                self._unfitted_mask_generator(),
+                self.classifier_,
+                train_images,
+                train_labels,
+                random_state=seeds.masks,
+                n_jobs=self.n_jobs,
+            ),
         )
-        self.network_ = self._fit_dense(train_images, train_labels, masks, seeds.dense, device)
+        self.network_ = self._fit_dense(train_images, train_labels, masks, seeds.dense, device, checkpoints)
         del masks
 
         self._fit_scores(images)
@@ -385,7 +413,12 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         )
 
     def _fit_classifier(
-        self, images: Images, labels: npt.NDArray[np.intp], seeds: _Seeds, device: torch.device
+        self,
+        images: Images,
+        labels: npt.NDArray[np.intp],
+        seeds: _Seeds,
+        device: torch.device,
+        checkpoints: Checkpoints | None,
     ) -> DenseClassifier:
         trained = isinstance(self.backbone, DenseClassifier)
         network = take_over(self, self.classes_) if trained else self._build(len(self.classes_), images, seeds.build)
@@ -401,6 +434,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             random_state=seeds.classifier,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
+            **_stage_of(checkpoints, "classifier"),
         )
         return network
 
@@ -411,6 +445,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         masks: npt.NDArray[np.integer],
         seed: int,
         device: torch.device,
+        checkpoints: Checkpoints | None,
     ) -> DenseClassifier:
         network = self.classifier_.with_background()
         self.training_history_["dense"] = self._component("dense_trainer").train(
@@ -422,7 +457,10 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             random_state=seed,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
+            **_stage_of(checkpoints, "dense"),
         )
+        if checkpoints is not None:
+            checkpoints.remove("masks")
         return network
 
     def _fit_scores(self, images: Images) -> None:

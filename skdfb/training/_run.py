@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from skdfb.exceptions import TrainingDivergedError
 from skdfb.networks import DenseClassifier
+from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._objectives import ClassificationLoss, DenseLoss
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
@@ -83,8 +84,11 @@ class TrainingRun:
             return 0.0
         return _CLASSIFIER_MIXUP if self.trainer.mixup == "auto" else float(self.trainer.mixup or 0)
 
-    def train(self, verbose: int) -> dict[str, list[float]]:
+    def train(self, verbose: int, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
         """Train the network in place and return the loss and the learning rate of every step."""
+        if checkpoints is not None and (losses := checkpoints.load_finished(self.network)) is not None:
+            self.network.to(self.fabric.device).eval()
+            return self._history(losses)
         loss_module: nn.Module = (
             ClassificationLoss(self.network)
             if self.masks is None
@@ -93,22 +97,29 @@ class TrainingRun:
         model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
         try:
             model.train()
-            history = self._loop(model, optimizer, verbose)
+            losses = self._loop(model, optimizer, verbose, checkpoints)
             self._share_buffers()
         finally:
             self.network.eval()
             self.network.zero_grad()  # gradients would double what the network holds
-        return history
+        if checkpoints is not None and self.fabric.global_rank == 0:
+            checkpoints.finish(self.network, losses)
+        return self._history(losses)
 
-    def _loop(self, model: nn.Module, optimizer: Any, verbose: int) -> dict[str, list[float]]:
+    def _history(self, losses: Tensor) -> dict[str, list[float]]:
+        rates = [self._learning_rate(step) for step in range(self.n_steps)]
+        return {"loss": losses.tolist(), "learning_rate": rates}
+
+    def _loop(self, model: nn.Module, optimizer: Any, verbose: int, checkpoints: StageCheckpoints | None) -> Tensor:
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         rates = [self._learning_rate(step) for step in range(self.n_steps)]
-        n_checked = 0
+        first = 0 if checkpoints is None else checkpoints.load(self.network, optimizer, losses)
+        n_checked = first
         with (
-            closing(self._batches()) as batches,  # stops the readers also where a step fails
-            tqdm(total=self.n_steps, desc=_BAR_LABELS[self.stage], disable=not verbose) as bar,
+            closing(self._batches(first)) as batches,  # stops the readers also where a step fails
+            tqdm(total=self.n_steps, initial=first, desc=_BAR_LABELS[self.stage], disable=not verbose) as bar,
         ):
-            for step, batch in enumerate(batches):
+            for step, batch in enumerate(batches, first):
                 self._set_rate(optimizer, rates[step])
                 with isolated_rng(self._step_seed(step), self.fabric.device):  # dropout, stochastic depth
                     loss = model(batch.images, batch.targets, batch.masks)
@@ -118,11 +129,14 @@ class TrainingRun:
                     self.fabric.clip_gradients(model, optimizer, max_norm=self.trainer.clip_grad_norm)
                 optimizer.step()
                 losses[step] = loss.detach()
-                if (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
+                due = checkpoints is not None and checkpoints.is_due(step + 1)
+                if due or (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
                     self._check_losses(losses, n_checked, step + 1, rates)
                     n_checked = step + 1
+                if checkpoints is not None and due and self.fabric.global_rank == 0:
+                    checkpoints.keep(step + 1, self.network, optimizer, losses)
                 bar.update()
-        return {"loss": losses.tolist(), "learning_rate": rates}
+        return losses
 
     def _share_buffers(self) -> None:
         """Give all processes the first one's batch statistics; the weights are equal as they are."""
@@ -150,10 +164,10 @@ class TrainingRun:
         for group in optimizer.param_groups:
             group["lr"] = rate
 
-    def _batches(self) -> Generator[Batch]:
-        """Yield the augmented batch of each step, or this process's share of it."""
+    def _batches(self, first_step: int) -> Generator[Batch]:
+        """Yield the augmented batch of each step from ``first_step`` on, or this process's share of it."""
         size = self.network.preprocessor.image_size
-        batches = shuffled_batches(len(self.images), self.trainer.batch_size, 0, self.n_steps, self.seed)
+        batches = shuffled_batches(len(self.images), self.trainer.batch_size, first_step, self.n_steps, self.seed)
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
         loaded = iterate_batches(
             self.images,
@@ -164,7 +178,7 @@ class TrainingRun:
             size=self._reading_size(size),
             n_jobs=self.n_jobs,
         )
-        for step, (indices, images) in enumerate(loaded):
+        for step, (indices, images) in enumerate(loaded, first_step):
             generator = torch.Generator().manual_seed(self._step_seed(step))
             yield self._augment(Batch(images, *self._targets(indices)), size, generator)
 

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdfb.networks import DenseClassifier
+from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._run import CLASSIFIER_SCALES, DENSE_SCALES, TrainingRun
 from skdfb.training._schedule import SCHEDULES, bit_steps
 from skdfb.utils import Images, as_images, check_readable, isolated_rng, resolve_device, spawn_seeds
@@ -185,6 +186,7 @@ class Trainer(BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
+        checkpoints: StageCheckpoints | None = None,
     ) -> dict[str, list[float]]:
         """Train a network in place.
 
@@ -202,6 +204,8 @@ class Trainer(BaseEstimator):
             dense stage.
         device, random_state, n_jobs, verbose
             As in :class:`~skdfb.DFBDetector`.
+        checkpoints : object, default=None
+            Where a detector keeps the states of this stage, from the newest of which the training goes on.
 
         Returns
         -------
@@ -226,7 +230,7 @@ class Trainer(BaseEstimator):
         with torch.inference_mode(False):
             run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
             with isolated_rng(seed, run.fabric.device):
-                return run.train(verbose)
+                return run.train(verbose, checkpoints)
 
     def n_steps(self, n_images: int) -> int:
         """Return the number of steps for a training set of ``n_images``."""

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import skdfb
-from skdfb import DFBDetector, FeatureDetector
+from skdfb import CAMMaskGenerator, DFBDetector, FeatureDetector, Trainer
 from skdfb.exceptions import InvalidModelError
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import KNN, MSP, ODIN, Energy, ViM
@@ -118,7 +118,16 @@ def test_labels_of_any_type(labels, tmp_path):
 )
 def test_timm_backbones_need_no_class(backbone, tmp_path):
     named = isinstance(backbone, str)
-    detector = make_detector(backbone=backbone, pretrained=False, image_size=160 if named else 64).fit(X, y)
+    few = Trainer(max_steps=2, batch_size=8)
+    detector = make_detector(
+        backbone=backbone,
+        pretrained=False,
+        image_size=128 if named else 64,
+        scorer=MSP(),
+        mask_generator=CAMMaskGenerator(scales=(1.0,), flip=False),
+        classifier_trainer=few,
+        dense_trainer=few,
+    ).fit(X, y)
     assert_array_equal(back(detector, tmp_path).score_samples(X), detector.score_samples(X))
 
 
@@ -133,8 +142,9 @@ def test_a_changed_timm_model_is_none_that_a_name_tells(tmp_path):
     """Its weights fit, but it computes something else."""
     backbone = seeded(create_backbone, "test_resnet", pretrained=False, output_stride=8)
     backbone.maxpool = nn.Identity()
-    detector = make_detector(backbone=backbone, image_size=32).fit(X, y)
-    skdfb.save(detector, tmp_path / "model")
+    few = Trainer(max_steps=2, batch_size=8)
+    detector = make_detector(backbone=backbone, image_size=32, scorer=MSP(), classifier_trainer=few, dense_trainer=few)
+    skdfb.save(detector.fit(X, y), tmp_path / "model")
     with pytest.raises(InvalidModelError, match=r"'timm\.models\.resnet\.ResNet', which is not the library's"):
         skdfb.load(tmp_path / "model")
 

@@ -1,0 +1,224 @@
+"""A fit that is broken off goes on to the same weights; nothing damaged is taken, nothing of another fit either."""
+
+import errno
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+
+from skdfb import CAMMaskGenerator, Trainer
+from skdfb.exceptions import CheckpointError, CheckpointWarning
+from skdfb.scorers import MSP, Energy
+from skdfb.training import _checkpoints
+from tests.detector.conftest import make_detector, make_images
+
+X, y = make_images()
+# Stochastic depth and batch statistics would be state, too; AdamW has more of it than SGD.
+TRAINER = Trainer(max_steps=12, batch_size=16, learning_rate=0.05)
+
+
+def plain_detector(**changes):
+    return make_detector(**{"scorer": MSP()} | changes)
+
+
+def detector_in(folder, **changes):
+    trainers = {"classifier_trainer": TRAINER, "dense_trainer": TRAINER}
+    return plain_detector(**trainers | {"checkpoint_dir": folder, "checkpoint_every": 5} | changes)
+
+
+def weights_of(detector):
+    return {
+        f"{name}.{key}": value
+        for name in ("classifier_", "network_")
+        for key, value in getattr(detector, name).state_dict().items()
+    }
+
+
+def assert_same(first, second):
+    weights, others = weights_of(first), weights_of(second)
+    assert set(weights) == set(others)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert first.training_history_ == second.training_history_
+    assert_array_equal(first.score_samples(X), second.score_samples(X))
+
+
+@pytest.fixture(scope="module", params=["sgd", "adamw"])
+def optimizer(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def unbroken(optimizer):
+    trainer = Trainer(**TRAINER.get_params() | {"optimizer": optimizer})
+    return plain_detector(classifier_trainer=trainer, dense_trainer=trainer).fit(X, y)
+
+
+def break_off(monkeypatch, at):
+    """Let the writing of the checkpoint of this number fail as a crash does."""
+    written = []
+    write = _checkpoints.write_file
+
+    def counting(path, text, tensors):
+        if len(written) == at:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write(path, text, tensors)
+
+    monkeypatch.setattr(_checkpoints, "write_file", counting)
+    return written
+
+
+# A trial and the seeds; 5, 10 and all steps; masks; 5, 10 and all steps again.
+@pytest.mark.parametrize("at", range(1, 9))
+def test_goes_on_to_the_same_weights_wherever_it_was_broken_off(unbroken, optimizer, tmp_path, monkeypatch, at):
+    trainer = Trainer(**TRAINER.get_params() | {"optimizer": optimizer})
+    trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
+    with monkeypatch.context() as patched:
+        written = break_off(patched, at)
+        with pytest.raises(KeyboardInterrupt):
+            detector_in(tmp_path, **trainers).fit(X, y)
+    assert len(written) == at
+    assert_same(detector_in(tmp_path, **trainers).fit(X, y), unbroken)
+
+
+def test_a_finished_fit_trains_nothing_again(tmp_path, monkeypatch):
+    first = detector_in(tmp_path).fit(X, y)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "classifier.safetensors",
+        "dense.safetensors",
+        "seeds.safetensors",
+    ]
+
+    def refuse(*arguments, **options):
+        raise AssertionError("nothing is to be trained or made again")
+
+    monkeypatch.setattr(CAMMaskGenerator, "fit_transform", refuse)
+    monkeypatch.setattr("skdfb.training._run.TrainingRun._loop", refuse)
+    again = detector_in(tmp_path, scorer=Energy()).fit(X, y)
+    assert_array_equal(again.score_samples(X), first.refit_scorer(Energy()).score_samples(X))
+
+
+def test_a_damaged_checkpoint_is_not_taken(unbroken, tmp_path, monkeypatch, optimizer):
+    trainer = Trainer(**TRAINER.get_params() | {"optimizer": optimizer})
+    trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
+    with monkeypatch.context() as patched:
+        break_off(patched, 4)
+        with pytest.raises(KeyboardInterrupt):
+            detector_in(tmp_path, **trainers).fit(X, y)
+    older, newest = sorted(tmp_path.glob("classifier-*"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert_same(detector_in(tmp_path, **trainers).fit(X, y), unbroken)
+    older.write_bytes(b"")  # of no more use, and no harm
+    assert_same(detector_in(tmp_path, **trainers).fit(X, y), unbroken)
+
+
+def test_without_a_random_state_the_seeds_are_kept(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        break_off(patched, 3)
+        with pytest.raises(KeyboardInterrupt):
+            detector_in(tmp_path, random_state=None).fit(X, y)
+    first = detector_in(tmp_path, random_state=None).fit(X, y)
+    assert_same(detector_in(tmp_path, random_state=None).fit(X, y), first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dense_trainer": Trainer(max_steps=3)}, r"dense_trainer was .*max_steps=12.* and is Trainer\(max_steps=3\)"),
+        ({"random_state": 1}, "random_state was 0 and is 1"),
+        ({"image_size": 32}, "image_size was None and is 32"),
+        ({"mask_generator": CAMMaskGenerator(threshold=0.4)}, "mask_generator was .*threshold=0.4"),
+        ({"X": np.where(np.arange(60)[:, None, None, None] == 17, 0, X)}, r"X was 60 images \(.*\) and is 60 images"),
+        ({"y": (y + 1) % 3}, "y was "),
+        ({"X": X[:-3], "y": y[:-3]}, r"X was 60 images \(.*\) and is 57 images .*; y was "),
+    ],
+)
+def test_another_fit_is_refused_with_what_differs(tmp_path, changes, message):
+    images, labels = changes.pop("X", X), changes.pop("y", y)
+    detector_in(tmp_path).fit(X, y)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=f"(?s)holds the checkpoints of another fit: .*{message}"):
+        detector_in(tmp_path, **changes).fit(images.astype(np.uint8), labels)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("changes", [{"scorer": Energy()}, {"alpha": 0.2}, {"n_jobs": 2}, {"batch_size": 7}])
+def test_what_no_network_depends_on_may_change(tmp_path, changes):
+    first = detector_in(tmp_path).fit(X, y)
+    second = detector_in(tmp_path, **changes).fit(X, y)
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(first).values(), weights_of(second).values(), strict=True))
+
+
+# --------------------------------------------------------------------- full disks
+
+
+def full_disk(monkeypatch, after):
+    write = _checkpoints.write_file
+    written = []
+
+    def failing(path, text, tensors):
+        if len(written) >= after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path.name)
+        write(path, text, tensors)
+
+    monkeypatch.setattr(_checkpoints, "write_file", failing)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("skdfb.training._run.TrainingRun._loop", None)
+    full_disk(monkeypatch, after=0)
+    with pytest.raises(CheckpointError, match=r"cannot be written to .*No space left on device.*give another folder"):
+        detector_in(tmp_path / "new").fit(X, y)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file"):
+        detector_in(tmp_path / "file").fit(X, y)
+
+
+def test_a_disk_that_gets_full_ends_no_training(tmp_path, monkeypatch):
+    unbroken = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
+    with monkeypatch.context() as patched:
+        full_disk(patched, after=3)
+        with pytest.warns(CheckpointWarning, match=r"cannot be written to .*No space left.* goes on in memory alone"):
+            detector = detector_in(tmp_path).fit(X, y)
+    assert_same(detector, unbroken)
+    # What was written before is whole, and serves.
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "classifier-000000005.safetensors",
+        "seeds.safetensors",
+    ]
+    assert_same(detector_in(tmp_path).fit(X, y), unbroken)
+
+
+# ------------------------------------------------------------------------ a real end
+
+
+def test_a_process_that_is_killed(tmp_path):
+    """By SIGKILL, in the middle of the dense stage, as soon as that has its first checkpoint."""
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from skdfb.training import _checkpoints
+        from tests.detector.test_checkpoints import X, detector_in, y
+        keep = _checkpoints.StageCheckpoints.keep
+
+        def keep_and_die(self, step, *rest):
+            keep(self, step, *rest)
+            if self.name == "dense":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        _checkpoints.StageCheckpoints.keep = keep_and_die
+        detector_in({str(tmp_path)!r}).fit(X, y)
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert ended.returncode == -9, ended.stderr
+    assert {path.name for path in tmp_path.iterdir()} >= {"classifier.safetensors", "masks.safetensors"}
+    detector = detector_in(tmp_path).fit(X, y)
+    assert_same(detector, plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y))
