@@ -1,0 +1,127 @@
+"""How much a crash costs: ``fit`` is killed again and again, and goes on each time.
+
+    python benchmarks/faults.py --kills 20
+
+A child process fits a small detector with checkpoints and is killed (SIGKILL) at a random moment of its work, over and
+over, each time in a new folder: some die before the first checkpoint, some in either training, while masks are made,
+while a file is written. Each is then started once more and has to end with the weights of an unbroken fit, to the bit.
+Printed are how far each had come, and the counts.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from skdfb import DFBDetector, Trainer, load
+from skdfb.datasets import load_digits_on_photos
+from skdfb.networks import create_backbone
+from skdfb.scorers import Energy
+
+
+def fit(folder, result, n_steps):
+    """Fit the detector with its checkpoints in a folder, and save it."""
+    torch.set_num_threads(1)
+    data = load_digits_on_photos(n_train=300, n_test=6, n_ood=6, random_state=0)
+    torch.manual_seed(0)
+    backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    trainer = Trainer(max_steps=n_steps, batch_size=32, learning_rate=0.1)
+    detector = DFBDetector(
+        backbone,
+        scorer=Energy(),
+        classifier_trainer=trainer,
+        dense_trainer=trainer,
+        image_size=32,
+        alpha=0.2,
+        checkpoint_dir=folder,
+        checkpoint_every=2,
+        device="cpu",
+        random_state=0,
+    )
+    detector.fit(data.images, data.target).save(result)
+
+
+def child(folder, result, n_steps):
+    """Start a process that fits."""
+    command = [sys.executable, __file__, "--fit", str(folder), str(result), "--steps", str(n_steps)]
+    return subprocess.Popen(command)
+
+
+def weights_of(path):
+    """Return all weights of a saved detector."""
+    detector = load(path, device="cpu")
+    networks = (detector.classifier_, detector.network_)
+    return [tensor for network in networks for tensor in network.state_dict().values()], detector.score_samples
+
+
+def reached(folder):
+    """Tell how far a fit had come, by the newest file it left."""
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    return files[-1].name.removesuffix(".safetensors") if files else "nothing"
+
+
+def kill_and_resume(place, after, wanted, n_steps):
+    """Kill a fit some time after its folder is there, go on, and return how far it was and whether all is equal."""
+    folder, result = place / "checkpoints", place / "detector.safetensors"
+    process = child(folder, result, n_steps)
+    while not folder.exists() and process.poll() is None:
+        time.sleep(0.01)
+    try:
+        process.wait(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    killed, stage = process.returncode == -signal.SIGKILL, reached(folder)
+    if child(folder, result, n_steps).wait() != 0:
+        return killed, stage, False
+    found = weights_of(result)[0]
+    return killed, stage, len(found) == len(wanted) and all(map(torch.equal, found, wanted))
+
+
+def main():
+    """Kill and go on, as often as asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=30, help="of each training")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--fit", nargs=2, type=Path, metavar=("FOLDER", "RESULT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.fit:
+        fit(*arguments.fit, arguments.steps)
+        return
+    moments, outcomes = random.Random(arguments.seed), []
+    with tempfile.TemporaryDirectory() as place:
+        start = time.perf_counter()
+        unbroken = Path(place) / "unbroken"
+        unbroken.mkdir()
+        process = child(unbroken / "checkpoints", unbroken / "detector.safetensors", arguments.steps)
+        while not (unbroken / "checkpoints").exists():
+            time.sleep(0.01)
+        began = time.perf_counter()
+        if process.wait() != 0:
+            raise SystemExit("the unbroken fit failed")
+        seconds = time.perf_counter() - began
+        wanted = weights_of(unbroken / "detector.safetensors")[0]
+        for number in range(arguments.kills):
+            folder = Path(place) / str(number)
+            folder.mkdir()
+            outcomes.append(kill_and_resume(folder, moments.uniform(0, seconds), wanted, arguments.steps))
+            killed, stage, equal = outcomes[-1]
+            ended = "killed" if killed else "ended before"
+            print(f"{number + 1:3}  {ended}, had reached {stage:24} {'equal' if equal else 'DIFFERENT'}", flush=True)
+    n_killed, n_equal = (int(np.sum([outcome[place] for outcome in outcomes])) for place in (0, 2))
+    print(f"{len(outcomes)} fits, {n_killed} killed, {n_equal} ended with the weights of the unbroken one; ", end="")
+    print(f"{time.perf_counter() - start:.0f} s")
+    if n_equal < len(outcomes):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
