@@ -1,5 +1,6 @@
 """Each channel's maximum at every layer of a backbone, recorded while it runs."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,8 @@ def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
 
     The yielded mapping, by the name of the layer and in the order of the layers, is filled anew by each forward pass.
     The layers are those that timm lists as a model's levels of features, and any other module's children. Nothing but
-    the maxima is kept, and the hooks are gone afterwards.
+    the maxima is kept, and the hooks are gone afterwards. What other threads pass through the network meanwhile is
+    not recorded.
 
     Raises
     ------
@@ -65,7 +67,11 @@ def _called_children(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) -> Callable[..., None]:
+    thread = threading.get_ident()
+
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() != thread:
+            return
         reduced = _channel_maxima(output, width, n_prefix)
         if reduced is not None:
             maxima[name] = reduced

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -19,7 +20,7 @@ from skdfb import CAMMaskGenerator, Trainer
 from skdfb.detector._parts import lowered_by_rounding
 from skdfb.fusion import TemperatureFusion
 from skdfb.networks import DenseClassifier
-from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, ViM
+from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaSF, RankFeat, ViM
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
 
 K = CLASSES
@@ -927,6 +928,18 @@ def test_mask_generator_keeps_what_its_user_set(X, y, monkeypatch):
     assert seen[0] == (8, 7, "cpu")
     assert seen[1][0] == SIDE
     assert seen[1][1] is not None
+
+
+@pytest.mark.parametrize("scorer", [Energy(), ODIN(), MaSF(), RankFeat()], ids=lambda scorer: type(scorer).__name__)
+def test_eight_threads_get_what_one_gets(fitted, X, y, scorer):
+    """Hooks, gradients and train flags belong to one call, though the network is shared."""
+    detector = fitted.refit_scorer(scorer, X, y)
+    sets = [make_images(20 + seed, seed=seed)[0] for seed in range(8)]
+    alone = [detector.score_samples(images) for images in sets]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(detector.score_samples, 3 * sets))
+    for scores, expected in zip(together, 3 * alone, strict=True):
+        assert_array_equal(scores, expected)
 
 
 def test_labels_that_fit_did_not_see_count_as_wrong(fitted, X, y):
