@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import tempfile
+import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +25,10 @@ def write_file(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
     An older file is replaced at the end, in one step: whatever happens, it or the new one is there, and whole.
     """
     with _replaced(path) as unfinished:
-        save_file(dict(tensors), unfinished, {_KEY: f"{digest_of(text, tensors)} {text}"})
+        try:
+            save_file(dict(tensors), unfinished, {_KEY: f"{digest_of(text, tensors)} {text}"})
+        except SafetensorError as error:  # which a full disk is, too
+            raise OSError(f"{str(path)!r} cannot be written: {error}") from error
 
 
 def read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -64,11 +67,12 @@ def digest_of(text: str, tensors: Mapping[str, Tensor]) -> str:
 @contextmanager
 def _replaced(path: Path) -> Generator[Path]:
     """Give a file beside ``path`` to write to, which takes its place once it is written and on the disk."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".unfinished", dir=path.parent)
-    os.close(descriptor)
-    unfinished = Path(name)
+    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}.unfinished")
     try:
+        with unfinished.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode
         yield unfinished
+        unfinished.chmod(mode)  # safetensors makes files that only their owner may read
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -237,6 +237,12 @@ def test_a_failed_write_leaves_the_older_file(fitted, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_saved_file_may_be_read_by_whom_any_new_file_may(tmp_path):
+    skdfb.save(Trainer(), tmp_path / "saved")
+    (tmp_path / "any").write_text("")
+    assert (tmp_path / "saved").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_a_folder_that_is_not_there(fitted, tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         fitted.save(tmp_path / "missing" / "model")
