@@ -16,7 +16,7 @@ from skdfb.persistence._classes import customs_by_name
 from skdfb.persistence._decode import Decoder
 from skdfb.persistence._encode import Encoder
 from skdfb.persistence._format import FORMAT, OLDEST_FORMAT
-from skdfb.persistence._probe import same_answers, trial_answers
+from skdfb.persistence._probe import Answers, same_answers, trial_answers
 from skdfb.utils import isolated_rng, read_file, resolve_device, write_file
 
 __all__ = ["load", "save"]
@@ -77,12 +77,13 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     write_file(Path(path), text, encoder.tensors)
 
 
-def _trial(model: Any) -> list[float] | None:
+def _trial(model: Any) -> Answers | None:
     try:
         answers = trial_answers(model)
     except Exception:  # unfitted, or it asks for more than a trial has: then there is nothing to compare
         return None
-    return None if answers is None or not torch.isfinite(torch.from_numpy(answers)).all() else answers.tolist()
+    finite = answers is not None and all(np.isfinite(values).all() for values in answers.values())
+    return answers if finite else None
 
 
 def load(
@@ -185,5 +186,5 @@ def _compare(model: Any, answers: Any) -> None:
     if answers is None:
         return
     said = trial_answers(model)
-    if said is None or not same_answers(said, np.asarray(answers, dtype=np.float64)):
+    if said is None or not same_answers(said, answers):
         raise InvalidModelError("the loaded model scores a trial otherwise than the saved one did")
