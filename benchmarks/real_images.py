@@ -419,11 +419,12 @@ def draw_errors(detector, data, path, n=12):
 
     detector = default_parts(detector).refit_scorer(ViM())
     sets = {f"{name}: taken for known": X for name, X in data.ood.items()} | {"known: rejected first": data.X_test}
-    figure, axes = plt.subplots(len(sets), n, figsize=(n, 1.3 * len(sets)), layout="constrained", squeeze=False)
-    for row, (title, X) in zip(axes, sets.items(), strict=True):
+    figure = plt.figure(figsize=(n, 1.3 * len(sets)), layout="constrained")
+    for row, (title, X) in zip(figure.subfigures(len(sets), 1, squeeze=False)[:, 0], sets.items(), strict=True):
         order = np.argsort(detector.score_samples(X))
-        row[0].set_title(title, loc="left", fontsize=8)
-        for axis, index in zip(row, order[:n] if title.startswith("known:") else order[::-1][:n], strict=True):
+        row.suptitle(title, x=0.005, ha="left", fontsize=9)
+        axes, shown = row.subplots(1, n), order[:n] if title.startswith("known:") else order[::-1][:n]
+        for axis, index in zip(axes, shown, strict=True):
             axis.imshow(X[index])
             axis.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
