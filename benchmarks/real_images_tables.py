@@ -73,8 +73,13 @@ def accuracy_table(notes):
 
 
 def compare(table, baseline):
-    """Return the baseline's figures, DFB's, and what DFB gains, a scorer a row, and the mean of all."""
-    table = table[table["fusion"].isin([baseline, DEFAULT])]
+    """Return the baseline's figures, DFB's, and what DFB gains, a scorer a row, and the mean of all.
+
+    Runs without the baseline are left out.
+    """
+    runs = ["experiment", "seed"]
+    has_both = table[table["fusion"] == baseline][runs].drop_duplicates()
+    table = table[table["fusion"].isin([baseline, DEFAULT])].merge(has_both, on=runs)
     gain = gains(table, baseline)
     columns = {}
     for figure in FIGURES:
