@@ -42,6 +42,7 @@ class FeatureMap(nn.Module):
     def __init__(self, backbone: nn.Module, image_size: int, name: str) -> None:
         super().__init__()
         self.backbone = backbone
+        self._memory_format = _memory_format(backbone)
         self._method = self._layout = ""
         shape = self._find_layout(image_size, name)
         self.width = shape[1]
@@ -49,8 +50,7 @@ class FeatureMap(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, H, W) to (n, C, h, w)."""
-        # Convolutions take their layout from the input, and are up to half as fast again with channels last.
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=self._memory_format)
         feature_map = self._to_nchw(self._call(self._method, images), self._layout, images)
         if feature_map is None:
             raise ValueError(f"the backbone gives no map of places for images of shape {tuple(images.shape)}.")
@@ -117,6 +117,21 @@ class FeatureMap(nn.Module):
             return None if out.ndim != 4 else out.permute(0, 3, 1, 2) if layout == "NHWC" else out
         n_prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))
         return _tokens_to_nchw(out, n_prefix, images.shape[-2:])
+
+
+def _memory_format(backbone: nn.Module) -> torch.memory_format:
+    """Return the layout that a backbone's convolutions, which take it from the input, are to compute in.
+
+    With channels last they are up to half as fast again on a CPU. But there torch (2.15) writes past its memory, and
+    the process dies, in the backward pass of a strided 1 x 1 convolution of two to seven channels with channels last,
+    such as RepVGG has on its images.
+    """
+    strided = (
+        module.in_channels < 8 and module.kernel_size == (1, 1) and max(module.stride) > 1
+        for module in backbone.modules()
+        if isinstance(module, nn.Conv2d)
+    )
+    return torch.contiguous_format if any(strided) else torch.channels_last
 
 
 def _describe(out: object) -> str:

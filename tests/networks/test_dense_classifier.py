@@ -329,3 +329,23 @@ class TestFromClassifier:
     def test_no_classifier(self, make: object) -> None:
         with pytest.raises(ValueError, match=r"has no linear classifier \(it is a (Identity|NoneType)\)"):
             DenseClassifier.from_classifier(make())  # type: ignore[operator]
+
+
+class StridedStem(nn.Module):
+    """A backbone that begins with a strided 1 x 1 convolution, as RepVGG does, and notes the layout it is given."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1, stride=stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        return self.stem(images)
+
+
+@pytest.mark.parametrize(("stride", "channels_last"), [(1, True), (2, False)])
+def test_layout_in_which_a_backward_pass_does_not_end_the_process(stride: int, channels_last: bool) -> None:
+    """See ``_memory_format``; the backward pass itself is in the sweep over timm's families."""
+    backbone = StridedStem(stride)
+    DenseClassifier(backbone, 3, image_size=16)(torch.rand(2, 3, 16, 16))
+    assert backbone.channels_last == channels_last
