@@ -29,9 +29,9 @@ def mean_and_spread(table, by, sign="+"):
 
 
 def with_spread(means, spreads, sign=""):
-    """Return texts "mean ± spread"; of a single seed, whose spread is NaN, the mean alone."""
+    """Return texts "mean ± spread"; of a single seed, whose spread is NaN, the mean alone; of nothing, nothing."""
     return [
-        f"{mean:{sign}.1f}" + ("" if np.isnan(spread) else f" ± {spread:.1f}")
+        "" if np.isnan(mean) else f"{mean:{sign}.1f}" + ("" if np.isnan(spread) else f" ± {spread:.1f}")
         for mean, spread in zip(means, spreads, strict=True)
     ]
 
