@@ -488,7 +488,7 @@ def main(argv=None):
         more_rows, more_notes = run(experiment, seed, arguments)
         rows, notes = rows + more_rows, notes + more_notes
         if arguments.json:
-            arguments.json.write_text(json.dumps(document(settings, rows, notes), indent=1))
+            arguments.json.write_text(json.dumps(document(settings, rows, notes), separators=(",", ":")) + "\n")
     if rows:
         report(pd.DataFrame(rows), pd.DataFrame(notes), DEFAULT_NETWORK)
 
