@@ -150,6 +150,7 @@ def simple_table(frame):
     """Return a data frame as a simple table of reStructuredText."""
     rows = [list(map(str, frame.columns)), *frame.astype(str).to_numpy().tolist()]
     rows = [[cell if cell else ".." if place == 0 else "" for place, cell in enumerate(row)] for row in rows]
+    rows = [["\\" + cell if cell.startswith("+ ") else cell for cell in row] for row in rows]  # no item of a list
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     rule = " ".join("=" * width for width in widths)
     lines = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
