@@ -59,8 +59,11 @@ class Checkpoints:
         path = self.folder / f"{name}{_SUFFIX}"
         return self._read(path) if path.is_file() else None
 
-    def put(self, name: str, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Keep notes and tensors under a name. Where they cannot be written, a warning says so and all goes on."""
+    def put(self, name: str, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+        """Keep notes and tensors under a name, and tell whether they are kept.
+
+        Where they cannot be written, a warning says so and all goes on.
+        """
         text = json.dumps({"fingerprint": dict(self.fingerprint), "notes": dict(notes)})
         try:
             write_file(self.folder / f"{name}{_SUFFIX}", text, tensors)
@@ -71,6 +74,8 @@ class Checkpoints:
                 CheckpointWarning,
                 stacklevel=2,
             )
+            return False
+        return True
 
     def remove(self, *names: str) -> None:
         """Remove what was kept under names."""
@@ -155,8 +160,7 @@ class StageCheckpoints:
 
     def finish(self, network: nn.Module, losses: Tensor) -> None:
         """Keep the end of the stage, and let go of the states before."""
-        self.all.put(self.name, {}, _network_state(network) | {"losses": losses.cpu()})
-        if self.all.get(self.name) is not None:
+        if self.all.put(self.name, {}, _network_state(network) | {"losses": losses.cpu()}):
             self.all.remove(*self._unfinished())
 
     def _unfinished(self) -> list[str]:
