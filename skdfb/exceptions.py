@@ -1,6 +1,16 @@
-"""Errors that are the library's own; everything else is a plain ``ValueError`` or ``TypeError``."""
+"""Errors and warnings that are the library's own; everything else is a plain ``ValueError`` or ``TypeError``."""
 
-__all__ = ["CheckpointError", "CheckpointWarning", "InvalidModelError", "TrainingDivergedError"]
+import os
+from typing import Any
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointWarning",
+    "InvalidModelError",
+    "TrainingDivergedError",
+    "UnreadableImageError",
+    "UnreadableImageWarning",
+]
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -23,3 +33,28 @@ class InvalidModelError(ValueError):
 
     The message names the file and what is wrong with it.
     """
+
+
+class UnreadableImageError(ValueError):
+    """An image of a sequence or a dataset cannot be read: its file is missing, damaged, too large, or no image.
+
+    Attributes
+    ----------
+    index : int
+        Its place among the images.
+    path : str or None
+        Its file, where it was given as one.
+    """
+
+    def __init__(self, message: str, index: int, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+        self.path = None if path is None else os.fspath(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come whole out of a worker process."""
+        return type(self), (str(self), self.index, self.path)
+
+
+class UnreadableImageWarning(UserWarning):
+    """Images could not be read, and have NaN for a score, as ``on_error="nan"`` asks."""

@@ -21,7 +21,7 @@ from skdfb.detector._collect import collect
 from skdfb.detector._forward import ForwardPass
 from skdfb.detector._input import check_components, check_scorer_sizes
 from skdfb.detector._masks import make_masks
-from skdfb.detector._outputs import run
+from skdfb.detector._outputs import for_readable, run
 from skdfb.detector._parts import (
     FOREGROUND_NETWORKS,
     LabelledViews,
@@ -38,6 +38,7 @@ from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.detector._recipes import PAPER_IMAGE_SIZE, RECIPES
 from skdfb.detector._thresholded import ThresholdedDetector
 from skdfb.detector._views import Views
+from skdfb.exceptions import UnreadableImageError
 from skdfb.fusion import Fusion
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import ForegroundScorer
@@ -165,6 +166,11 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         "auto" is the GPU where there is one.
     n_jobs : int, default=None
         Threads that read images; None is 1.
+    on_error : {"raise", "nan"}, default="raise"
+        What becomes of a file, a PIL image or an item of a dataset that cannot be read, after ``fit``, which always
+        raises. "raise" raises :class:`~skdfb.exceptions.UnreadableImageError`. "nan" gives the image NaN for a score,
+        a p-value, probabilities and features, so that ``predict`` says -1, and tells of all such images in one
+        :class:`~skdfb.exceptions.UnreadableImageWarning`.
     random_state : int, RandomState or None, default=None
         Fixes the split, the augmentation and the order of the images.
     verbose : int, default=0
@@ -194,6 +200,9 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         ``"classifier"`` and ``"dense"``: loss and learning rate of every step.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
+    pixel_format_ : tuple of (str, int) or None
+        Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
+        Arrays of another kind are refused.
 
     Raises
     ------
@@ -272,6 +281,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
+        "on_error": [StrOptions({"raise", "nan"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -300,6 +310,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         batch_size: int = 128,
         device: str | torch.device = "auto",
         n_jobs: int | None = None,
+        on_error: str = "raise",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -324,6 +335,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.n_jobs = n_jobs
+        self.on_error = on_error
         self.random_state = random_state
         self.verbose = verbose
 
@@ -593,8 +605,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         names = self._parts_.groups[group]
         if len(names) == 1:
             return parts[names[0]]
-        joint = self._group_fusions_[group].combine({name: parts[name] for name in names})
-        return np.asarray(joint, dtype=np.float64)
+        return for_readable(self._group_fusions_[group].combine, {name: parts[name] for name in names})
 
     # ----------------------------------------------------- classes and maps
 
@@ -625,8 +636,21 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n,)
+
+        Raises
+        ------
+        skdfb.exceptions.UnreadableImageError
+            If an image cannot be read, also with ``on_error="nan"``: there is no label for it.
         """
-        return self._labels(self._run(X, "logits")[0])
+        logits = self._run(X, "logits")[0]
+        unread = np.flatnonzero(np.isnan(logits).all(1))
+        if len(unread):
+            raise UnreadableImageError(
+                f"X has {len(unread)} images that cannot be read, the first of them image {unread[0]}, and no label "
+                "says so; leave them out, or use predict_open_set or predict_proba.",
+                int(unread[0]),
+            )
+        return self._labels(logits)
 
     def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
         """Return the most probable label of in-distribution images, and ``unknown_label`` for the others.
@@ -641,7 +665,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n,)
-            Of dtype object where strings and numbers meet, or classes are booleans.
+            Of dtype object where strings and numbers meet, or classes are booleans. Images that cannot be read, with
+            ``on_error="nan"``, get ``unknown_label``.
 
         Raises
         ------
@@ -831,7 +856,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         return self._combine(parts), self._labels(logits)
 
     def _combine(self, parts: dict[str, Scores]) -> Scores:
-        scores: Scores = np.asarray(self.fusion_.combine(parts), dtype=np.float64)
+        scores: Scores = np.asarray(for_readable(self.fusion_.combine, parts), dtype=np.float64)
         return scores
 
     def _labels(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[Any]:

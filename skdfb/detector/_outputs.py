@@ -1,23 +1,28 @@
 """What the detector's methods want of a forward pass."""
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 
 from skdfb.detector._forward import NetworkBatch, represent_foreground
-from skdfb.detector._parts import PartScorers
+from skdfb.detector._parts import PartScorers, Scores
 from skdfb.detector._views import ViewBatch, Views, to_cpu
-from skdfb.utils import Images
+from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
+from skdfb.utils import Images, LenientImages
 
-__all__ = ["run"]
+__all__ = ["for_readable", "run"]
+
+_N_TOLD = 5  # unreadable images a warning tells of in full
 
 
 def run(views: Views, images: Images, wanted: tuple[str, ...], scorers: PartScorers) -> list[Any]:
     """Run the networks over images once and return all that is wanted of them.
 
     ``wanted`` are ``"parts"``, ``"logits"``, ``"features"`` or ``"segments"``. One batch at a time is on
-    the device.
+    the device. Images that may be unreadable, and are, have NaN everywhere.
     """
     size = images.size or (views.dense.preprocessor.image_size,) * 2
     outputs: dict[str, list[Any]] = {name: [] for name in wanted}
@@ -25,7 +30,34 @@ def run(views: Views, images: Images, wanted: tuple[str, ...], scorers: PartScor
     for batch in views.batches(images, shown, scorer, maps=wanted != ("parts",)):
         for name in wanted:
             outputs[name].append(_output(name, views, batch, scorers, size))
-    return [_join(outputs[name]) for name in wanted]
+    joined = [_join(outputs[name]) for name in wanted]
+    if isinstance(images, LenientImages) and images.errors:
+        _warn_of_unreadable(images.errors, len(images))
+        for output in joined:
+            for array in output.values() if isinstance(output, dict) else [output]:
+                array[list(images.errors)] = np.nan
+    return joined
+
+
+def for_readable(function: Callable[[dict[str, Scores]], Scores], parts: dict[str, Scores]) -> Scores:
+    """Return a score an image from its parts, and NaN where all of these are NaN: the image could not be read."""
+    readable = ~np.all([np.isnan(part) for part in parts.values()], axis=0)
+    if readable.all():
+        return function(parts)
+    scores = np.full(len(readable), np.nan)
+    if readable.any():
+        scores[readable] = function({name: part[readable] for name, part in parts.items()})
+    return scores
+
+
+def _warn_of_unreadable(errors: dict[int, UnreadableImageError], n_images: int) -> None:
+    told = " ".join(str(errors[index]) for index in sorted(errors)[:_N_TOLD])
+    more = f" And {len(errors) - _N_TOLD} more." if len(errors) > _N_TOLD else ""
+    warnings.warn(
+        f"{len(errors)} of {n_images} images could not be read; their scores are NaN. {told}{more}",
+        UnreadableImageWarning,
+        stacklevel=5,
+    )
 
 
 def _output(name: str, views: Views, batch: ViewBatch, scorers: PartScorers, size: tuple[int, int]) -> Any:

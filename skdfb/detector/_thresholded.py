@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.base import OutlierMixin
 
 from skdfb.calibration import ConformalCalibrator
+from skdfb.detector._outputs import for_readable
 from skdfb.detector._parts import Scores
 from skdfb.persistence import save
 
@@ -92,9 +93,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
             In (0, 1]; an in-distribution sample gets one of at most a with probability at most a. ``predict`` rejects
             where it is at most ``alpha``.
         """
-        scores = self.score_samples(X)
-        p_values: Scores = self.calibrator_.p_values(scores)
-        return p_values
+        scores = {"joint": self.score_samples(X)}
+        return for_readable(lambda parts: self.calibrator_.p_values(parts["joint"]), scores)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the detector to a file; see :func:`skdfb.save`, and :func:`skdfb.load` for the way back.

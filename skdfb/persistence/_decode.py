@@ -1,6 +1,7 @@
 """From JSON and tensors to objects. Nothing that a file says is trusted, and nothing in it is run."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -188,6 +189,16 @@ def _dtype(node: Any, path: str) -> np.dtype[Any]:
     return dtype
 
 
+def _parameters_since(cls: type[BaseEstimator]) -> dict[str, Any]:
+    """Return the defaults of parameters, for those younger than a file: by default they do what was done before."""
+    signature = inspect.signature(cls.__init__)
+    return {
+        name: parameter.default
+        for name in cls._get_param_names()
+        if (parameter := signature.parameters[name]).default is not parameter.empty
+    }
+
+
 def _with_state(cls: Any, values: dict[str, Any], path: str) -> Any:
     """Return an instance with these attributes; ``__init__`` and ``__setstate__`` are those of trusted classes."""
     if hasattr(cls, "_fields"):
@@ -197,6 +208,7 @@ def _with_state(cls: Any, values: dict[str, Any], path: str) -> Any:
             raise InvalidModelError(f"{path} has other fields than its class: {sorted(values)}")
         return cast(Any, cls)(**values)
     if issubclass(cls, BaseEstimator):
+        values = _parameters_since(cls) | values
         parameters = set(cls._get_param_names())
         strange = [
             name for name in values if name not in parameters and (hasattr(cls, name) or not name.isidentifier())

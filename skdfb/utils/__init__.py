@@ -3,8 +3,9 @@
 from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
 from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
-from skdfb.utils._images import Images, Indices, as_images, value_bounds
+from skdfb.utils._images import Images, Indices, LenientImages, as_images
 from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, sequential_batches
+from skdfb.utils._pixels import value_bounds
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TailProbability
 from skdfb.utils._validation import check_images, check_labels, labels_given
@@ -12,6 +13,7 @@ from skdfb.utils._validation import check_images, check_labels, labels_given
 __all__ = [
     "Images",
     "Indices",
+    "LenientImages",
     "Preprocessor",
     "TailProbability",
     "as_images",

@@ -2,7 +2,6 @@
 
 import numbers
 import os
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +9,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["ArrayImages", "Images", "as_images"]
+from skdfb.exceptions import UnreadableImageError
+from skdfb.utils._image_files import check_header, read_item
+from skdfb.utils._pixels import (
+    WANTED,
+    PixelFormat,
+    check_pixels,
+    image_to_tensor,
+    layout_hint,
+    tensor_to_array,
+    value_bounds,
+)
+
+__all__ = ["ArrayImages", "Images", "LenientImages", "as_images", "dataset_labels", "is_sequence_of_images"]
 
 Indices = npt.NDArray[np.intp]
-
-_WANTED = (
-    "images as an array (n, H, W, 3), (n, H, W, 1) or (n, H, W), uint8 in 0..255 or float in 0..1; a 1-d sequence of "
-    "paths or PIL images; a 2-d array with image_shape=(H, W, C); or a torch Dataset"
-)
 
 
 class Images(ABC):
@@ -31,9 +37,12 @@ class Images(ABC):
     ----------
     size : tuple of (int, int) or None
         Height and width in pixels, where all images share them.
+    pixel_format : PixelFormat or None
+        What kind of pixels the caller has given; None where files are decoded here.
     """
 
     size: tuple[int, int] | None = None
+    pixel_format: PixelFormat | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -57,6 +66,7 @@ class ArrayImages(Images):
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
         self.size = (array.shape[1], array.shape[2])
+        self.pixel_format = PixelFormat("float" if array.dtype.kind == "f" else "integer", array.shape[3])
 
     def __len__(self) -> int:
         return len(self.array)
@@ -75,23 +85,25 @@ class _ScaledRows(ArrayImages):
     def __init__(self, array: npt.NDArray[Any], value_range: tuple[float, float]) -> None:
         super().__init__(array)
         self.low, self.high = value_range
+        self.pixel_format = None  # rows of anything
 
     def read(self, indices: Indices) -> Tensor:
         rows = (self.array[indices].astype(np.float64) - self.low) / ((self.high - self.low) or 1.0)
         return torch.from_numpy(rows.astype(np.float32)).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
 
 
-class _ImageFiles(Images):
+class _ImageItems(Images):
     """Images given one by one: paths, PIL images or (H, W[, C]) arrays."""
 
     def __init__(self, items: Sequence[Any]) -> None:
         self.items = items
+        self.pixel_format = _format_of_item(items[0])
 
     def __len__(self) -> int:
         return len(self.items)
 
     def read(self, indices: Indices) -> list[Tensor]:
-        return [_read_item(self.items[index], int(index)) for index in indices]
+        return [read_item(self.items[index], int(index)) for index in indices]
 
 
 class _DatasetImages(Images):
@@ -104,17 +116,24 @@ class _DatasetImages(Images):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def read(self, indices: Indices) -> list[Tensor]:
-        return [_read_item(self.item(int(index))[0], int(index)) for index in indices]
+        return [read_item(self._image(int(index)), int(index)) for index in indices]
 
     def item(self, index: int) -> tuple[Any, ...]:
         """Return the item as a tuple that begins with the image."""
         item = self.dataset[index]
         return tuple(item) if isinstance(item, tuple | list) else (item,)
 
+    def _image(self, index: int) -> Any:
+        try:
+            return self.item(index)[0]
+        except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:  # its loader met a bad file
+            raise UnreadableImageError(f"image {index} cannot be read: {error}.", index) from error
+
 
 class _Subset(Images):
     def __init__(self, images: Images, indices: Indices) -> None:
-        self.images, self.indices, self.size = images, indices, images.size
+        self.images, self.indices = images, indices
+        self.size, self.pixel_format = images.size, images.pixel_format
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -123,11 +142,42 @@ class _Subset(Images):
         return self.images.read(self.indices[indices])
 
 
+class LenientImages(Images):
+    """Images some of which may be unreadable: each of those is read as one black pixel, and remembered.
+
+    Attributes
+    ----------
+    errors : dict of int to UnreadableImageError
+        Why an image could not be read, by its place; of those that were asked for so far.
+    """
+
+    def __init__(self, images: Images) -> None:
+        self.images, self.size, self.pixel_format = images, images.size, images.pixel_format
+        self.errors: dict[int, UnreadableImageError] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: Indices) -> list[Tensor] | Tensor:
+        try:
+            return self.images.read(indices)
+        except UnreadableImageError:
+            return [self._read_one(index) for index in indices]
+
+    def _read_one(self, index: np.intp) -> Tensor:
+        try:
+            return self.images.read(np.array([index]))[0]
+        except UnreadableImageError as error:
+            self.errors[int(index)] = error
+            return torch.zeros(3, 1, 1, dtype=torch.uint8)
+
+
 def as_images(
     X: Any,
     *,
     image_shape: tuple[int, ...] | None = None,
     value_range: tuple[float, float] | None = None,
+    lenient: bool = False,
     name: str = "X",
 ) -> Images:
     """Check ``X`` and make it readable.
@@ -140,6 +190,9 @@ def as_images(
         (H, W) or (H, W, C) of the images in the rows of a 2-d ``X``.
     value_range : tuple of (float, float), default=None
         For 2-d ``X`` without ``image_shape``: the values that become pixel 0 and pixel 1.
+    lenient : bool, default=False
+        Whether files, PIL images and items of a dataset that cannot be read are read as one black pixel; see
+        :class:`LenientImages`.
     name : str, default="X"
         How error messages call the argument.
 
@@ -156,16 +209,17 @@ def as_images(
     if isinstance(X, Images):
         return X
     if isinstance(X, Dataset) and not isinstance(X, Tensor):
-        return _from_dataset(X, name)
+        images = _from_dataset(X, name)
+        return LenientImages(images) if lenient else images
     if isinstance(X, str | bytes | os.PathLike | Image.Image):
         raise TypeError(f"{name} is a single {type(X).__name__}; wrap it in a list: {name}=[...].")
     if isinstance(X, Tensor):
         X = tensor_to_array(X)
     if is_sequence_of_images(X):
-        return _from_sequence(X, name)
-    array = np.asarray(X)
+        return _from_sequence(X, lenient, name)
+    array = _unmasked(X, name)
     if array.ndim == 1 and (array.dtype.kind in "OUS"):
-        return _from_sequence(array, name)
+        return _from_sequence(array, lenient, name)
     return _from_array(array, image_shape, value_range, name)
 
 
@@ -180,10 +234,16 @@ def is_sequence_of_images(X: Any) -> bool:
     return tensors or (arrays and len({item.shape for item in X}) > 1)
 
 
-def tensor_to_array(tensor: Tensor) -> npt.NDArray[Any]:
-    """Return a tensor as an array on the CPU."""
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
+def _unmasked(X: Any, name: str) -> npt.NDArray[Any]:
+    """Return X as an array; a mask would be lost."""
+    if isinstance(X, np.ma.MaskedArray) and X.dtype.names is None and np.ma.is_masked(X):
+        raise ValueError(
+            f"{name} is a masked array with {int(np.ma.getmaskarray(X).sum())} masked pixels; pass {name}.filled(0)."
+        )
+    try:
+        return np.asarray(X)
+    except ValueError as error:  # lists of unequal lengths
+        raise ValueError(f"{name} cannot be made an array ({error}); wanted are {WANTED}.") from error
 
 
 def _from_dataset(dataset: Dataset[Any], name: str) -> Images:
@@ -212,17 +272,30 @@ def dataset_labels(dataset: Dataset[Any]) -> list[Any] | None:
     return [label.item() if isinstance(label, Tensor) else label for label in labels]
 
 
-def _from_sequence(items: Sequence[Any] | npt.NDArray[Any], name: str) -> Images:
+def _from_sequence(items: Sequence[Any] | npt.NDArray[Any], lenient: bool, name: str) -> Images:
     if len(items) == 0:
         raise ValueError(f"{name} has 0 images; at least 1 is wanted.")
     for index, item in enumerate(items):
+        if not isinstance(item, str | os.PathLike | np.ndarray | Tensor | Image.Image):
+            raise TypeError(f"{name}[{index}] is a {type(item).__name__}; wanted are {WANTED}.")
+    images = _ImageItems(list(items))
+    if lenient:
+        return LenientImages(images)
+    for index, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
-            _open_image(item, index, header_only=True)
+            check_header(item, index)
         elif isinstance(item, np.ndarray | Tensor):
-            _item_from_array(item, f"{name}[{index}]")
-        elif not isinstance(item, Image.Image):
-            raise TypeError(f"{name}[{index}] is a {type(item).__name__}; wanted are {_WANTED}.")
-    return _ImageFiles(list(items))
+            image_to_tensor(item, f"{name}[{index}]")
+    return images
+
+
+def _format_of_item(item: Any) -> PixelFormat | None:
+    """Return the pixel format of an item that is an array; an array that is no image is told when it is read."""
+    if not isinstance(item, np.ndarray | Tensor):
+        return None
+    floating = item.is_floating_point() if isinstance(item, Tensor) else item.dtype.kind == "f"
+    channels = {2: 1, 3: item.shape[0 if isinstance(item, Tensor) else -1]}.get(item.ndim, 3)
+    return PixelFormat("float" if floating else "integer", int(channels))
 
 
 def _from_array(
@@ -232,9 +305,9 @@ def _from_array(
     name: str,
 ) -> Images:
     if array.dtype.kind not in "buif":
-        raise TypeError(f"{name} has dtype {array.dtype}; wanted are {_WANTED}.")
+        raise TypeError(f"{name} has dtype {array.dtype}; wanted are {WANTED}.")
     if array.ndim == 0 or 0 in array.shape:
-        raise ValueError(f"{name} has shape {array.shape}, so no pixels; wanted are {_WANTED}.")
+        raise ValueError(f"{name} has shape {array.shape}, so no pixels; wanted are {WANTED}.")
     if array.ndim == 2:
         if image_shape is None:
             low, high = value_range if value_range is not None else value_bounds(array, name)
@@ -242,25 +315,14 @@ def _from_array(
         array = array.reshape(len(array), *_checked_shape(image_shape, array.shape[1], name))
     elif array.ndim == 3 and array.shape[-1] in (3, 4):
         raise ValueError(
-            f"{name} has shape {array.shape}, which looks like a single colour image; wanted are {_WANTED}. For one "
+            f"{name} has shape {array.shape}, which looks like a single colour image; wanted are {WANTED}. For one "
             f"image pass {name}[None]; for grey images {array.shape[-1]} pixels wide pass {name}[..., None]."
         )
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in (1, 3):
-        raise ValueError(f"{name} has shape {array.shape}; wanted are {_WANTED}.{_layout_hint(array.shape, name)}")
-    return ArrayImages(_checked_pixels(array, name))
-
-
-def _layout_hint(shape: tuple[int, ...], name: str) -> str:
-    """Say how an array of wrong shape becomes a right one, for one image or for a batch."""
-    if len(shape) == 1:
-        return f" Reshape your data: for a single image given as one row, pass {name}.reshape(1, -1)."
-    if len(shape) in (3, 4) and shape[-3] in (1, 3):
-        return f" Channels come last here: pass np.moveaxis({name}, -3, -1)."
-    if len(shape) in (3, 4) and shape[-1] == 4:
-        return f" Drop the alpha channel: pass {name}[..., :3]."
-    return ""
+        raise ValueError(f"{name} has shape {array.shape}; wanted are {WANTED}.{layout_hint(array.shape, name)}")
+    return ArrayImages(check_pixels(array, name))
 
 
 def _checked_shape(image_shape: Any, n_features: int, name: str) -> tuple[int, ...]:
@@ -276,85 +338,3 @@ def _checked_shape(image_shape: Any, n_features: int, name: str) -> tuple[int, .
             "image_shape of these rows."
         )
     return (*shape, 1) if len(shape) == 2 else shape
-
-
-def _checked_pixels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Refuse pixels that are no pixels; integers and booleans become uint8."""
-    if array.dtype == np.uint8:
-        return array
-    low, high = value_bounds(array, name)
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind in "ui":
-        if low < 0 or high > 255:
-            raise ValueError(f"{name} has integer pixels in {low:g}..{high:g}; 0..255 is wanted.")
-        return array.astype(np.uint8)
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"{name} has float pixels in {low:g}..{high:g}; floats in 0..1 or uint8 in 0..255 are wanted. "
-            "Divide by the largest possible value, or convert to uint8 if these are 0..255; normalising by mean and "
-            "standard deviation is done here."
-        )
-    return array
-
-
-def value_bounds(array: npt.NDArray[Any], name: str, chunk_size: int = 1024) -> tuple[float, float]:
-    """Return the least and the largest value; NaN and infinity are refused with their place."""
-    low, high = np.inf, -np.inf
-    for start in range(0, len(array), chunk_size):
-        chunk = array[start : start + chunk_size]
-        finite = np.isfinite(chunk)
-        if not finite.all():
-            index = start + int(np.argwhere(~finite)[0][0])
-            raise ValueError(f"{name} contains NaN or infinity (first in image {index}); finite pixels are wanted.")
-        low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-    return low, high
-
-
-def _read_item(item: Any, index: int) -> Tensor:
-    """Read one image as (3, H, W), uint8 or float32."""
-    if isinstance(item, str | os.PathLike):
-        item = _open_image(item, index)
-    if isinstance(item, Image.Image):
-        return _from_pil(item)
-    if not isinstance(item, np.ndarray | Tensor):
-        raise TypeError(f"image {index} is a {type(item).__name__}; a PIL image or an (H, W[, C]) array is wanted.")
-    return _item_from_array(item, f"image {index}").read(np.zeros(1, dtype=np.intp))[0]
-
-
-def _item_from_array(item: npt.NDArray[Any] | Tensor, name: str) -> ArrayImages:
-    """Check one image, an array (H, W[, C]) or, as torchvision has it, a tensor ([C, ]H, W)."""
-    if isinstance(item, Tensor):
-        item = tensor_to_array(item)
-        item = np.moveaxis(item, 0, -1) if item.ndim == 3 else item
-    if item.ndim == 2:
-        item = item[..., None]
-    if item.ndim != 3 or item.shape[-1] not in (1, 3) or 0 in item.shape or item.dtype.kind not in "buif":
-        raise ValueError(
-            f"{name} has shape {item.shape} and dtype {item.dtype}; an image (H, W), (H, W, 1) or (H, W, 3), uint8 in "
-            f"0..255 or float in 0..1, is wanted (a torch tensor has its channels first)."
-            + _layout_hint(item.shape, name)
-        )
-    return ArrayImages(_checked_pixels(item[None], name))
-
-
-def _from_pil(image: Image.Image) -> Tensor:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion clips them at 255
-        levels = np.clip(np.asarray(image, dtype=np.float32) / 65535, 0, 1)
-        return torch.from_numpy(levels).expand(3, -1, -1)
-    if isinstance(image.info.get("transparency"), bytes):  # a palette with alpha: PIL warns unless asked for it
-        image = image.convert("RGBA")
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
-def _open_image(path: str | os.PathLike[str], index: int, header_only: bool = False) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            if not header_only:
-                image.load()
-            return image
-    except FileNotFoundError as error:
-        raise ValueError(f"image {index} is missing: there is no file {str(path)!r}.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {index} cannot be read: file {str(path)!r}: {error}.") from error

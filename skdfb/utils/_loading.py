@@ -86,9 +86,11 @@ def iterate_batches(
     """
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:
+        if images.size is None:  # one after the other: a batch of photographs as they are would fill the memory
+            read_one = (images.read(np.array([index]))[0] for index in indices)
+            return indices, torch.stack([preprocessor.resize(image, size) for image in read_one])
         pixels = images.read(indices)
-        if isinstance(pixels, list):
-            pixels = torch.stack([preprocessor.resize(image, size) for image in pixels])
+        assert isinstance(pixels, Tensor), "images that share a size come as one tensor"
         return indices, pixels
 
     n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
@@ -121,7 +123,8 @@ def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
         return
 
     def read(indices: Indices) -> None:
-        images.read(indices)
+        for index in indices:
+            images.read(np.array([index]))
 
     batches = sequential_batches(len(images), batch_size)
     Parallel(n_jobs=n_jobs, prefer="threads")(delayed(read)(indices) for indices in batches)

@@ -13,14 +13,8 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skdfb.utils._images import (
-    Images,
-    as_images,
-    dataset_labels,
-    is_sequence_of_images,
-    tensor_to_array,
-    value_bounds,
-)
+from skdfb.utils._images import Images, as_images, dataset_labels, is_sequence_of_images
+from skdfb.utils._pixels import PixelFormat, tensor_to_array, value_bounds
 
 __all__ = ["check_images", "check_labels", "labels_given"]
 
@@ -29,8 +23,19 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
     """Check the images given to an estimator and make them readable.
 
     A table (2-d ``X``) also passes scikit-learn's own checks. With ``reset``, which is during ``fit``, the number of
-    features and, where the estimator has no ``image_shape``, the range of the values are remembered.
+    features, the kind of pixels and, where the estimator has no ``image_shape``, the range of the values are
+    remembered. Without it, an estimator with ``on_error="nan"`` gets images some of which may be unreadable.
     """
+    lenient = not reset and getattr(estimator, "on_error", "raise") == "nan"
+    images = _readable(estimator, X, reset, lenient)
+    if reset:
+        estimator.pixel_format_ = None if images.pixel_format is None else tuple(images.pixel_format)
+    else:
+        _check_format(images.pixel_format, getattr(estimator, "pixel_format_", None))
+    return images
+
+
+def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
     image_shape = estimator.image_shape
     if isinstance(X, Iterator | DataLoader):
         raise TypeError(
@@ -51,13 +56,29 @@ def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
             "the same form is wanted."
         )
     if not is_table:
-        return as_images(X, image_shape=image_shape)
+        return as_images(X, image_shape=image_shape, lenient=lenient)
     X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
     if image_shape is not None:
         return as_images(X, image_shape=image_shape)
     if reset:
         estimator.value_range_ = value_bounds(X, "X")
     return as_images(X, value_range=estimator.value_range_)
+
+
+def _check_format(given: PixelFormat | None, seen: Any) -> None:
+    """Refuse arrays of another kind than the arrays of ``fit``: the same images come by two ways, one of them wrong."""
+    if given is None or seen is None or tuple(given) == tuple(seen):
+        return
+    seen = PixelFormat(*seen)
+    if given.channels != seen.channels:
+        remedy = "np.repeat(X, 3, axis=-1)" if seen.channels == 3 else "X.mean(axis=-1, keepdims=True)"
+        remedy = (
+            f"read them in the mode of the training images, or, if they are to be scored as they are, pass {remedy}"
+        )
+    else:
+        remedy = "np.round(X * 255).astype(np.uint8)" if seen.numbers == "integer" else "X / 255"
+        remedy = f"pass {remedy}"
+    raise ValueError(f"X holds {given}, but fit was given {seen}; the same form is wanted: {remedy}.")
 
 
 def _is_table(X: Any) -> bool:

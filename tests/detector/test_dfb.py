@@ -486,7 +486,6 @@ def test_every_form_of_images_gives_the_same(fitted, X, y, X_new, tmp_path):
     for picture, path in zip(pictures, paths, strict=True):
         picture.save(path)
     forms = {
-        "float": X_new.astype(np.float64) / 255,
         "list": X_new.tolist(),
         "paths": paths,
         "strings": [str(path) for path in paths],

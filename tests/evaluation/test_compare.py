@@ -22,7 +22,7 @@ def images():
     rng = np.random.default_rng(0)
     return {name: rng.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8) for name, n in (("fit", 260), ("id", 30))} | {
         "dark": rng.integers(0, 100, (25, 16, 16, 3), dtype=np.uint8),
-        "grey": rng.integers(0, 256, (20, 16, 16), dtype=np.uint8),
+        "grey": rng.integers(0, 256, (20, 16, 16, 1), dtype=np.uint8).repeat(3, axis=-1),
     }
 
 

@@ -14,10 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from skdfb.utils import Images, as_images, value_bounds
 from skdfb.utils._images import dataset_labels, is_sequence_of_images
+from tests.bad_images import ItemDataset, zeros
 
 Array = npt.NDArray[Any]
 
@@ -33,19 +34,6 @@ def colour() -> Array:
 @pytest.fixture(scope="module")
 def grey(colour: Array) -> Array:
     return colour[..., 0].copy()
-
-
-class ItemDataset(Dataset[Any]):
-    """A map-style dataset over a list."""
-
-    def __init__(self, items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.items[index]
 
 
 def pixels(images: Images, indices: Any = ALL) -> Array:
@@ -284,84 +272,7 @@ class TestSubset:
         np.testing.assert_allclose(pixels(images), colour / 255, rtol=0, atol=1e-7)
 
 
-class IterableStyle(IterableDataset[Any]):
-    def __iter__(self) -> Any:
-        return iter([np.zeros((4, 4, 3))])
-
-
-def zeros(*shape: int) -> Array:
-    return np.zeros(shape, dtype=np.uint8)
-
-
-REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
-    "nan": (lambda: with_value(np.nan), ValueError, r"X contains NaN or infinity \(first in image 3\)"),
-    "infinity": (lambda: with_value(np.inf), ValueError, "X contains NaN or infinity"),
-    "float_0_to_255": (
-        lambda: with_value(254.0),
-        ValueError,
-        r"X has float pixels in 0\.\.254.*floats in 0\.\.1 or uint8",
-    ),
-    "normalised": (lambda: with_value(-2.1), ValueError, r"in -2\.1\.\.0.*normalising by mean .* is done here"),
-    "integers": (lambda: zeros(5, 6, 4, 3).astype(int) + 256, ValueError, r"integer pixels in 256\.\.256; 0\.\.255"),
-    "negative": (lambda: zeros(5, 6, 4, 3).astype(int) - 1, ValueError, r"integer pixels in -1\.\.-1"),
-    "channels_first": (lambda: zeros(5, 3, 6, 4), ValueError, r"shape \(5, 3, 6, 4\).*np\.moveaxis\(X, -3, -1\)"),
-    "alpha": (lambda: zeros(5, 6, 4, 4), ValueError, r"shape \(5, 6, 4, 4\).*alpha channel: pass X\[\.\.\., :3\]"),
-    "two_channels": (lambda: zeros(5, 6, 4, 2), ValueError, r"shape \(5, 6, 4, 2\); wanted are images as an array"),
-    "rank_5": (lambda: zeros(2, 5, 6, 4, 3), ValueError, r"shape \(2, 5, 6, 4, 3\); wanted are"),
-    "rank_1": (lambda: zeros(7), ValueError, r"shape \(7,.*Reshape your data"),
-    "rank_0": (lambda: np.uint8(3), ValueError, r"shape \(\), so no pixels"),
-    "no_images": (lambda: zeros(0, 6, 4, 3), ValueError, r"shape \(0, 6, 4, 3\), so no pixels"),
-    "no_height": (lambda: zeros(5, 0, 4, 3), ValueError, r"shape \(5, 0, 4, 3\), so no pixels"),
-    "empty_list": (list, ValueError, r"X has shape \(0,\), so no pixels"),
-    "empty_object_array": (lambda: np.array([], dtype=object), ValueError, "X has 0 images; at least 1 is wanted"),
-    "empty_dataset": (lambda: ItemDataset([]), ValueError, "X has 0 images"),
-    "single_colour": (
-        lambda: zeros(32, 32, 3),
-        ValueError,
-        r"shape \(32, 32, 3\).*single colour image.*pass X\[None\]",
-    ),
-    "single_alpha": (lambda: zeros(32, 32, 4), ValueError, "looks like a single colour image"),
-    "single_pil": (
-        lambda: Image.new("RGB", (4, 4)),
-        TypeError,
-        r"X is a single Image; wrap it in a list: X=\[\.\.\.\]",
-    ),
-    "single_path": (lambda: Path("image.png"), TypeError, "X is a single PosixPath; wrap it in a list"),
-    "single_string": (lambda: "image.png", TypeError, "X is a single str; wrap it in a list"),
-    "iterable_dataset": (IterableStyle, TypeError, "X is an iterable-style dataset; a map-style one"),
-    "strings": (lambda: np.full((3, 2), "a"), TypeError, "X has dtype <U1; wanted are"),
-    "complex": (lambda: np.zeros((5, 6, 4, 3), dtype=complex), TypeError, "X has dtype complex128"),
-    "numbers_among_paths": (lambda: [Image.new("RGB", (4, 4)), 3], TypeError, r"X\[1\] is a int; wanted are"),
-    "none": (lambda: None, TypeError, "X has dtype object; wanted are"),
-    "item_channels_first": (
-        lambda: [zeros(4, 4, 3), zeros(3, 5, 4)],
-        ValueError,
-        r"X\[1\] has shape \(3, 5, 4\).*np\.moveaxis\(X\[1\], -3, -1\)",
-    ),
-    "item_alpha": (lambda: [zeros(4, 4, 3), zeros(5, 4, 4)], ValueError, r"X\[1\] has .*pass X\[1\]\[\.\.\., :3\]"),
-    "item_nan": (lambda: [zeros(4, 4, 3), np.full((5, 4), np.nan)], ValueError, r"X\[1\] contains NaN"),
-    "item_empty": (lambda: [zeros(4, 4, 3), zeros(0, 4)], ValueError, r"X\[1\] has shape \(0, 4, 1\)"),
-    "tensor_channels_last": (
-        lambda: [torch.zeros(4, 5, 3)],
-        ValueError,
-        r"X\[0\] has shape .*a torch tensor has its channels first",
-    ),
-}
-
-
-def with_value(value: float) -> Array:
-    array = np.zeros((N, HEIGHT, WIDTH, 3))
-    array[3, 2, 1, 0] = value
-    return array
-
-
 class TestRefusals:
-    @pytest.mark.parametrize("case", REFUSED)
-    def test_message(self, case: str) -> None:
-        make, error, message = REFUSED[case]
-        with pytest.raises(error, match=message):
-            as_images(make())
-
     def test_argument_is_called_by_its_name(self) -> None:
         with pytest.raises(ValueError, match=r"background_images has shape .*np\.moveaxis\(background_images"):
             as_images(zeros(5, 3, 6, 4), name="background_images")
