@@ -189,7 +189,7 @@ def _dtype(node: Any, path: str) -> np.dtype[Any]:
     return dtype
 
 
-def _parameters_since(cls: type[BaseEstimator]) -> dict[str, Any]:
+def _defaults(cls: type[BaseEstimator]) -> dict[str, Any]:
     """Return the defaults of parameters, for those younger than a file: by default they do what was done before."""
     signature = inspect.signature(cls.__init__)
     return {
@@ -208,7 +208,7 @@ def _with_state(cls: Any, values: dict[str, Any], path: str) -> Any:
             raise InvalidModelError(f"{path} has other fields than its class: {sorted(values)}")
         return cast(Any, cls)(**values)
     if issubclass(cls, BaseEstimator):
-        values = _parameters_since(cls) | values
+        values = values | {name: value for name, value in _defaults(cls).items() if name not in values}
         parameters = set(cls._get_param_names())
         strange = [
             name for name in values if name not in parameters and (hasattr(cls, name) or not name.isidentifier())
