@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 __all__ = [
+    "BatchSizeWarning",
     "CheckpointError",
     "CheckpointWarning",
     "InvalidModelError",
@@ -18,6 +19,10 @@ class TrainingDivergedError(ArithmeticError):
 
     The message names the stage, the step and the learning rate at that step.
     """
+
+
+class BatchSizeWarning(UserWarning):
+    """A batch did not fit into the device's memory, and the work went on in smaller ones."""
 
 
 class CheckpointError(OSError):

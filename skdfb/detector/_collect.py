@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from skdfb.detector._views import BACKGROUND, Views
+from skdfb.detector._views import BACKGROUND, ViewBatch, Views
 from skdfb.scorers import Representation, activations_needed
-from skdfb.utils import Images
+from skdfb.utils import Images, Indices
 
 __all__ = ["ViewMap", "collect"]
 
@@ -50,13 +50,17 @@ def collect(views: Views, images: Images, wanted: Collection[str], scorer: Any =
     """
     stores: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
     last: dict[str, Representation] = {}
-    for batch in views.batches(images, wanted, scorer):
-        for view in wanted:
-            part = last[view] = views.represent(batch, view, scorer)
+
+    def represent(batch: ViewBatch) -> tuple[Indices, dict[str, Representation]]:
+        return batch.indices, {view: views.represent(batch, view, scorer) for view in wanted}
+
+    for indices, parts in views.over(images, wanted, represent, scorer):
+        last = parts
+        for view, part in parts.items():
             if view not in stores:
                 stores[view] = _store(len(images), part.features), _store(len(images), part.logits)
-            stores[view][0][batch.indices] = part.features.numpy()
-            stores[view][1][batch.indices] = part.logits.numpy()
+            stores[view][0][indices] = part.features.numpy()
+            stores[view][1][indices] = part.logits.numpy()
     collected = {
         view: replace(
             last[view], features=torch.from_numpy(features), logits=torch.from_numpy(logits), activations=None

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -47,6 +48,7 @@ from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import (
+    BatchSize,
     Images,
     check_images,
     check_labels,
@@ -161,7 +163,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     checkpoint_every : int, default=500
         Steps between two checkpoints of a training; the newest two are kept.
     batch_size : int, default=128
-        Images a forward pass, outside training.
+        Images a forward pass, outside training. Where so many do not fit into the device's memory, half as many are
+        taken, and a :class:`~skdfb.exceptions.BatchSizeWarning` says so.
     device : str, default="auto"
         "auto" is the GPU where there is one.
     n_jobs : int, default=None
@@ -200,6 +203,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         ``"classifier"`` and ``"dense"``: loss and learning rate of every step.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
+    batch_size_ : int
+        Images a forward pass, as found to fit.
     pixel_format_ : tuple of (str, int) or None
         Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
         Arrays of another kind are refused.
@@ -339,6 +344,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    batch_size_: int
+
     # ------------------------------------------------------------------ fit
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -407,8 +414,9 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         train, held_out = stratified_holdout(stratified_by, self.calibration_fraction, random_state=seeds.split)
         if unlabelled:  # by the training images alone: those that set the threshold are to have no say in anything
             untrained = self._build(2, images, seeds.build).to(device)
-            forward = ForwardPass(untrained, 2, self.batch_size, self.n_jobs)
-            labels = pseudo_labels(forward, images, train, seeds.build)
+            with self._batches() as batch_size:
+                forward = ForwardPass(untrained, 2, batch_size, self.n_jobs)
+                labels = pseudo_labels(forward, images, train, seeds.build)
             self.classes_ = np.unique(labels)
         # In random order: a fusion may learn from the first of them, and those left must be like any others.
         return _Split(train, np.random.RandomState(seeds.order).permutation(held_out), labels)
@@ -478,13 +486,15 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     def _fit_scores(self, images: Images) -> None:
         """Fit scorers, fusion and threshold on what the networks say of the images."""
         scorers = self._part_scorers()
-        train, held_out = (
-            LabelledViews(collect(self._views(), images.subset(rows), scorers.views, scorer), self._split_.labels[rows])
-            for rows, scorer in (
-                (self._split_.train, scorers.learning_foreground),
-                (self._split_.held_out, scorers.foreground),
+        with self._batches() as batch_size:
+            views = self._views(batch_size)
+            train, held_out = (
+                LabelledViews(collect(views, images.subset(rows), scorers.views, scorer), self._split_.labels[rows])
+                for rows, scorer in (
+                    (self._split_.train, scorers.learning_foreground),
+                    (self._split_.held_out, scorers.foreground),
+                )
             )
-        )
         seen = _Seen(train, held_out, self.foreground_pooling)
         self._fit_scores_on(seen)
         self._kept_ = None if needs_images(scorers.foreground) else seen
@@ -839,8 +849,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
     # -------------------------------------------------------------- private
 
-    def _views(self) -> Views:
-        n_classes, batch_size, n_jobs = len(self.classes_), self.batch_size, self.n_jobs
+    def _views(self, batch_size: BatchSize) -> Views:
+        n_classes, n_jobs = len(self.classes_), self.n_jobs
         dense = ForwardPass(self.network_, n_classes, batch_size, n_jobs, self.foreground_pooling)
         return Views(dense, ForwardPass(self.classifier_, n_classes, batch_size, n_jobs))
 
@@ -848,7 +858,16 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         """Run the networks over X once; see :func:`skdfb.detector._outputs.run`."""
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
-        return run(self._views(), images, wanted, self._parts_)
+        with self._batches() as batch_size:
+            return run(self._views(batch_size), images, wanted, self._parts_)
+
+    @contextmanager
+    def _batches(self) -> Generator[BatchSize]:
+        """Begin with what was found to fit by now, unless another ``batch_size`` is asked for, and keep what is."""
+        known = getattr(self, "_batch_size_asked_", None) == self.batch_size
+        batch_size = BatchSize(self.batch_size_ if known else self.batch_size)
+        yield batch_size
+        self.batch_size_, self._batch_size_asked_ = batch_size.size, self.batch_size
 
     def _scores_and_labels(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
         """Return what ``score_samples`` and ``classify`` do, from one pass over X."""

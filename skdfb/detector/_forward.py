@@ -3,20 +3,18 @@
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skdfb.networks import DenseClassifier
-from skdfb.networks._inputs import network_inputs
+from skdfb.networks._inputs import run_over
 from skdfb.networks._layers import recorded_layers
 from skdfb.scorers import Representation, activations_needed
 from skdfb.scorers._protocol import perturbation_of
-from skdfb.utils import Images, Preprocessor, evaluation_mode
+from skdfb.utils import BatchSize, Images, Indices, Preprocessor, evaluation_mode
 
 __all__ = [
     "ForwardPass",
@@ -24,6 +22,9 @@ __all__ = [
     "represent_background",
     "represent_foreground",
 ]
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class ForwardPass:
 
     network: DenseClassifier
     n_classes: int
-    batch_size: int
+    batch_size: BatchSize
     n_jobs: int | None = None
     pooling: str = "image"
 
@@ -111,10 +112,6 @@ class ForwardPass:
     def preprocessor(self) -> Preprocessor:
         """Size and normalisation of the network's inputs."""
         return self.network.preprocessor
-
-    def inputs(self, images: Images) -> Iterator[tuple[npt.NDArray[np.intp], Tensor]]:
-        """Yield indices and the network's inputs (b, 3, H, W), in order, a batch at a time."""
-        return network_inputs(self.network, images, self.batch_size, self.n_jobs)
 
     @contextmanager
     def ready(self, scorer: Any = None) -> Generator[Callable[[Tensor], NetworkBatch]]:
@@ -129,11 +126,14 @@ class ForwardPass:
 
             yield look
 
-    def batches(self, images: Images, scorer: Any = None) -> Iterator[NetworkBatch]:
-        """Yield what the network says, in order, a batch at a time; ``scorer`` may ask for layers."""
-        with self.ready(scorer) as look:
-            for _, inputs in self.inputs(images):
-                yield look(inputs)
+    def over_inputs(self, images: Images, process: Callable[[Indices, Tensor], Result]) -> Iterator[Result]:
+        """Yield ``process(indices, inputs)`` of all images in order, a batch at a time; see :func:`run_over`."""
+        return run_over(self.network, images, self.batch_size, self.n_jobs, process)
+
+    def over(self, images: Images, process: Callable[[NetworkBatch], Result]) -> Iterator[Result]:
+        """Yield ``process`` of what the network says, in order, a batch at a time."""
+        with self.ready() as look:
+            yield from self.over_inputs(images, lambda _, inputs: process(look(inputs)))
 
     @torch.no_grad()
     def foreground(self, batch: NetworkBatch, scorer: Any = None) -> Representation:

@@ -25,12 +25,13 @@ def run(views: Views, images: Images, wanted: tuple[str, ...], scorers: PartScor
     the device. Images that may be unreadable, and are, have NaN everywhere.
     """
     size = images.size or (views.dense.preprocessor.image_size,) * 2
-    outputs: dict[str, list[Any]] = {name: [] for name in wanted}
     shown, scorer = (scorers.views, scorers.foreground) if "parts" in wanted else ([], None)
-    for batch in views.batches(images, shown, scorer, maps=wanted != ("parts",)):
-        for name in wanted:
-            outputs[name].append(_output(name, views, batch, scorers, size))
-    joined = [_join(outputs[name]) for name in wanted]
+
+    def outputs_of(batch: ViewBatch) -> list[Any]:
+        return [_output(name, views, batch, scorers, size) for name in wanted]
+
+    batches = views.over(images, shown, outputs_of, scorer, maps=wanted != ("parts",))
+    joined = [_join(pieces) for pieces in zip(*batches, strict=True)]
     if isinstance(images, LenientImages) and images.errors:
         _warn_of_unreadable(images.errors, len(images))
         for output in joined:
@@ -76,7 +77,7 @@ def _of_the_whole_image(name: str, views: Views, batch: NetworkBatch) -> Any:
     return getattr(to_cpu(whole), name).numpy()
 
 
-def _join(pieces: list[Any]) -> Any:
+def _join(pieces: tuple[Any, ...]) -> Any:
     """Join the outputs of batches: arrays, or dicts of arrays."""
     if isinstance(pieces[0], dict):
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

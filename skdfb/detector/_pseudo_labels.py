@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
 
-from skdfb.detector._forward import ForwardPass, represent_foreground
+from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_foreground
+from skdfb.detector._views import to_cpu
 from skdfb.utils import Images
 
 __all__ = ["check_unlabelled", "pseudo_labels"]
@@ -28,12 +29,12 @@ def pseudo_labels(forward: ForwardPass, images: Images, train: npt.NDArray[np.in
     passes ``y``. Clusters of a single image are given up. Where fewer than two are left, as for images that
     all have the same features, the images are split at random. The other images get the label of the nearest cluster.
     """
-    features = np.concatenate(
-        [
-            represent_foreground(forward.network, batch.feature_map, forward.n_classes).features.cpu().numpy()
-            for batch in forward.batches(images)
-        ]
-    ).astype(np.float64)
+
+    def features_of(batch: NetworkBatch) -> npt.NDArray[np.floating]:
+        part = represent_foreground(forward.network, batch.feature_map, forward.n_classes)
+        return to_cpu(part).features.numpy()
+
+    features = np.concatenate(list(forward.over(images, features_of))).astype(np.float64)
     rng = np.random.RandomState(seed)
     n_clusters = max(2, min(_MOST_CLUSTERS, len(features) // _IMAGES_A_CLUSTER))
     if len(np.unique(features[train], axis=0)) >= n_clusters:

@@ -1,17 +1,16 @@
 """The views of an image that scorers are shown: representations by name, from one pass over the images."""
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_background
 from skdfb.scorers import Representation
-from skdfb.utils import Images
+from skdfb.utils import Images, Indices
 
 __all__ = ["BACKGROUND", "FOREGROUND", "PLAIN", "VIEWS", "ViewBatch", "Views", "to_cpu"]
 
@@ -19,11 +18,14 @@ __all__ = ["BACKGROUND", "FOREGROUND", "PLAIN", "VIEWS", "ViewBatch", "Views", "
 FOREGROUND, PLAIN, BACKGROUND = VIEWS = ("foreground", "plain", "background")
 
 
+Result = TypeVar("Result")
+
+
 @dataclass(frozen=True)
 class ViewBatch:
     """A batch of images as the networks saw it, each of them only where it was asked for."""
 
-    indices: npt.NDArray[np.intp]
+    indices: Indices
     dense: NetworkBatch | None
     plain: NetworkBatch | None
 
@@ -38,22 +40,31 @@ class Views:
     dense: ForwardPass
     plain: ForwardPass
 
-    def batches(
-        self, images: Images, wanted: Collection[str], scorer: Any = None, *, maps: bool = False
-    ) -> Generator[ViewBatch]:
-        """Yield what the networks say that the ``wanted`` views are of; the foreground ``scorer`` may ask for layers.
+    def over(
+        self,
+        images: Images,
+        wanted: Collection[str],
+        process: Callable[[ViewBatch], Result],
+        scorer: Any = None,
+        *,
+        maps: bool = False,
+    ) -> Iterator[Result]:
+        """Yield ``process`` of what the networks say that the ``wanted`` views are of, a batch at a time.
 
-        With ``maps`` the dense network is run whatever views are wanted.
+        The foreground ``scorer`` may ask for layers. With ``maps`` the dense network is run whatever views are wanted.
         """
-        looks = {}
+        looks: dict[str, Callable[[Tensor], NetworkBatch]] = {}
+
+        def look(indices: Indices, inputs: Tensor) -> Result:
+            seen = {name: look_by(inputs) for name, look_by in looks.items()}
+            return process(ViewBatch(indices, seen.get("dense"), seen.get("plain")))
+
         with ExitStack() as stack:
             if maps or {FOREGROUND, BACKGROUND} & set(wanted):
                 looks["dense"] = stack.enter_context(self.dense.ready(scorer if FOREGROUND in wanted else None))
             if PLAIN in wanted:
                 looks["plain"] = stack.enter_context(self.plain.ready(scorer))
-            for indices, inputs in self.dense.inputs(images):
-                seen = {name: look(inputs) for name, look in looks.items()}
-                yield ViewBatch(indices, seen.get("dense"), seen.get("plain"))
+            yield from self.dense.over_inputs(images, look)
 
     def represent(self, batch: ViewBatch, view: str, scorer: Any = None) -> Representation:
         """Return one view of a batch on the CPU, with what the foreground ``scorer`` asks for.
@@ -68,8 +79,7 @@ class Views:
 
     def stream(self, images: Images, view: str, scorer: Any) -> Iterator[Representation]:
         """Yield one view of all images, a batch at a time."""
-        for batch in self.batches(images, (view,), scorer):
-            yield self.represent(batch, view, scorer)
+        return self.over(images, (view,), lambda batch: self.represent(batch, view, scorer), scorer)
 
 
 def to_cpu(part: Representation) -> Representation:

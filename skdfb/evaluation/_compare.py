@@ -154,7 +154,9 @@ def _learning_views(detector: DFBDetector, scorer: Any, train: Images) -> Labell
 def _collected(
     detector: DFBDetector, images: Mapping[str, Images], wanted: Sequence[str] = VIEWS, scorer: Any = None
 ) -> dict[str, dict[str, Representation]]:
-    return {name: collect(detector._views(), value, wanted, scorer) for name, value in images.items()}
+    with detector._batches() as batch_size:
+        views = detector._views(batch_size)
+        return {name: collect(views, value, wanted, scorer) for name, value in images.items()}
 
 
 def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, float]:

@@ -16,7 +16,7 @@ from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, hand_over
 from skdfb.networks import refine_by_affinity
 from skdfb.networks._attention_maps import min_max
-from skdfb.utils import Images, Indices, resolve_device, sequential_batches
+from skdfb.utils import BatchSize, Images, Indices, resolve_device
 
 __all__ = ["AffinityMaskGenerator"]
 
@@ -157,8 +157,10 @@ class AffinityMaskGenerator(BaseMaskGenerator):
     def _stream(
         self, images: Images, labels: npt.NDArray[np.intp] | None
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
-        device = resolve_device(self.device)
-        for indices in sequential_batches(len(images), self.batch_size):
+        device, batch_size = resolve_device(self.device), BatchSize(self.batch_size)
+
+        def refined_of(rows: slice) -> tuple[Indices, torch.Tensor, torch.Tensor]:
+            indices = np.arange(rows.start, rows.stop)
             batch = images.subset(indices)
             targets = self._classify(batch) if labels is None else labels[indices]
             maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets))).to(device)
@@ -169,7 +171,10 @@ class AffinityMaskGenerator(BaseMaskGenerator):
                 n_iterations=self.n_iterations,
                 bandwidth=self.bandwidth,
             )
-            yield indices, min_max(refined), torch.from_numpy(targets).to(device)
+            return indices, min_max(refined), torch.from_numpy(targets).to(device)
+
+        yield from batch_size.pieces(len(images), refined_of)
+        batch_size.warn_if_halved("refining by colour")
 
 
 def _pixels(

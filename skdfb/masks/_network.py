@@ -15,10 +15,10 @@ from torch import nn
 
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier
-from skdfb.networks._inputs import network_inputs
+from skdfb.networks._inputs import run_over
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import Images, Indices, evaluation_mode, resolve_device
+from skdfb.utils import BatchSize, Images, Indices, evaluation_mode, resolve_device
 
 __all__ = ["NetworkMaskGenerator"]
 
@@ -101,18 +101,26 @@ class NetworkMaskGenerator(BaseMaskGenerator):
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
         network = self.network_
         output_size, input_sizes = self._output_size(images), self._input_sizes()
+
+        def maps_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor, torch.Tensor]:
+            targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
+            maps, targets = self._network_maps(inputs, targets, input_sizes=input_sizes, output_size=output_size)
+            return indices, maps, targets
+
         with evaluation_mode(network):
-            for indices, inputs in network_inputs(network, images, self.batch_size, self.n_jobs):
-                targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
-                maps, targets = self._network_maps(inputs, targets, input_sizes=input_sizes, output_size=output_size)
-                yield indices, maps, targets
+            yield from run_over(network, images, BatchSize(self.batch_size), self.n_jobs, maps_of)
 
     def _classify(self, images: Images) -> npt.NDArray[np.intp]:
-        network, found = self.network_, np.empty(len(images), dtype=np.intp)
-        with evaluation_mode(network), torch.no_grad():
-            for indices, inputs in network_inputs(network, images, self.batch_size, self.n_jobs):
-                found[indices] = network(inputs)[:, : len(self.classes_)].argmax(1).cpu().numpy()
-        return found
+        network = self.network_
+
+        @torch.no_grad()
+        def classes_of(indices: Indices, inputs: torch.Tensor) -> npt.NDArray[np.intp]:
+            found: torch.Tensor = network(inputs)[:, : len(self.classes_)].argmax(1)
+            return found.cpu().numpy()
+
+        with evaluation_mode(network):
+            batches = run_over(network, images, BatchSize(self.batch_size), self.n_jobs, classes_of)
+            return np.concatenate(list(batches))
 
     def _output_size(self, images: Images) -> tuple[int, int]:
         if self.mask_size is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skdfb.networks._feature_map import FeatureMap
 from skdfb.networks._timm import create_backbone, preprocessor_of
-from skdfb.utils import evaluation_mode
+from skdfb.utils import evaluation_mode, is_out_of_memory
 
 __all__ = ["DenseClassifier"]
 
@@ -172,7 +172,9 @@ class DenseClassifier(nn.Module):
         try:
             with torch.no_grad(), evaluation_mode(self):  # a trial must not move batch statistics
                 self.feature_map(trial)
-        except Exception:  # families refuse a size in their own ways; MViTv2 by an IndexError
+        except Exception as error:  # families refuse a size in their own ways; MViTv2 by an IndexError
+            if is_out_of_memory(error):
+                raise
             return False
         return True
 

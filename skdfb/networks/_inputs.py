@@ -1,24 +1,36 @@
-"""Images as a network wants them."""
+"""A network run over images: read, brought to its size, device and dtype, and shown to it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from torch import Tensor
 
 from skdfb.networks._dense_classifier import DenseClassifier
-from skdfb.utils import Images, Indices, iterate_batches, sequential_batches
+from skdfb.utils import BatchSize, Images, Indices, read_batches
 
-__all__ = ["network_inputs"]
+__all__ = ["run_over"]
+
+Result = TypeVar("Result")
 
 
-def network_inputs(
-    network: DenseClassifier, images: Images, batch_size: int, n_jobs: int | None
-) -> Iterator[tuple[Indices, Tensor]]:
-    """Yield all images in order: indices, and inputs (b, 3, S, S) of the network's size, device and dtype."""
-    return iterate_batches(
-        images,
-        sequential_batches(len(images), batch_size),
-        network.preprocessor,
-        device=network.device,
-        dtype=network.dtype,
-        n_jobs=n_jobs,
-    )
+def run_over(
+    network: DenseClassifier,
+    images: Images,
+    batch_size: BatchSize,
+    n_jobs: int | None,
+    process: Callable[[Indices, Tensor], Result],
+) -> Iterator[Result]:
+    """Yield ``process(indices, inputs)`` of all images in order, inputs (b, 3, S, S) as the network wants them.
+
+    All that takes the device's memory belongs into ``process``, and what it returns should take little: where a batch
+    does not fit, it is tried again in smaller ones.
+    """
+    preprocessor, device, dtype = network.preprocessor, network.device, network.dtype
+    for indices, pixels in read_batches(images, batch_size.batches(len(images)), preprocessor, n_jobs=n_jobs):
+
+        def show(rows: slice, indices: Indices = indices, pixels: Tensor = pixels) -> Result:
+            inputs = preprocessor(pixels[rows].to(device, non_blocking=True)).to(dtype)
+            return process(indices[rows], inputs)
+
+        yield from batch_size.pieces(len(indices), show)
+    batch_size.warn_if_halved()

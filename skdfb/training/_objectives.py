@@ -1,12 +1,17 @@
-"""Losses of the two stages, as modules around the network so that the engine can wrap them."""
+"""Losses of the two stages, as modules around the network so that the engine can wrap them.
 
+Both are means over a batch. A batch may come in pieces, whose losses then have to add up to that of the whole: so they
+are told how many images, and how many pixels inside images, the whole batch has.
+"""
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skdfb.networks import DenseClassifier
 from skdfb.training._transforms import IGNORED
 
-__all__ = ["ClassificationLoss", "DenseLoss"]
+__all__ = ["ClassificationLoss", "DenseLoss", "n_valid"]
 
 
 class ClassificationLoss(nn.Module):
@@ -16,9 +21,11 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, targets: Tensor, masks: None = None) -> Tensor:
-        """Return the mean loss of a batch; targets are (b, K)."""
-        return F.cross_entropy(self.network(images), targets)
+    def forward(
+        self, images: Tensor, targets: Tensor, masks: None = None, n_images: int | None = None, n_pixels: None = None
+    ) -> Tensor:
+        """Return what these images add to the mean loss of a batch of ``n_images``; targets are (b, K)."""
+        return _cross_entropy(self.network(images), targets) / (n_images or len(images))
 
 
 class DenseLoss(nn.Module):
@@ -39,13 +46,36 @@ class DenseLoss(nn.Module):
         self.network = network
         self.classification_weight = classification_weight
 
-    def forward(self, images: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
-        """Return the mean loss of a batch; targets are (b, K), masks (b, S, S)."""
+    def forward(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        masks: Tensor,
+        n_images: int | None = None,
+        n_pixels: Tensor | None = None,
+    ) -> Tensor:
+        """Return what these images add to the mean loss of a batch; targets are (b, K), masks (b, S, S)."""
         feature_map = self.network.feature_map(images)
         logit_map = self.network.map_head(feature_map)  # (b, K + 1, h, w)
         pixels = F.interpolate(logit_map, masks.shape[-2:], mode="bilinear")
-        loss = F.cross_entropy(pixels, masks, ignore_index=IGNORED)
+        loss = _cross_entropy(pixels, masks) / (n_valid(masks) if n_pixels is None else n_pixels)
         if self.classification_weight:
             logits = logit_map.mean((2, 3))[:, :-1]
-            loss = loss + self.classification_weight * F.cross_entropy(logits, targets)
+            loss = loss + self.classification_weight * _cross_entropy(logits, targets) / (n_images or len(images))
         return loss
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum over images or pixels; in float32 at least, since a float16 could not hold it."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(
+        logits.to(wide),
+        targets.to(wide) if targets.is_floating_point() else targets,
+        ignore_index=IGNORED,
+        reduction="sum",
+    )
+
+
+def n_valid(masks: Tensor) -> Tensor:
+    """Return the number of pixels inside images."""
+    return (masks != IGNORED).sum()

@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 from skdfb.exceptions import TrainingDivergedError
 from skdfb.networks import DenseClassifier
 from skdfb.training._checkpoints import StageCheckpoints
-from skdfb.training._objectives import ClassificationLoss, DenseLoss
+from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
 from skdfb.training._transforms import Batch, mixup, zoom_and_flip
-from skdfb.utils import Images, isolated_rng, iterate_batches
+from skdfb.utils import BatchSize, Images, isolated_rng, iterate_batches
 
 if TYPE_CHECKING:
     from skdfb.training._trainer import Trainer
@@ -60,6 +60,7 @@ class TrainingRun:
         self.scale_range = self._resolve_scales()
         self.mixup_alpha = self._resolve_mixup()
         self.fabric = _fabric(device, trainer.precision, network.dtype)
+        self.at_once = BatchSize(min(trainer.batch_size, len(images)))
         self.seed = self.fabric.broadcast(seed)  # processes that train together must agree
         self._check_share()
 
@@ -99,6 +100,7 @@ class TrainingRun:
             model.train()
             losses = self._loop(model, optimizer, verbose, checkpoints)
             self._share_buffers()
+            self._warn_if_halved()
         finally:
             self.network.eval()
             self.network.zero_grad()  # gradients would double what the network holds
@@ -121,14 +123,10 @@ class TrainingRun:
         ):
             for step, batch in enumerate(batches, first):
                 self._set_rate(optimizer, rates[step])
-                with isolated_rng(self._step_seed(step), self.fabric.device):  # dropout, stochastic depth
-                    loss = model(batch.images, batch.targets, batch.masks)
-                optimizer.zero_grad()
-                self.fabric.backward(loss)
+                losses[step] = self._backward(model, optimizer, batch, step)
                 if self.trainer.clip_grad_norm is not None:
                     self.fabric.clip_gradients(model, optimizer, max_norm=self.trainer.clip_grad_norm)
                 optimizer.step()
-                losses[step] = loss.detach()
                 due = checkpoints is not None and checkpoints.is_due(step + 1)
                 if due or (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
                     self._check_losses(losses, n_checked, step + 1, rates)
@@ -137,6 +135,34 @@ class TrainingRun:
                     checkpoints.keep(step + 1, self.network, optimizer, losses)
                 bar.update()
         return losses
+
+    def _backward(self, model: nn.Module, optimizer: Any, batch: Batch, step: int) -> Tensor:
+        """Set the gradients of a batch's loss, which is returned; in pieces, where the memory is too short for all."""
+        n_pixels = None if batch.masks is None else n_valid(batch.masks)
+
+        def add_up() -> Tensor:
+            optimizer.zero_grad()
+            total = torch.zeros((), dtype=self.dtype, device=self.fabric.device)
+            with isolated_rng(self._step_seed(step), self.fabric.device):  # dropout, stochastic depth
+                for start in range(0, len(batch.images), self.at_once.size):
+                    piece = batch[start : start + self.at_once.size]
+                    loss = model(piece.images, piece.targets, piece.masks, len(batch.images), n_pixels)
+                    self.fabric.backward(loss)
+                    total += loss.detach()
+            return total
+
+        if self.fabric.world_size > 1:  # processes that wait for each other must all do the same
+            return add_up()
+        while (done := self.at_once.attempt(add_up, min(self.at_once.size, len(batch.images)))) is None:
+            pass
+        return done[0]
+
+    def _warn_if_halved(self) -> None:
+        normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
+        but = ", but for batch normalisation, which saw smaller batches" if normalised else ""
+        self.at_once.warn_if_halved(
+            f"the training of the {self.stage} stage", f"Gradients were added up to those of the whole batch{but}."
+        )
 
     def _share_buffers(self) -> None:
         """Give all processes the first one's batch statistics; the weights are equal as they are."""

@@ -19,6 +19,9 @@ class Batch:
     targets: Tensor
     masks: Tensor | None = None
 
+    def __getitem__(self, rows: slice) -> "Batch":
+        return Batch(self.images[rows], self.targets[rows], None if self.masks is None else self.masks[rows])
+
 
 def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
     return low + (high - low) * torch.rand(n, generator=generator, dtype=torch.float64)

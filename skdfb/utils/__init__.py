@@ -4,13 +4,15 @@ from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, 
 from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._images import Images, Indices, LenientImages, as_images
-from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, sequential_batches
+from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, read_batches
+from skdfb.utils._memory import BatchSize, is_out_of_memory
 from skdfb.utils._pixels import value_bounds
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TailProbability
 from skdfb.utils._validation import check_images, check_labels, labels_given
 
 __all__ = [
+    "BatchSize",
     "Images",
     "Indices",
     "LenientImages",
@@ -23,13 +25,14 @@ __all__ = [
     "check_scores",
     "digest_of",
     "evaluation_mode",
+    "is_out_of_memory",
     "isolated_rng",
     "iterate_batches",
     "labels_given",
     "numbered",
+    "read_batches",
     "read_file",
     "resolve_device",
-    "sequential_batches",
     "shallow_copy",
     "spawn_seeds",
     "value_bounds",

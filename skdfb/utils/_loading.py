@@ -12,8 +12,9 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
 from skdfb.utils._images import Images, Indices
+from skdfb.utils._memory import BatchSize
 
-__all__ = ["Preprocessor", "check_readable", "iterate_batches", "sequential_batches"]
+__all__ = ["Preprocessor", "check_readable", "iterate_batches", "read_batches"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,6 @@ class Preprocessor:
         return self.normalise(self.resize(pixels, size))
 
 
-def sequential_batches(n_images: int, batch_size: int) -> Iterator[Indices]:
-    """Yield the indices 0..n-1 in order, ``batch_size`` at a time."""
-    for start in range(0, n_images, batch_size):
-        yield np.arange(start, min(start + batch_size, n_images))
-
-
 def iterate_batches(
     images: Images,
     batches: Iterable[Indices],
@@ -78,10 +73,23 @@ def iterate_batches(
     size: int | None = None,
     n_jobs: int | None = None,
 ) -> Iterator[tuple[Indices, Tensor]]:
-    """Read batches and bring them to the device as network inputs (b, 3, size, size).
+    """Read batches and bring them to the device as network inputs (b, 3, size, size); see :func:`read_batches`."""
+    for indices, pixels in read_batches(images, batches, preprocessor, size=size, n_jobs=n_jobs):
+        yield indices, preprocessor(pixels.to(device, non_blocking=True), size).to(dtype)
 
-    With ``n_jobs`` above 1 as many threads read and decode ahead, a batch each. Images that share a size travel as they
-    are and are resized on the device; others are resized where they are read, by the same function, so that an image
+
+def read_batches(
+    images: Images,
+    batches: Iterable[Indices],
+    preprocessor: Preprocessor,
+    *,
+    size: int | None = None,
+    n_jobs: int | None = None,
+) -> Iterator[tuple[Indices, Tensor]]:
+    """Read batches of pixels (b, 3, H, W), which ``preprocessor`` makes inputs of.
+
+    With ``n_jobs`` above 1 as many threads read and decode ahead, a batch each. Images that share a size come as they
+    are, to be resized on the device; others are resized where they are read, by the same function, so that an image
     gives the same input however it came.
     """
 
@@ -94,9 +102,7 @@ def iterate_batches(
         return indices, pixels
 
     n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
-    for indices, pixels in map(read, batches) if n_threads == 1 else _read_ahead(read, batches, n_threads):
-        pixels = pixels.to(device, non_blocking=True)
-        yield indices, preprocessor(pixels, size).to(dtype)
+    yield from map(read, batches) if n_threads == 1 else _read_ahead(read, batches, n_threads)
 
 
 _Batch = tuple[Indices, Tensor]
@@ -126,5 +132,5 @@ def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
         for index in indices:
             images.read(np.array([index]))
 
-    batches = sequential_batches(len(images), batch_size)
+    batches = BatchSize(batch_size).batches(len(images))
     Parallel(n_jobs=n_jobs, prefer="threads")(delayed(read)(indices) for indices in batches)

@@ -9,6 +9,7 @@ import torch
 from skdfb.detector._collect import StreamedRepresentation, collect
 from skdfb.evaluation import compare_scorers
 from skdfb.scorers import ODIN, Energy, RankFeat, ReAct, ViM
+from skdfb.utils import BatchSize, check_images
 from tests.detector.conftest import make_detector
 
 
@@ -69,7 +70,8 @@ def test_scores_do_not_depend_on_the_batches(recorded, X_new):
     parts = recorded.score_parts(X_new)
     one_by_one = np.concatenate([recorded.score_foreground(X_new[i : i + 1]) for i in range(len(X_new))])
     np.testing.assert_allclose(one_by_one, parts["foreground"], rtol=1e-5)
-    views = collect(recorded._views(), recorded_images(recorded, X_new), ["foreground"], recorded.scorer_)
+    views = recorded._views(BatchSize(7))
+    views = collect(views, recorded_images(recorded, X_new), ["foreground"], recorded.scorer_)
     whole = views["foreground"]
     np.testing.assert_allclose(recorded.scorer_.score_samples(whole), parts["foreground"], rtol=1e-5)
     some = whole[3:9]
@@ -77,8 +79,6 @@ def test_scores_do_not_depend_on_the_batches(recorded, X_new):
 
 
 def recorded_images(detector, X):
-    from skdfb.utils import check_images
-
     return check_images(detector, X, reset=False)
 
 

@@ -30,7 +30,7 @@ from skdfb.scorers import (
     Residual,
     ScorerEnsemble,
 )
-from skdfb.utils import TailProbability, as_images
+from skdfb.utils import BatchSize, TailProbability, as_images
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
 from tests.detector.test_equations import feature_maps, head, normalised
 
@@ -221,8 +221,8 @@ def test_pooling_where_all_probabilities_are_tiny(fitted, X_new, margin, pooling
     place = slice(0, CLASSES) if pooling == "background" else slice(CLASSES, None)
     with torch.no_grad():
         network.head.bias[place] += margin  # of what is not pooled over
-        look = ForwardPass(network, CLASSES, len(X_new))
-        (batch,) = look.batches(as_images(X_new))
+        look = ForwardPass(network, CLASSES, BatchSize(len(X_new)))
+        (batch,) = look.over(as_images(X_new), lambda batch: batch)
         if pooling == "background":
             pooled = represent_background(network, batch).features
         else:

@@ -11,7 +11,7 @@ from skdfb.detector._forward import ForwardPass
 from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
 from skdfb.metrics import auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, ODIN, Energy, Representation, ViM
-from skdfb.utils import as_images
+from skdfb.utils import BatchSize, as_images
 from tests.helpers import TinyBackbone
 
 COLUMNS = ["scorer", "method", "ood", "auroc", "aupr_in", "aupr_out", "fpr95"]
@@ -193,7 +193,9 @@ def test_the_detector_stays_as_it_is(detector, images, table):
 def test_class_accuracy(detector, images, labels):
     accuracy = class_accuracy(detector, images["fit"], labels)
     assert accuracy["dfb"] == detector.score(images["fit"], labels)
-    batch = next(iter(ForwardPass(detector.classifier_, 2, 260).batches(as_images(images["fit"]))))
+    batch = next(
+        iter(ForwardPass(detector.classifier_, 2, BatchSize(260)).over(as_images(images["fit"]), lambda batch: batch))
+    )
     predicted = detector.classes_[batch.logit_map.mean((2, 3)).argmax(1).numpy()]
     assert accuracy["plain"] == np.mean(predicted == labels)
 

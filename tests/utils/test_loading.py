@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from skdfb.utils import Images, Preprocessor, as_images, iterate_batches, sequential_batches
+from skdfb.utils import BatchSize, Images, Preprocessor, as_images, iterate_batches
 
 Array = npt.NDArray[Any]
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def inputs(X: Any, batch_size: int = 3, **options: Any) -> Tensor:
     images = as_images(X)
     preprocessor = options.pop("preprocessor", Preprocessor(16, MEAN, STD))
     batches = list(
-        iterate_batches(images, sequential_batches(len(images), batch_size), preprocessor, device=CPU, **options)
+        iterate_batches(images, BatchSize(batch_size).batches(len(images)), preprocessor, device=CPU, **options)
     )
     assert [index for indices, _ in batches for index in indices] == list(range(len(images)))
     return torch.cat([batch for _, batch in batches])
@@ -133,7 +133,7 @@ class Counting(Images):
 
 
 def iterate(images: Images, n_jobs: int, batch_size: int = 1) -> Any:
-    batches = sequential_batches(len(images), batch_size)
+    batches = BatchSize(batch_size).batches(len(images))
     return iterate_batches(images, batches, Preprocessor(4, MEAN, STD), device=CPU, n_jobs=n_jobs)
 
 
@@ -166,11 +166,3 @@ class TestThreads:
     def test_no_batches(self) -> None:
         for n_jobs in (1, 2):
             assert list(iterate_batches(Counting(3), [], Preprocessor(4, MEAN, STD), device=CPU, n_jobs=n_jobs)) == []
-
-
-@given(n=st.integers(0, 30), batch_size=st.integers(1, 40))
-def test_sequential_batches(n: int, batch_size: int) -> None:
-    batches = list(sequential_batches(n, batch_size))
-    assert [int(index) for batch in batches for index in batch] == list(range(n))
-    assert all(0 < len(batch) <= batch_size for batch in batches)
-    assert len(batches) == -(-n // batch_size)
