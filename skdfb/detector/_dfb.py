@@ -53,6 +53,7 @@ from skdfb.utils import (
     check_images,
     check_labels,
     check_readable,
+    deterministic_algorithms,
     labels_given,
     resolve_device,
     shallow_copy,
@@ -174,6 +175,9 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         raises. "raise" raises :class:`~skdfb.exceptions.UnreadableImageError`. "nan" gives the image NaN for a score,
         a p-value, probabilities and features, so that ``predict`` says -1, and tells of all such images in one
         :class:`~skdfb.exceptions.UnreadableImageWarning`.
+    deterministic : bool, default=False
+        Whether a GPU, too, gives the same bits each time, which is slower there; a CPU does anyway, with the same
+        number of threads. Backbones of operations that torch has no such algorithm for raise its ``RuntimeError``.
     random_state : int, RandomState or None, default=None
         Fixes the split, the augmentation and the order of the images.
     verbose : int, default=0
@@ -287,6 +291,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         "device": [str, torch.device],
         "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
         "on_error": [StrOptions({"raise", "nan"})],
+        "deterministic": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -316,6 +321,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         device: str | torch.device = "auto",
         n_jobs: int | None = None,
         on_error: str = "raise",
+        deterministic: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -341,6 +347,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         self.device = device
         self.n_jobs = n_jobs
         self.on_error = on_error
+        self.deterministic = deterministic
         self.random_state = random_state
         self.verbose = verbose
 
@@ -366,7 +373,8 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
         fitted = shallow_copy(self, fitted_state=False)
-        with torch.inference_mode(False):  # gradients, also where the caller has switched them off
+        # Gradients, also where the caller has switched them off.
+        with torch.inference_mode(False), deterministic_algorithms(self.deterministic):
             fitted._fit(X, y)
         self.__dict__ = fitted.__dict__  # all at once
         return self
@@ -858,7 +866,7 @@ class DFBDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         """Run the networks over X once; see :func:`skdfb.detector._outputs.run`."""
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
-        with self._batches() as batch_size:
+        with self._batches() as batch_size, deterministic_algorithms(self.deterministic):
             return run(self._views(batch_size), images, wanted, self._parts_)
 
     @contextmanager

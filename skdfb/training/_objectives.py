@@ -68,12 +68,9 @@ class DenseLoss(nn.Module):
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the sum over images or pixels; in float32 at least, since a float16 could not hold it."""
     wide = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(
-        logits.to(wide),
-        targets.to(wide) if targets.is_floating_point() else targets,
-        ignore_index=IGNORED,
-        reduction="sum",
-    )
+    targets = targets.to(wide) if targets.is_floating_point() else targets
+    # Reduced apart: on a GPU the loss of pixels with a reduction of its own gives other bits each time.
+    return F.cross_entropy(logits.to(wide), targets, ignore_index=IGNORED, reduction="none").sum()
 
 
 def n_valid(masks: Tensor) -> Tensor:

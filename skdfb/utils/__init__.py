@@ -1,6 +1,6 @@
 """Checking and reading input, devices and random states; the lowest layer."""
 
-from skdfb.utils._devices import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils._devices import deterministic_algorithms, evaluation_mode, isolated_rng, resolve_device, spawn_seeds
 from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._images import Images, Indices, LenientImages, as_images
@@ -23,6 +23,7 @@ __all__ = [
     "check_labels",
     "check_readable",
     "check_scores",
+    "deterministic_algorithms",
     "digest_of",
     "evaluation_mode",
     "is_out_of_memory",

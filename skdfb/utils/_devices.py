@@ -1,5 +1,6 @@
 """Devices, random states and train flags: found, set for a while, and put back."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,10 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-__all__ = ["evaluation_mode", "isolated_rng", "resolve_device", "spawn_seeds"]
+__all__ = ["deterministic_algorithms", "evaluation_mode", "isolated_rng", "resolve_device", "spawn_seeds"]
+
+
+_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -51,6 +55,32 @@ def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
         for index in cuda:
             torch.cuda.default_generators[index].manual_seed(seed)
         yield
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Have torch take algorithms that give the same bits each time inside the block, where ``wanted``.
+
+    It raises a ``RuntimeError`` for an operation that has none.
+    """
+    if not wanted:
+        yield
+        return
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(_CUBLAS_WORKSPACE)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # which would choose by the clock
+    os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # torch asks for it
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        if workspace is None:
+            del os.environ[_CUBLAS_WORKSPACE]
 
 
 @contextmanager
