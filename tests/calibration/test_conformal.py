@@ -91,13 +91,18 @@ def test_at_most_alpha_of_exchangeable_images_are_rejected(alpha, n_held_out):
     assert np.mean(rejected) >= int(alpha * (n_held_out + 1)) / (n_held_out + 1) - 0.03
 
 
+def test_the_warning_names_the_callers_line():
+    with pytest.warns(UserWarning, match="At least 19 are needed") as caught:
+        ConformalCalibrator(0.05).fit(np.arange(3))
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.parametrize(("alpha", "needed"), [(0.05, 19), (0.1, 9), (0.07, 14), (1 / 49, 48), (1 / 3, 2), (0.5, 1)])
 def test_too_few_held_out_images_warn_with_the_number_needed(alpha, needed):
     if needed > 1:
         with pytest.warns(UserWarning, match=rf"At least {needed} are needed.*calibration_fraction") as caught:
             calibrator = ConformalCalibrator(alpha).fit(np.arange(needed - 1))
         assert len(caught) == 1
-        assert caught[0].filename == __file__
         assert calibrator.offset_ == -np.inf
         assert np.all(calibrator.p_values([-1e300]) > alpha)
     assert ConformalCalibrator(alpha).fit(np.arange(needed)).offset_ == 0

@@ -199,6 +199,13 @@ def test_nan_in_fit():
 def test_warns_of_a_residual_that_raises_the_score():
     arrays = random_arrays()
     logits = arrays["features"] @ arrays["weight"].T - 100
+    with pytest.warns(UserWarning, match="alpha_ is -"):
+        ViM().fit(Representation.from_numpy(**arrays, logits=logits))
+
+
+def test_the_warning_names_the_callers_line():
+    arrays = random_arrays()
+    logits = arrays["features"] @ arrays["weight"].T - 100
     with pytest.warns(UserWarning, match="alpha_ is -") as warnings:
         ViM().fit(Representation.from_numpy(**arrays, logits=logits))
     assert warnings[0].filename == __file__
