@@ -119,7 +119,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class StageCheckpoints:
-    """The checkpoints of one stage: weights, state of the optimiser and losses after some of its steps, or all.
+    """The checkpoints of one stage: weights, optimiser, scale of 16-bit gradients and losses after some steps, or all.
 
     Random numbers need none: what a step draws follows from the seed and the step.
     """
@@ -127,14 +127,15 @@ class StageCheckpoints:
     all: Checkpoints
     name: str
 
-    def load(self, network: nn.Module, optimizer: Any, losses: Tensor) -> int:
-        """Bring network, optimiser and losses to the newest state that is whole, and return its number of steps."""
+    def load(self, network: nn.Module, optimizer: Any, precision: Any, losses: Tensor) -> int:
+        """Bring all that is given to the newest state that is whole, and return its number of steps."""
         for name in reversed(self._unfinished()):
             kept = self.all.get(name)
             if kept is not None:
                 step = int(kept[0]["step"])
                 _load_network(network, kept[1])
                 _load_optimizer(optimizer, kept[1], kept[0]["optimizer"])
+                precision.load_state_dict(kept[0]["precision"])
                 losses[:step] = kept[1]["losses"].to(losses)
                 return step
         return 0
@@ -151,11 +152,12 @@ class StageCheckpoints:
         """Tell whether the state after so many steps is to be kept."""
         return step % self.all.every == 0
 
-    def keep(self, step: int, network: nn.Module, optimizer: Any, losses: Tensor) -> None:
+    def keep(self, step: int, network: nn.Module, optimizer: Any, precision: Any, losses: Tensor) -> None:
         """Keep the state after so many steps, beside the one before."""
         tensors, numbers = _optimizer_state(optimizer)
         tensors |= _network_state(network) | {"losses": losses[:step].cpu()}
-        self.all.put(f"{self.name}-{step:09d}", {"step": step, "optimizer": numbers}, tensors)
+        notes = {"step": step, "optimizer": numbers, "precision": precision.state_dict()}
+        self.all.put(f"{self.name}-{step:09d}", notes, tensors)
         self.all.remove(*self._unfinished()[:-_KEPT])
 
     def finish(self, network: nn.Module, losses: Tensor) -> None:

@@ -115,7 +115,8 @@ class TrainingRun:
     def _loop(self, model: nn.Module, optimizer: Any, verbose: int, checkpoints: StageCheckpoints | None) -> Tensor:
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         rates = [self._learning_rate(step) for step in range(self.n_steps)]
-        first = 0 if checkpoints is None else checkpoints.load(self.network, optimizer, losses)
+        precision = self.fabric.strategy.precision  # holds the scale of 16-bit gradients
+        first = 0 if checkpoints is None else checkpoints.load(self.network, optimizer, precision, losses)
         n_checked = first
         with (
             closing(self._batches(first)) as batches,  # stops the readers also where a step fails
@@ -132,7 +133,7 @@ class TrainingRun:
                     self._check_losses(losses, n_checked, step + 1, rates)
                     n_checked = step + 1
                 if checkpoints is not None and due and self.fabric.global_rank == 0:
-                    checkpoints.keep(step + 1, self.network, optimizer, losses)
+                    checkpoints.keep(step + 1, self.network, optimizer, precision, losses)
                 bar.update()
         return losses
 

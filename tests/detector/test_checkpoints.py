@@ -1,6 +1,7 @@
 """A fit that is broken off goes on to the same weights; nothing damaged is taken, nothing of another fit either."""
 
 import errno
+import json
 import subprocess
 import sys
 import textwrap
@@ -8,12 +9,15 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from numpy.testing import assert_array_equal
 
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.exceptions import CheckpointError, CheckpointWarning
 from skdfb.scorers import MSP, Energy
-from skdfb.training import _checkpoints
+from skdfb.training import _checkpoints, _run
+from skdfb.utils import read_file
 from tests.detector.conftest import make_detector, make_images
 
 X, y = make_images()
@@ -83,6 +87,24 @@ def test_goes_on_to_the_same_weights_wherever_it_was_broken_off(unbroken, optimi
             detector_in(tmp_path, **trainers).fit(X, y)
     assert len(written) == at
     assert_same(detector_in(tmp_path, **trainers).fit(X, y), unbroken)
+
+
+def test_the_scale_of_16_bit_gradients_is_kept(tmp_path, monkeypatch):
+    """It begins so low here that gradients vanish, and doubles every other step: were it lost, the weights would tell."""
+
+    def fabric(*_):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-14, growth_interval=2)
+        return Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    monkeypatch.setattr(_run, "_fabric", fabric)
+    whole = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
+    with monkeypatch.context() as patched:
+        break_off(patched, 4)
+        with pytest.raises(KeyboardInterrupt):
+            detector_in(tmp_path).fit(X, y)
+    notes = json.loads(read_file(tmp_path / "classifier-000000010.safetensors")[0])["notes"]
+    assert notes["precision"]["scale"] == 2.0**-9
+    assert_same(detector_in(tmp_path).fit(X, y), whole)
 
 
 def test_a_finished_fit_trains_nothing_again(tmp_path, monkeypatch):
