@@ -144,3 +144,13 @@ def test_is_an_estimator_that_leaves_its_input():
     assert calibrator.get_params() == {"alpha": 0.1}
     assert not hasattr(clone(calibrator), "offset_")
     assert calibrator.scores_.tolist() == list(range(39))
+
+
+def test_held_out_images_that_are_learned_from_do_not_count():
+    calibrator = ConformalCalibrator(0.05)
+    calibrator.check_number(40, n_learned_from=21)  # no warning: 19 are left
+    with pytest.warns(UserWarning, match=r"^40 held-out images, 22 of which are learned from, are too few") as caught:
+        calibrator.check_number(40, n_learned_from=22, n_wanted=57)
+    assert "At least 57 are needed" in str(caught[0].message)
+    with pytest.warns(UserWarning, match=r"^18 held-out images are too few"):
+        calibrator.check_number(18)

@@ -115,3 +115,14 @@ def test_bad_labels_are_refused(y):
 def test_bad_min_per_class_is_refused():
     with pytest.raises(ValueError, match="min_per_class=0 must be at least 1"):
         stratified_holdout([0] * 20, 0.5, 0, min_per_class=0)
+
+
+def test_a_tenth_by_default():
+    assert len(stratified_holdout(np.arange(100) % 2, random_state=0)[1]) == 10
+
+
+def test_one_small_class_is_told_alone():
+    with pytest.raises(
+        ValueError, match=r"class 2 has 1 image\(s\), at least 2 are wanted[;:,] give more images of it"
+    ):
+        stratified_holdout(np.array([0] * 10 + [1] * 10 + [2]), 0.2, random_state=0)

@@ -90,7 +90,7 @@ def test_goes_on_to_the_same_weights_wherever_it_was_broken_off(unbroken, optimi
 
 
 def test_the_scale_of_16_bit_gradients_is_kept(tmp_path, monkeypatch):
-    """It begins so low here that gradients vanish, and doubles every other step: were it lost, the weights would tell."""
+    """It begins so low that gradients vanish, and doubles every other step: were it lost, the weights would tell."""
 
     def fabric(*_):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-14, growth_interval=2)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from skdfb.scorers import Representation, ViM
 from skdfb.scorers._principal_space import choose_components
+from skdfb.utils.estimator_checks._data import SmallBatches
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 
@@ -215,3 +216,17 @@ def test_the_warning_names_the_callers_line():
 def test_n_components_is_checked(n_components):
     with pytest.raises(ValueError, match="n_components"):
         ViM(n_components=n_components).fit(random_representation())
+
+
+def test_batches_add_up():
+    """All statistics are of all batches, not of the last."""
+    arrays = random_arrays(n=60)
+    whole = ViM(n_components=4).fit(Representation.from_numpy(**arrays))
+    parts = ViM(n_components=4).fit(SmallBatches.from_numpy(**arrays))
+    np.testing.assert_allclose(parts.alpha_, whole.alpha_, rtol=1e-10)
+    np.testing.assert_allclose(np.abs(parts.residual_basis_.T @ whole.residual_basis_), np.eye(4), atol=1e-8)
+
+
+def test_too_many_components_for_the_features_are_told_with_the_remedy():
+    with pytest.raises(ValueError, match=r"n_components=8 leaves no residual.* Energy\(\) needs no features\.$"):
+        ViM(n_components=8).check_sizes(8, 4)
