@@ -259,6 +259,8 @@ def test_deterministic_is_asked_of_torch(monkeypatch):
     first = detector(backbone=Witness(), deterministic=True).fit(X, y)
     with nothing_changes():
         scores = first.score_samples(X_new)
+        first.refit_scorer(ODIN(), X, y)
+        compare_scorers(first, X_new, {"ood": X_new}, scorers=[ODIN()], X=X, y=y)
     second = detector(backbone=Witness(), deterministic=True).fit(X, y)
     np.testing.assert_array_equal(second.score_samples(X_new), scores)
     assert set(seen[2:]) == {(True, True)}  # two trials of the sizes come before

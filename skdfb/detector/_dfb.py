@@ -592,7 +592,8 @@ class DFBDetector(NetworkDetector):
                 setattr(other, name, value)
         other._validate_params()
         check_components(other)
-        other._refit(X, y)
+        with deterministic_algorithms(self.deterministic):
+            other._refit(X, y)
         return other
 
     def _refit(self, X: Any, y: Any) -> None:

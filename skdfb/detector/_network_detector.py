@@ -17,10 +17,9 @@ from skdfb.detector._outputs import for_readable, run
 from skdfb.detector._parts import PartScorers, Scores
 from skdfb.detector._thresholded import ThresholdedDetector
 from skdfb.detector._views import Views
-from skdfb.exceptions import UnreadableImageError
 from skdfb.fusion import Fusion
 from skdfb.networks import DenseClassifier
-from skdfb.utils import BatchSize, check_images, deterministic_algorithms, labels_given
+from skdfb.utils import BatchSize, batch_size_of, check_images, deterministic_algorithms, labels_given
 
 __all__ = ["NetworkDetector"]
 
@@ -34,6 +33,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     batch_size: int
     n_jobs: int | None
     foreground_pooling: str
+    on_error: str
     deterministic: bool
     image_shape: tuple[int, ...] | None
 
@@ -155,15 +155,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         skdfb.exceptions.UnreadableImageError
             If an image cannot be read, also with ``on_error="nan"``: there is no label for it.
         """
-        logits = self._run(X, "logits")[0]
-        unread = np.flatnonzero(np.isnan(logits).all(1))
-        if len(unread):
-            raise UnreadableImageError(
-                f"X has {len(unread)} images that cannot be read, the first of them image {unread[0]}, and no label "
-                "says so; leave them out, or use predict_open_set or predict_proba.",
-                int(unread[0]),
-            )
-        return self._labels(logits)
+        return self._labels(self._run(X, "logits", lenient=False)[0])
 
     def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
         """Return the most probable label of in-distribution images, and ``unknown_label`` for the others.
@@ -269,20 +261,21 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         dense = ForwardPass(self.network_, n_classes, batch_size, n_jobs, self.foreground_pooling)
         return Views(dense, ForwardPass(self.classifier_, n_classes, batch_size, n_jobs))
 
-    def _run(self, X: Any, *wanted: str) -> list[Any]:
-        """Run the networks over X once; see :func:`skdfb.detector._outputs.run`."""
+    def _run(self, X: Any, *wanted: str, lenient: bool = True) -> list[Any]:
+        """Run the networks over X once; see :func:`skdfb.detector._outputs.run`.
+
+        An image that cannot be read raises, unless ``on_error`` and ``lenient`` are for NaN.
+        """
         check_is_fitted(self)
-        images = check_images(self, X, reset=False)
-        with self._batches() as batch_size, deterministic_algorithms(self.deterministic):
+        images = check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
+        with self._batches() as batch_size:
             return run(self._views(batch_size), images, wanted, self._parts_)
 
     @contextmanager
     def _batches(self) -> Generator[BatchSize]:
-        """Begin with what was found to fit by now, unless another ``batch_size`` is asked for, and keep what is."""
-        known = getattr(self, "_batch_size_asked_", None) == self.batch_size
-        batch_size = BatchSize(self.batch_size_ if known else self.batch_size)
-        yield batch_size
-        self.batch_size_, self._batch_size_asked_ = batch_size.size, self.batch_size
+        """Give the size of batches for passes of the networks, by deterministic algorithms where these are wanted."""
+        with batch_size_of(self) as batch_size, deterministic_algorithms(self.deterministic):
+            yield batch_size
 
     def _scores_and_labels(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
         """Return what ``score_samples`` and ``classify`` do, from one pass over X."""

@@ -16,7 +16,7 @@ from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, hand_over
 from skdfb.networks import refine_by_affinity
 from skdfb.networks._attention_maps import min_max
-from skdfb.utils import BatchSize, Images, Indices, resolve_device
+from skdfb.utils import Images, Indices, batch_size_of, resolve_device
 
 __all__ = ["AffinityMaskGenerator"]
 
@@ -68,6 +68,8 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         As fitted.
     classes_ : ndarray of shape (K,)
         Labels; the masks hold indices into them.
+    batch_size_ : int
+        Images a forward pass, as found to fit into the device's memory.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
 
@@ -157,24 +159,31 @@ class AffinityMaskGenerator(BaseMaskGenerator):
     def _stream(
         self, images: Images, labels: npt.NDArray[np.intp] | None
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
-        device, batch_size = resolve_device(self.device), BatchSize(self.batch_size)
+        device = resolve_device(self.device)
+        with batch_size_of(self) as batch_size:
+            for indices in batch_size.batches(len(images)):
+                batch = images.subset(indices)
+                targets = self._classify(batch) if labels is None else labels[indices]
+                maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets)))
 
-        def refined_of(rows: slice) -> tuple[Indices, torch.Tensor, torch.Tensor]:
-            indices = np.arange(rows.start, rows.stop)
-            batch = images.subset(indices)
-            targets = self._classify(batch) if labels is None else labels[indices]
-            maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets))).to(device)
-            refined = refine_by_affinity(
-                maps,
-                _pixels(images, indices, (maps.shape[1], maps.shape[2]), device, self.n_jobs),
-                dilations=self.dilations,
-                n_iterations=self.n_iterations,
-                bandwidth=self.bandwidth,
-            )
-            return indices, min_max(refined), torch.from_numpy(targets).to(device)
+                def refined(rows: slice, images: Images = batch, maps: torch.Tensor = maps) -> torch.Tensor:
+                    return self._refined(images.subset(np.arange(rows.start, rows.stop)), maps[rows].to(device))
 
-        yield from batch_size.pieces(len(images), refined_of)
-        batch_size.warn_if_halved("refining by colour")
+                found = torch.cat(list(batch_size.pieces(len(indices), refined)))
+                yield indices, found, torch.from_numpy(targets).to(device)
+            batch_size.warn_if_halved("refining by colour")
+
+    def _refined(self, images: Images, maps: torch.Tensor) -> torch.Tensor:
+        """Return the maps (b, H, W) of images, drawn to their edges."""
+        indices, size = np.arange(len(images)), (maps.shape[1], maps.shape[2])
+        refined = refine_by_affinity(
+            maps,
+            _pixels(images, indices, size, maps.device, self.n_jobs),
+            dilations=self.dilations,
+            n_iterations=self.n_iterations,
+            bandwidth=self.bandwidth,
+        )
+        return min_max(refined)
 
 
 def _pixels(

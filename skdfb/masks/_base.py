@@ -26,6 +26,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     threshold: float
     image_shape: tuple[int, ...] | None
     batch_size: int
+    batch_size_: int
     device: str | torch.device
     n_jobs: int | None
 
@@ -76,6 +77,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             if not isinstance(X, Images):  # those have been checked by who made them
                 check_readable(images, self.batch_size, self.n_jobs)
             fitted.classes_, labels = check_labels(y, images, X)
+            fitted.batch_size_, fitted._batch_size_asked_ = self.batch_size, self.batch_size
             fitted._train(images, labels)
         self.__dict__ = fitted.__dict__
         return images, labels

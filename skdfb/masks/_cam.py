@@ -79,6 +79,8 @@ class CAMMaskGenerator(NetworkMaskGenerator):
         The trained classifier.
     classes_ : ndarray of shape (K,)
         Labels; the masks hold indices into them.
+    batch_size_ : int
+        Images a forward pass, as found to fit into the device's memory.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     pixel_format_ : tuple of (str, int) or None

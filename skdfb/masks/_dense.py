@@ -88,6 +88,8 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         What made the first masks, as fitted.
     classes_ : ndarray of shape (K,)
         Labels; the masks hold indices into them.
+    batch_size_ : int
+        Images a forward pass, as found to fit into the device's memory.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     pixel_format_ : tuple of (str, int) or None

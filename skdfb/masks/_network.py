@@ -18,7 +18,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import BatchSize, Images, Indices, evaluation_mode, resolve_device
+from skdfb.utils import Images, Indices, batch_size_of, evaluation_mode, resolve_device
 
 __all__ = ["NetworkMaskGenerator"]
 
@@ -107,8 +107,8 @@ class NetworkMaskGenerator(BaseMaskGenerator):
             maps, targets = self._network_maps(inputs, targets, input_sizes=input_sizes, output_size=output_size)
             return indices, maps, targets
 
-        with evaluation_mode(network):
-            yield from run_over(network, images, BatchSize(self.batch_size), self.n_jobs, maps_of)
+        with evaluation_mode(network), batch_size_of(self) as batch_size:
+            yield from run_over(network, images, batch_size, self.n_jobs, maps_of)
 
     def _classify(self, images: Images) -> npt.NDArray[np.intp]:
         network = self.network_
@@ -118,8 +118,8 @@ class NetworkMaskGenerator(BaseMaskGenerator):
             found: torch.Tensor = network(inputs)[:, : len(self.classes_)].argmax(1)
             return found.cpu().numpy()
 
-        with evaluation_mode(network):
-            batches = run_over(network, images, BatchSize(self.batch_size), self.n_jobs, classes_of)
+        with evaluation_mode(network), batch_size_of(self) as batch_size:
+            batches = run_over(network, images, batch_size, self.n_jobs, classes_of)
             return np.concatenate(list(batches))
 
     def _output_size(self, images: Images) -> tuple[int, int]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.exceptions import CheckpointError, CheckpointWarning, InvalidModelError
-from skdfb.utils import read_file, write_file
+from skdfb.utils import BatchSize, read_file, write_file
 
-__all__ = ["Checkpoints", "StageCheckpoints"]
+__all__ = ["Checkpoints", "StageCheckpoints", "TrainingState"]
 
 _KEPT = 2  # unfinished states of a stage: were the newest lost, the one before it is there
 _SUFFIX = ".safetensors"
@@ -118,25 +118,34 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
-class StageCheckpoints:
-    """The checkpoints of one stage: weights, optimiser, scale of 16-bit gradients and losses after some steps, or all.
+class TrainingState:
+    """All that a step of a training changes. Random numbers are none of it: they follow from the seed and the step."""
 
-    Random numbers need none: what a step draws follows from the seed and the step.
-    """
+    network: nn.Module
+    optimizer: Any
+    precision: Any  # holds the scale of 16-bit gradients
+    losses: Tensor
+    at_once: BatchSize
+
+
+@dataclass(frozen=True)
+class StageCheckpoints:
+    """The checkpoints of one stage: the states of its training after some steps, and the network after all."""
 
     all: Checkpoints
     name: str
 
-    def load(self, network: nn.Module, optimizer: Any, precision: Any, losses: Tensor) -> int:
-        """Bring all that is given to the newest state that is whole, and return its number of steps."""
+    def load(self, state: "TrainingState") -> int:
+        """Bring a training to the newest state that is whole, and return its number of steps."""
         for name in reversed(self._unfinished()):
             kept = self.all.get(name)
             if kept is not None:
                 step = int(kept[0]["step"])
-                _load_network(network, kept[1])
-                _load_optimizer(optimizer, kept[1], kept[0]["optimizer"])
-                precision.load_state_dict(kept[0]["precision"])
-                losses[:step] = kept[1]["losses"].to(losses)
+                _load_network(state.network, kept[1])
+                _load_optimizer(state.optimizer, kept[1], kept[0]["optimizer"])
+                state.precision.load_state_dict(kept[0]["precision"])
+                state.losses[:step] = kept[1]["losses"].to(state.losses)
+                state.at_once.size = kept[0]["images_at_once"]
                 return step
         return 0
 
@@ -152,11 +161,16 @@ class StageCheckpoints:
         """Tell whether the state after so many steps is to be kept."""
         return step % self.all.every == 0
 
-    def keep(self, step: int, network: nn.Module, optimizer: Any, precision: Any, losses: Tensor) -> None:
+    def keep(self, step: int, state: "TrainingState") -> None:
         """Keep the state after so many steps, beside the one before."""
-        tensors, numbers = _optimizer_state(optimizer)
-        tensors |= _network_state(network) | {"losses": losses[:step].cpu()}
-        notes = {"step": step, "optimizer": numbers, "precision": precision.state_dict()}
+        tensors, numbers = _optimizer_state(state.optimizer)
+        tensors |= _network_state(state.network) | {"losses": state.losses[:step].cpu()}
+        notes = {
+            "step": step,
+            "optimizer": numbers,
+            "precision": state.precision.state_dict(),
+            "images_at_once": state.at_once.size,
+        }
         self.all.put(f"{self.name}-{step:09d}", notes, tensors)
         self.all.remove(*self._unfinished()[:-_KEPT])
 

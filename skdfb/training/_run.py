@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from skdfb.exceptions import TrainingDivergedError
 from skdfb.networks import DenseClassifier
-from skdfb.training._checkpoints import StageCheckpoints
+from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
@@ -115,8 +115,8 @@ class TrainingRun:
     def _loop(self, model: nn.Module, optimizer: Any, verbose: int, checkpoints: StageCheckpoints | None) -> Tensor:
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         rates = [self._learning_rate(step) for step in range(self.n_steps)]
-        precision = self.fabric.strategy.precision  # holds the scale of 16-bit gradients
-        first = 0 if checkpoints is None else checkpoints.load(self.network, optimizer, precision, losses)
+        state = TrainingState(self.network, optimizer, self.fabric.strategy.precision, losses, self.at_once)
+        first = 0 if checkpoints is None else checkpoints.load(state)
         n_checked = first
         with (
             closing(self._batches(first)) as batches,  # stops the readers also where a step fails
@@ -133,7 +133,7 @@ class TrainingRun:
                     self._check_losses(losses, n_checked, step + 1, rates)
                     n_checked = step + 1
                 if checkpoints is not None and due and self.fabric.global_rank == 0:
-                    checkpoints.keep(step + 1, self.network, optimizer, precision, losses)
+                    checkpoints.keep(step + 1, state)
                 bar.update()
         return losses
 
@@ -154,8 +154,11 @@ class TrainingRun:
 
         if self.fabric.world_size > 1:  # processes that wait for each other must all do the same
             return add_up()
+        before = [buffer.clone() for buffer in self.network.buffers()]
         while (done := self.at_once.attempt(add_up, min(self.at_once.size, len(batch.images)))) is None:
-            pass
+            with torch.no_grad():  # batch statistics have seen images that come again
+                for buffer, value in zip(self.network.buffers(), before, strict=True):
+                    buffer.copy_(value)
         return done[0]
 
     def _warn_if_halved(self) -> None:

@@ -5,7 +5,7 @@ from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._images import Images, Indices, LenientImages, as_images
 from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, read_batches
-from skdfb.utils._memory import BatchSize, is_out_of_memory
+from skdfb.utils._memory import BatchSize, batch_size_of, is_out_of_memory
 from skdfb.utils._pixels import value_bounds
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TailProbability
@@ -19,6 +19,7 @@ __all__ = [
     "Preprocessor",
     "TailProbability",
     "as_images",
+    "batch_size_of",
     "check_images",
     "check_labels",
     "check_readable",

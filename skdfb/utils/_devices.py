@@ -1,8 +1,10 @@
 """Devices, random states and train flags: found, set for a while, and put back."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,10 @@ __all__ = ["deterministic_algorithms", "evaluation_mode", "isolated_rng", "resol
 
 
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+# The switches are the process's: of several threads that want them, the first sets them and the last puts them back.
+_deterministic_lock = threading.Lock()
+_deterministic_users: list[None] = []
+_deterministic_before: dict[str, Any] = {}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -66,21 +72,38 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(_CUBLAS_WORKSPACE)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # which would choose by the clock
-    os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # torch asks for it
+    with _deterministic_lock:
+        _deterministic_users.append(None)
+        if len(_deterministic_users) == 1:
+            _deterministic_before.update(_set_deterministic())
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.backends.cudnn.benchmark = benchmark
-        if workspace is None:
-            del os.environ[_CUBLAS_WORKSPACE]
+        with _deterministic_lock:
+            _deterministic_users.pop()
+            if not _deterministic_users:
+                _restore(**_deterministic_before)
+
+
+def _set_deterministic() -> dict[str, Any]:
+    """Set all switches, and return how they stood."""
+    before = {
+        "enabled": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "benchmark": torch.backends.cudnn.benchmark,
+        "workspace": os.environ.get(_CUBLAS_WORKSPACE),
+    }
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # which would choose by the clock
+    os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # torch asks for it
+    return before
+
+
+def _restore(enabled: bool, warn_only: bool, benchmark: bool, workspace: str | None) -> None:
+    torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+    torch.backends.cudnn.benchmark = benchmark
+    if workspace is None:
+        os.environ.pop(_CUBLAS_WORKSPACE, None)
 
 
 @contextmanager

@@ -14,18 +14,23 @@ from skdfb.utils._pixels import image_to_tensor
 
 __all__ = ["READING_ERRORS", "check_header", "read_item"]
 
-# What decoders of damaged files raise, and loaders that open such files for a dataset.
+# What loaders of a dataset raise where a file is damaged.
 READING_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
     EOFError,
     OverflowError,
+    RuntimeError,
     struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-_RUNS_PROGRAMS = {"EPS"}  # PIL hands PostScript to Ghostscript, whatever the file's name is
+# Others are rare, and some are not safe: PIL hands PostScript to Ghostscript, also out of an IPTC file.
+_FORMATS = (
+    *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000"),
+    *("PPM", "TGA", "ICO", "PCX", "SGI", "DDS", "QOI"),
+)
 
 
 def check_header(path: str | os.PathLike[str], index: int) -> None:
@@ -60,26 +65,30 @@ def read_item(item: Any, index: int) -> Tensor:
 def _open(path: str | os.PathLike[str], index: int) -> Image.Image:
     """Read the header of a file."""
     try:
-        image = Image.open(path, formats=_safe_formats())
+        image = Image.open(path, formats=_formats())
     except FileNotFoundError as error:
         message = f"image {index} is missing: there is no file {str(path)!r}."
         raise UnreadableImageError(message, index, path) from error
-    except READING_ERRORS as error:
+    except Exception as error:  # for damaged files PIL raises anything
         raise _unreadable(index, path, error) from error
     return image
 
 
-def _safe_formats() -> list[str]:
+def _formats() -> list[str]:
+    """Return the formats that are opened: well-known ones, and those for which the user has installed an opener."""
     Image.init()
-    return [name for name in Image.ID if name not in _RUNS_PROGRAMS]
+    theirs = [name for name, (opener, _) in Image.OPEN.items() if not opener.__module__.startswith("PIL.")]
+    return [name for name in _FORMATS if name in Image.OPEN] + theirs
 
 
 def _decode(image: Image.Image, index: int, path: str | os.PathLike[str] | None) -> Tensor:
     """Return the pixels of an opened image."""
     _check_size(image, index, path)
+    if image.format is not None and image.format not in {*_FORMATS, *_formats()}:
+        raise _unreadable(index, path, f"its format {image.format} is not read here; convert it first")
     try:
         return _to_tensor(image)
-    except READING_ERRORS as error:
+    except Exception as error:  # for damaged files PIL raises anything
         raise _unreadable(index, path, error) from error
 
 

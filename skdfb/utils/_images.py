@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skdfb.exceptions import UnreadableImageError
-from skdfb.utils._image_files import check_header, read_item
+from skdfb.utils._image_files import READING_ERRORS, check_header, read_item
 from skdfb.utils._pixels import (
     WANTED,
     PixelFormat,
@@ -37,12 +37,12 @@ class Images(ABC):
     ----------
     size : tuple of (int, int) or None
         Height and width in pixels, where all images share them.
-    pixel_format : PixelFormat or None
-        What kind of pixels the caller has given; None where files are decoded here.
+    pixel_formats : frozenset of PixelFormat
+        What kinds of pixels the caller has given; none where files are decoded here.
     """
 
     size: tuple[int, int] | None = None
-    pixel_format: PixelFormat | None = None
+    pixel_formats: frozenset[PixelFormat] = frozenset()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class ArrayImages(Images):
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
         self.size = (array.shape[1], array.shape[2])
-        self.pixel_format = PixelFormat("float" if array.dtype.kind == "f" else "integer", array.shape[3])
+        self.pixel_formats = frozenset([PixelFormat("float" if array.dtype.kind == "f" else "integer", array.shape[3])])
 
     def __len__(self) -> int:
         return len(self.array)
@@ -85,7 +85,7 @@ class _ScaledRows(ArrayImages):
     def __init__(self, array: npt.NDArray[Any], value_range: tuple[float, float]) -> None:
         super().__init__(array)
         self.low, self.high = value_range
-        self.pixel_format = None  # rows of anything
+        self.pixel_formats = frozenset()  # rows of anything
 
     def read(self, indices: Indices) -> Tensor:
         rows = (self.array[indices].astype(np.float64) - self.low) / ((self.high - self.low) or 1.0)
@@ -97,7 +97,7 @@ class _ImageItems(Images):
 
     def __init__(self, items: Sequence[Any]) -> None:
         self.items = items
-        self.pixel_format = _format_of_item(items[0])
+        self.pixel_formats = frozenset(filter(None, map(_format_of_item, items)))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -126,14 +126,14 @@ class _DatasetImages(Images):
     def _image(self, index: int) -> Any:
         try:
             return self.item(index)[0]
-        except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:  # its loader met a bad file
+        except READING_ERRORS as error:  # its loader met a bad file
             raise UnreadableImageError(f"image {index} cannot be read: {error}.", index) from error
 
 
 class _Subset(Images):
     def __init__(self, images: Images, indices: Indices) -> None:
         self.images, self.indices = images, indices
-        self.size, self.pixel_format = images.size, images.pixel_format
+        self.size, self.pixel_formats = images.size, images.pixel_formats
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -152,7 +152,7 @@ class LenientImages(Images):
     """
 
     def __init__(self, images: Images) -> None:
-        self.images, self.size, self.pixel_format = images, images.size, images.pixel_format
+        self.images, self.size, self.pixel_formats = images, images.size, images.pixel_formats
         self.errors: dict[int, UnreadableImageError] = {}
 
     def __len__(self) -> int:
@@ -294,8 +294,8 @@ def _format_of_item(item: Any) -> PixelFormat | None:
     if not isinstance(item, np.ndarray | Tensor):
         return None
     floating = item.is_floating_point() if isinstance(item, Tensor) else item.dtype.kind == "f"
-    channels = {2: 1, 3: item.shape[0 if isinstance(item, Tensor) else -1]}.get(item.ndim, 3)
-    return PixelFormat("float" if floating else "integer", int(channels))
+    channels = {2: 1, 3: item.shape[0 if isinstance(item, Tensor) else -1]}.get(item.ndim)
+    return PixelFormat("float" if floating else "integer", channels) if channels in (1, 3) else None
 
 
 def _from_array(

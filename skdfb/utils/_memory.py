@@ -2,9 +2,10 @@
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from skdfb.exceptions import BatchSizeWarning
 from skdfb.utils._images import Indices
 
-__all__ = ["BatchSize", "is_out_of_memory"]
+__all__ = ["BatchSize", "batch_size_of", "is_out_of_memory"]
 
 Result = TypeVar("Result")
 
@@ -20,7 +21,9 @@ Result = TypeVar("Result")
 _SAID_BY_OTHERS = (
     "DefaultCPUAllocator: can't allocate memory",
     "MPS backend out of memory",
+    "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
 )
@@ -102,3 +105,17 @@ class BatchSize:
                 stacklevel=2,
             )
             self._asked = self.size
+
+
+@contextmanager
+def batch_size_of(estimator: Any) -> Generator[BatchSize]:
+    """Give an estimator's batch size, and keep what is found of it in ``batch_size_``.
+
+    It begins with what was found by then, unless another ``batch_size`` has been asked for since.
+    """
+    known = getattr(estimator, "_batch_size_asked_", None) == estimator.batch_size
+    batch_size = BatchSize(estimator.batch_size_ if known else estimator.batch_size)
+    try:
+        yield batch_size
+    finally:
+        estimator.batch_size_, estimator._batch_size_asked_ = batch_size.size, estimator.batch_size

@@ -19,19 +19,19 @@ from skdfb.utils._pixels import PixelFormat, tensor_to_array, value_bounds
 __all__ = ["check_images", "check_labels", "labels_given"]
 
 
-def check_images(estimator: Any, X: Any, *, reset: bool) -> Images:
+def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) -> Images:
     """Check the images given to an estimator and make them readable.
 
     A table (2-d ``X``) also passes scikit-learn's own checks. With ``reset``, which is during ``fit``, the number of
     features, the kind of pixels and, where the estimator has no ``image_shape``, the range of the values are
-    remembered. Without it, an estimator with ``on_error="nan"`` gets images some of which may be unreadable.
+    remembered. Who asks for ``lenient`` ones gets images some of which may be unreadable, and has to look which.
     """
-    lenient = not reset and getattr(estimator, "on_error", "raise") == "nan"
     images = _readable(estimator, X, reset, lenient)
+    formats = images.pixel_formats
     if reset:
-        estimator.pixel_format_ = None if images.pixel_format is None else tuple(images.pixel_format)
+        estimator.pixel_format_ = tuple(next(iter(formats))) if len(formats) == 1 else None
     else:
-        _check_format(images.pixel_format, getattr(estimator, "pixel_format_", None))
+        _check_formats(formats, getattr(estimator, "pixel_format_", None))
     return images
 
 
@@ -65,20 +65,23 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
     return as_images(X, value_range=estimator.value_range_)
 
 
-def _check_format(given: PixelFormat | None, seen: Any) -> None:
+def _check_formats(given: frozenset[PixelFormat], seen: Any) -> None:
     """Refuse arrays of another kind than the arrays of ``fit``: the same images come by two ways, one of them wrong."""
-    if given is None or seen is None or tuple(given) == tuple(seen):
+    others = [] if seen is None else sorted(given - {PixelFormat(*seen)})
+    if not others:
         return
-    seen = PixelFormat(*seen)
-    if given.channels != seen.channels:
-        remedy = "np.repeat(X, 3, axis=-1)" if seen.channels == 3 else "X.mean(axis=-1, keepdims=True)"
+    other, seen = others[0], PixelFormat(*seen)
+    if other.channels != seen.channels:
         remedy = (
-            f"read them in the mode of the training images, or, if they are to be scored as they are, pass {remedy}"
+            "np.repeat(X.reshape(*X.shape[:3], 1), 3, axis=-1)"
+            if seen.channels == 3
+            else "X.mean(axis=-1, keepdims=True).astype(X.dtype)"
         )
+        remedy = f"read them in the mode of the training images, or, to score them as they are, pass {remedy}"
     else:
         remedy = "np.round(X * 255).astype(np.uint8)" if seen.numbers == "integer" else "X / 255"
         remedy = f"pass {remedy}"
-    raise ValueError(f"X holds {given}, but fit was given {seen}; the same form is wanted: {remedy}.")
+    raise ValueError(f"X holds {other}, but fit was given {seen}; the same form is wanted: {remedy}.")
 
 
 def _is_table(X: Any) -> bool:

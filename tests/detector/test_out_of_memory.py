@@ -18,6 +18,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.scorers import ODIN
 from skdfb.utils import shallow_copy
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
+from tests.detector.test_checkpoints import assert_same, break_off
 
 
 class FailingGradient(torch.autograd.Function):
@@ -140,6 +141,17 @@ def test_without_labels(X, memory):
         assert tight_detector().fit(X).batch_size_ == 8
 
 
+def test_affinity_searches_once(X, y, memory):
+    """Neither the generator inside it nor the refinement begins anew with each batch."""
+    network = DenseClassifier(Tight(), CLASSES, image_size=SIDE)
+    generator = AffinityMaskGenerator(CAMMaskGenerator(network, device="cpu"), batch_size=16, device="cpu").fit(X, y)
+    memory(5)
+    with pytest.warns(BatchSizeWarning) as told:
+        generator.attention_maps(X, y)
+    assert len(told) == 1
+    assert Tight.failures == 2  # 16 and 8 images
+
+
 @pytest.mark.parametrize("generator", [CAMMaskGenerator, DenseMaskGenerator, AffinityMaskGenerator])
 def test_masks_are_the_same(X, y, memory, generator):
     def made():
@@ -183,22 +195,45 @@ def test_other_errors_are_not_taken_for_it(ample, X_new, monkeypatch):
         shallow_copy(ample, fitted_state=True).predict(X_new)
 
 
+class Normalised(Tight):
+    """Whether it fits is found out when its batch statistics have been changed."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8, dtype=torch.float64)
+
+    def forward(self, images):
+        maps = self.norm(self.backbone(images))
+        check(len(images), "forward")
+        return FailingGradient.apply(maps)
+
+
 def test_batch_normalisation_is_told_of(memory):
-    class Normalised(Tight):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm2d(8, dtype=torch.float64)
-
-        def forward(self, images):
-            return self.norm(super().forward(images))
-
     X, y = make_images()
     network = DenseClassifier(Normalised(), CLASSES, image_size=SIDE)
     memory(100, 4)
-    with pytest.warns(
-        BatchSizeWarning, match="16 images .*took 4 at a time.*but for batch normalisation, which saw smaller"
-    ):
+    with pytest.warns(BatchSizeWarning, match="16 images .*took 4 at a time.*but for batch normalisation"):
         Trainer(max_steps=2, batch_size=16).train(network, X, y, device="cpu", random_state=0)
+    # Attempts that failed leave no trace: two steps of four pieces.
+    assert network.feature_map.backbone.norm.num_batches_tracked == 8
+
+
+def test_goes_on_as_it_was_after_a_crash(memory, tmp_path, monkeypatch):
+    """With the size of the pieces that it had found; batch statistics would tell."""
+    X, y = make_images()
+    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.1)
+    trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
+    memory(100, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BatchSizeWarning)
+        whole = make_detector(backbone=Normalised(), **trainers).fit(X, y)
+        folder = {"checkpoint_dir": tmp_path, "checkpoint_every": 2}
+        with monkeypatch.context() as patched:
+            break_off(patched, 4)
+            with pytest.raises(KeyboardInterrupt):
+                make_detector(backbone=Normalised(), **trainers, **folder).fit(X, y)
+        resumed = make_detector(backbone=Normalised(), **trainers, **folder).fit(X, y)
+    assert_same(resumed, whole)
 
 
 def test_a_size_that_does_not_fit_is_not_a_size_that_is_refused(memory):

@@ -1,13 +1,18 @@
 """``on_error="nan"``: an image that cannot be read has NaN for a score and is told of; all others are as without it."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
 from sklearn.base import clone
 
 import skdfb
+from skdfb.evaluation import class_accuracy, compare_scorers
 from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
+from skdfb.scorers import MSP, ODIN
 from skdfb.utils import shallow_copy
 from tests.helpers import TinyBackbone
 
@@ -71,11 +76,33 @@ def test_decisions(fitted, lenient, paths):
 
 
 def test_there_is_no_label_for_what_cannot_be_read(lenient, paths):
-    with (
-        pytest.warns(UnreadableImageWarning),
-        pytest.raises(UnreadableImageError, match=r"3 images .*image 2.*no label"),
-    ):
+    with pytest.raises(UnreadableImageError, match="image 2 is missing") as info:
         lenient.classify(paths)
+    assert (info.value.index, info.value.path) == (2, str(paths[2]))
+
+
+def test_a_network_of_nan_is_no_unreadable_image(fitted, X_new):
+    broken = copy.deepcopy(fitted)
+    with torch.no_grad():
+        broken.network_.head.weight.fill_(torch.nan)
+    broken.classify(X_new)
+    with pytest.raises(ValueError, match="NaN") as info:
+        broken.score_samples(X_new)
+    assert not isinstance(info.value, UnreadableImageError)
+
+
+def test_nothing_is_learned_from_what_cannot_be_read(lenient, paths, X, y, tmp_path):
+    """Nor measured on it: only scores can be NaN."""
+    training = [tmp_path / f"{index}.png" for index in range(len(X))]
+    for path, image in zip(training, X, strict=True):
+        Image.fromarray(image).save(path)
+    training[7].unlink()
+    with pytest.raises(UnreadableImageError, match="image 7 is missing"):
+        lenient.refit_scorer(ODIN(), training, y)
+    with pytest.raises(UnreadableImageError, match="image 2 is missing"):
+        compare_scorers(lenient, X, {"bad": paths}, scorers=[MSP()], X=X, y=y)
+    with pytest.raises(UnreadableImageError, match="image 2 is missing"):
+        class_accuracy(lenient, paths, y[: len(paths)])
 
 
 def test_none_can_be_read(lenient, paths):
@@ -130,14 +157,30 @@ class TestOtherPixels:
 
     @pytest.mark.parametrize("images", [np.zeros((4, 16, 16), np.uint8), np.zeros((4, 16, 16, 1), int)])
     def test_grey_for_colour(self, fitted, images):
-        with pytest.raises(ValueError, match=r"X holds grey images .*pass np\.repeat\(X, 3, axis=-1\)"):
+        with pytest.raises(ValueError, match=r"X holds grey images .*pass np\.repeat\(X\.reshape"):
+            fitted.score_samples(images)
+        remedied = np.repeat(images.reshape(*images.shape[:3], 1), 3, axis=-1)
+        assert fitted.score_samples(remedied).shape == (4,)
+
+    @pytest.mark.parametrize("place", [0, 3])
+    def test_one_of_a_list(self, fitted, X_new, place):
+        images = [*X_new[:4]]
+        images[place] = np.zeros((20, 16))
+        with pytest.raises(ValueError, match=r"X holds grey images of floats"):
             fitted.score_samples(images)
 
     def test_colour_for_grey(self, fitted, X_new):
         detector = shallow_copy(fitted, fitted_state=True)
         detector.pixel_format_ = ("integer", 1)
-        with pytest.raises(ValueError, match=r"X holds colour images .*pass X\.mean\(axis=-1, keepdims=True\)"):
+        with pytest.raises(ValueError, match=r"X holds colour images .*pass X\.mean\(axis"):
             detector.score_samples(X_new)
+        remedied = X_new.mean(axis=-1, keepdims=True).astype(X_new.dtype)
+        assert detector.score_samples(remedied).shape == (len(X_new),)
+
+    def test_an_item_that_is_no_image_is_not_another_kind(self, lenient, X_new):
+        with pytest.warns(UnreadableImageWarning, match="1 of 4"):
+            scores = lenient.score_samples([np.zeros((16, 16, 4), np.uint8), *X_new[:3]])
+        assert_array_equal(np.isnan(scores), [True, False, False, False])
 
     def test_files_are_scored_in_any_mode(self, fitted, X_new):
         assert np.isfinite(fitted.score_samples([Image.fromarray(X_new[0]).convert("L")])).all()

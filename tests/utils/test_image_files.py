@@ -14,13 +14,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageFile
 from torch.utils.data import Dataset
 
 from skdfb.exceptions import UnreadableImageError
 from skdfb.utils import LenientImages, as_images
 
-FORMATS = ["png", "jpeg", "gif", "bmp", "webp", "tiff", "ppm", "tga", "ico", "jpeg2000", "pcx", "sgi", "dds", "qoi"]
+FORMATS = [
+    "avif",
+    "png",
+    "jpeg",
+    "gif",
+    "bmp",
+    "webp",
+    "tiff",
+    "ppm",
+    "tga",
+    "ico",
+    "jpeg2000",
+    "pcx",
+    "sgi",
+    "dds",
+    "qoi",
+]
 
 
 def file_of(image: Image.Image, kind: str) -> bytes:
@@ -76,12 +92,55 @@ class TestAbsurdSizes:
         assert [image.shape for image in images.read(np.arange(2))] == [(3, 10_000, 3), (3, 1, 1)]
 
 
-def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "innocent.jpg"
-    path.write_bytes(file_of(picture(), "eps"))
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: pytest.fail("Ghostscript was called"))
-    with pytest.raises(UnreadableImageError, match=r"image 0 cannot be read: file '.*innocent\.jpg'"):
-        as_images([path])
+def postscript() -> bytes:
+    return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def postscript_in_iptc() -> bytes:
+    """An IPTC file with an image of any format inside, which its reader opens."""
+
+    def field(record: int, dataset: int, value: bytes) -> bytes:
+        return bytes([0x1C, record, dataset]) + struct.pack(">H", len(value)) + value
+
+    header = field(3, 60, b"\1\0") + field(3, 20, b"\0\x20") + field(3, 30, b"\0\x20") + field(3, 120, b"\5")
+    return header + field(8, 10, postscript()) + field(9, 10, b"")
+
+
+class TestPrograms:
+    @pytest.fixture(autouse=True)
+    def no_ghostscript(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: pytest.fail("Ghostscript was called")
+        )
+
+    @pytest.mark.parametrize("wrap", [lambda eps: eps, lambda eps: iptc_around(eps, 24)])
+    def test_postscript_is_not_run(self, tmp_path: Path, wrap: Any) -> None:
+        path = tmp_path / "innocent.jpg"
+        path.write_bytes(wrap(file_of(picture(), "eps")))
+        with pytest.raises(UnreadableImageError, match=r"image 0 cannot be read: file '.*innocent\.jpg'"):
+            as_images([path])
+        with (
+            Image.open(path) as image,
+            pytest.raises(UnreadableImageError, match=r"format (EPS|IPTC) is not read here"),
+        ):
+            as_images([image]).read(np.array([0]))
+
+    def test_an_opener_of_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As pillow-heif installs one."""
+
+        class OwnImage(ImageFile.ImageFile):
+            format = "OWN"
+
+            def _open(self) -> None:
+                self._size, self._mode = (3, 2), "RGB"
+                self.tile = [ImageFile._Tile("raw", (0, 0, 3, 2), 4, ("RGB", 0, 1))]
+
+        Image.init()
+        monkeypatch.setattr(Image, "ID", [*Image.ID, "OWN"])
+        monkeypatch.setattr(Image, "OPEN", Image.OPEN | {"OWN": (OwnImage, lambda prefix: prefix.startswith(b"OWN!"))})
+        (tmp_path / "image.own").write_bytes(b"OWN!" + bytes(range(18)))
+        (pixels,) = as_images([tmp_path / "image.own"]).read(np.array([0]))
+        assert pixels.permute(1, 2, 0).flatten().tolist() == list(range(18))
 
 
 class TestDamagedFiles:
@@ -163,6 +222,16 @@ class TestLenient:
     def test_what_is_no_image_at_all_is_a_mistake(self) -> None:
         with pytest.raises(TypeError, match=r"X\[1\] is a int"):
             as_images([picture(), 3], lenient=True)
+
+    @pytest.mark.parametrize("error", [ValueError, OverflowError, struct.error, RuntimeError, EOFError])
+    def test_what_loaders_raise(self, error: type[Exception]) -> None:
+        class Damaged(Loader):
+            def __getitem__(self, index: int) -> Any:
+                raise error("damaged")
+
+        with pytest.raises(UnreadableImageError, match="image 1 cannot be read: damaged") as raised:
+            as_images(Damaged([Path(), Path()])).read(np.array([1]))
+        assert isinstance(raised.value.__cause__, error)
 
     def test_an_error_of_the_datasets_own_stays(self) -> None:
         class Broken(Loader):
