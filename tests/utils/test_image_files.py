@@ -113,10 +113,10 @@ class TestPrograms:
             EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: pytest.fail("Ghostscript was called")
         )
 
-    @pytest.mark.parametrize("wrap", [lambda eps: eps, lambda eps: iptc_around(eps, 24)])
-    def test_postscript_is_not_run(self, tmp_path: Path, wrap: Any) -> None:
+    @pytest.mark.parametrize("content", [postscript(), postscript_in_iptc()])
+    def test_postscript_is_not_run(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "innocent.jpg"
-        path.write_bytes(wrap(file_of(picture(), "eps")))
+        path.write_bytes(content)
         with pytest.raises(UnreadableImageError, match=r"image 0 cannot be read: file '.*innocent\.jpg'"):
             as_images([path])
         with (
