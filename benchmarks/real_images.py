@@ -317,7 +317,9 @@ class Shown:
         self.detector, self.data = detector, data
         learning = data.X[detector._split_.held_out[: detector._learning_share()]]
         self.sets = {"": data.X_test, **data.ood, LEARNING: learning}
-        self.views = {name: collect(detector._views(), as_images(X), VIEWS) for name, X in self.sets.items()}
+        with detector._batches() as batch_size:
+            views = detector._views(batch_size)
+            self.views = {name: collect(views, as_images(X), VIEWS) for name, X in self.sets.items()}
         self.controls = {name: {} for name in self.sets}
         for part, (view, scorer) in CONTROLS.items():
             train = detector._kept_.train
