@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skdfb import CAMMaskGenerator
+from skdfb.exceptions import BatchSizeWarning
 from skdfb.scorers import MSP, ODIN, Energy, ViM
 from skdfb.utils import resolve_device
 from tests.detector.conftest import make_detector, make_images
@@ -87,3 +88,30 @@ def test_bf16_training_runs():
     trainer = make_detector().classifier_trainer.set_params(precision="bf16-mixed")
     detector = make_detector(device="cuda", classifier_trainer=trainer, dense_trainer=trainer).fit(X, y)
     assert np.isfinite(detector.score_samples(X)).all()
+
+
+def test_deterministic():
+    """Twice the same bits."""
+    X, y = make_images()
+    first, second = (make_detector(device="cuda", deterministic=True).fit(X, y) for _ in range(2))
+    for weight, other in zip(first.network_.parameters(), second.network_.parameters(), strict=True):
+        assert torch.equal(weight, other)
+    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+
+
+def test_memory_that_is_too_short(on_gpu):
+    """The batch is halved until it fits into what is left to this process."""
+    X = np.tile(make_images(24)[0], (200, 1, 1, 1))  # 4,800 images: some megabytes a feature map
+    expected = on_gpu.score_samples(X)
+    on_gpu.set_params(batch_size=len(X))
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
+    try:
+        with pytest.warns(BatchSizeWarning, match=f"{len(X)} images do not fit"):
+            scores = on_gpu.score_samples(X)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        on_gpu.set_params(batch_size=128)
+    assert on_gpu.batch_size_ < len(X)
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
