@@ -72,6 +72,9 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         Images a forward pass, as found to fit into the device's memory.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
+    pixel_format_ : tuple of (str, int) or None
+        Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
+        Arrays of another kind are refused.
 
     See Also
     --------

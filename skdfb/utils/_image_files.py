@@ -53,7 +53,10 @@ def read_item(item: Any, index: int) -> Tensor:
         with _open(item, index) as image:
             return _decode(image, index, item)
     if isinstance(item, Image.Image):
-        return _decode(item, index, getattr(item, "filename", None) or None)
+        path = getattr(item, "filename", None) or None
+        if item.format is not None and item.format not in {*_FORMATS, *_formats()}:
+            raise _unreadable(index, path, f"its format {item.format} is not read here; convert it first")
+        return _decode(item, index, path)
     if not isinstance(item, np.ndarray | Tensor):
         raise TypeError(f"image {index} is a {type(item).__name__}; a PIL image or an (H, W[, C]) array is wanted.")
     try:
@@ -84,8 +87,6 @@ def _formats() -> list[str]:
 def _decode(image: Image.Image, index: int, path: str | os.PathLike[str] | None) -> Tensor:
     """Return the pixels of an opened image."""
     _check_size(image, index, path)
-    if image.format is not None and image.format not in {*_FORMATS, *_formats()}:
-        raise _unreadable(index, path, f"its format {image.format} is not read here; convert it first")
     try:
         return _to_tensor(image)
     except Exception as error:  # for damaged files PIL raises anything

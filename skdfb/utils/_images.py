@@ -143,7 +143,7 @@ class _Subset(Images):
 
 
 class LenientImages(Images):
-    """Images some of which may be unreadable: each of those is read as one black pixel, and remembered.
+    """Images given one by one, some of which may be unreadable: those are read as one black pixel, and remembered.
 
     Attributes
     ----------
@@ -158,11 +158,8 @@ class LenientImages(Images):
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, indices: Indices) -> list[Tensor] | Tensor:
-        try:
-            return self.images.read(indices)
-        except UnreadableImageError:
-            return [self._read_one(index) for index in indices]
+    def read(self, indices: Indices) -> list[Tensor]:
+        return [self._read_one(index) for index in indices]
 
     def _read_one(self, index: np.intp) -> Tensor:
         try:
