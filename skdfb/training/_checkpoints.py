@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skdfb.augmentation import AttentionBank
 from skdfb.exceptions import CheckpointError, CheckpointWarning, InvalidModelError
 from skdfb.utils import BatchSize, read_file, write_file
 
@@ -126,6 +127,7 @@ class TrainingState:
     precision: Any  # holds the scale of 16-bit gradients
     losses: Tensor
     at_once: BatchSize
+    bank: AttentionBank | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ class StageCheckpoints:
                 state.precision.load_state_dict(kept[0]["precision"])
                 state.losses[:step] = kept[1]["losses"].to(state.losses)
                 state.at_once.size = kept[0]["images_at_once"]
+                if state.bank is not None:
+                    state.bank.maps.copy_(kept[1]["attention_maps"])
                 return step
         return 0
 
@@ -165,6 +169,8 @@ class StageCheckpoints:
         """Keep the state after so many steps, beside the one before."""
         tensors, numbers = _optimizer_state(state.optimizer)
         tensors |= _network_state(state.network) | {"losses": state.losses[:step].cpu()}
+        if state.bank is not None:
+            tensors["attention_maps"] = state.bank.maps.cpu()
         notes = {
             "step": step,
             "optimizer": numbers,

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skdfb.augmentation._batch import IGNORED
 from skdfb.networks import DenseClassifier
-from skdfb.training._transforms import IGNORED
 
 __all__ = ["ClassificationLoss", "DenseLoss", "n_valid"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from skdfb.augmentation import AttentionBank, Batch
+from skdfb.augmentation._geometry import zoom_and_flip
+from skdfb.augmentation._mixup import mixup
 from skdfb.exceptions import TrainingDivergedError
-from skdfb.networks import DenseClassifier
+from skdfb.networks import DenseClassifier, attention_maps
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
-from skdfb.training._transforms import Batch, mixup, zoom_and_flip
-from skdfb.utils import BatchSize, Images, isolated_rng, iterate_batches
+from skdfb.utils import BatchSize, Images, evaluation_mode, isolated_rng, iterate_batches
 
 if TYPE_CHECKING:
     from skdfb.training._trainer import Trainer
@@ -60,7 +63,8 @@ class TrainingRun:
         self.scale_range = self._resolve_scales()
         self.mixup_alpha = self._resolve_mixup()
         self.fabric = _fabric(device, trainer.precision, network.dtype)
-        self.at_once = BatchSize(min(trainer.batch_size, len(images)))
+        self.at_once, self.attending_at_once = (BatchSize(min(trainer.batch_size, len(images))) for _ in range(2))
+        self.bank = self._attention_bank()
         self.seed = self.fabric.broadcast(seed)  # processes that train together must agree
         self._check_share()
 
@@ -84,6 +88,15 @@ class TrainingRun:
         if self.masks is not None:
             return 0.0
         return _CLASSIFIER_MIXUP if self.trainer.mixup == "auto" else float(self.trainer.mixup or 0)
+
+    def _attention_bank(self) -> AttentionBank | None:
+        """Return the bank that the augmentation wants; with masks it can do without."""
+        make = getattr(self.trainer.augmentation, "attention_bank", None)
+        if make is None or self.masks is not None:
+            return None
+        bank: AttentionBank = make(len(self.images))
+        bank.maps = bank.maps.to(self.fabric.device)
+        return bank
 
     def train(self, verbose: int, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
         """Train the network in place and return the loss and the learning rate of every step."""
@@ -115,7 +128,8 @@ class TrainingRun:
     def _loop(self, model: nn.Module, optimizer: Any, verbose: int, checkpoints: StageCheckpoints | None) -> Tensor:
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         rates = [self._learning_rate(step) for step in range(self.n_steps)]
-        state = TrainingState(self.network, optimizer, self.fabric.strategy.precision, losses, self.at_once)
+        precision = self.fabric.strategy.precision
+        state = TrainingState(self.network, optimizer, precision, losses, self.at_once, self.bank)
         first = 0 if checkpoints is None else checkpoints.load(state)
         n_checked = first
         with (
@@ -197,20 +211,55 @@ class TrainingRun:
     def _batches(self, first_step: int) -> Generator[Batch]:
         """Yield the augmented batch of each step from ``first_step`` on, or this process's share of it."""
         size = self.network.preprocessor.image_size
-        batches = shuffled_batches(len(self.images), self.trainer.batch_size, first_step, self.n_steps, self.seed)
+        steps = first_step, self.n_steps
+        whole, shared = (
+            shuffled_batches(len(self.images), self.trainer.batch_size, *steps, self.seed) for _ in range(2)
+        )
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
         loaded = iterate_batches(
             self.images,
-            (indices[rank::world_size] for indices in batches),
+            (indices[rank::world_size] for indices in shared),
             self.network.preprocessor,
             device=self.fabric.device,
             dtype=self.dtype,
             size=self._reading_size(size),
             n_jobs=self.n_jobs,
         )
-        for step, (indices, images) in enumerate(loaded, first_step):
+        for step, (everyones, (own, images)) in enumerate(zip(whole, loaded, strict=True), first_step):
             generator = torch.Generator().manual_seed(self._step_seed(step))
-            yield self._augment(Batch(images, *self._targets(indices)), size, generator)
+            batch = Batch(images, *self._targets(own))
+            if self.bank is not None:
+                self.bank.update(everyones, self._attend(batch, len(everyones)))
+                batch = replace(batch, attention_maps=self.bank[own])
+            yield self._augment(batch, size, generator)
+
+    def _attend(self, batch: Batch, n_together: int) -> Tensor:
+        """Return where the network sees the class of each image by now, of all processes' images."""
+        assert self.bank is not None
+        height, width = self.bank.maps.shape[1:]
+        labels = batch.targets.argmax(1)
+
+        def attend(rows: slice) -> Tensor:
+            with self.fabric.autocast():
+                images = batch.images[rows].to(self.network.dtype)
+                return attention_maps(
+                    self.network,
+                    images,
+                    labels[rows],
+                    input_sizes=[self.network.preprocessor.image_size],
+                    flip=False,
+                    sigma=0.0,
+                    output_size=(height, width),
+                )[0]
+
+        with evaluation_mode(self.network):
+            maps = torch.cat(list(self.attending_at_once.pieces(len(batch.images), attend))).float()
+        if self.fabric.world_size == 1:
+            return maps
+        together = maps.new_zeros(n_together, height, width)
+        together[self.fabric.global_rank :: self.fabric.world_size] = maps
+        summed: Any = self.fabric.all_reduce(together, reduce_op="sum")
+        return summed  # type: ignore[no-any-return]
 
     def _targets(self, indices: npt.NDArray[np.intp]) -> tuple[Tensor, Tensor | None]:
         labels = F.one_hot(self.labels[torch.from_numpy(indices)], self.n_classes)
@@ -227,6 +276,8 @@ class TrainingRun:
         return int(min(max(native, size), round(size * largest)))
 
     def _augment(self, batch: Batch, size: int, generator: torch.Generator) -> Batch:
+        if self.trainer.augmentation is not None:
+            batch = _check_augmented(self.trainer.augmentation.augment(batch, generator), batch)
         if self.scale_range is not None or self.trainer.flip:
             batch = zoom_and_flip(batch, self.scale_range or (1.0, 1.0), self.trainer.flip, size, generator)
         if self.mixup_alpha:
@@ -245,6 +296,17 @@ class TrainingRun:
                 f"{self.n_steps}, with a learning rate of {rates[step]:.3g}; lower learning_rate, set "
                 "clip_grad_norm=1.0, or use precision='32-true'."
             )
+
+
+def _check_augmented(batch: Any, given: Batch) -> Batch:
+    """Return what an augmentation gave; it can be anybody's."""
+    if not isinstance(batch, Batch) or batch.images.shape[:2] != given.images.shape[:2]:
+        what = tuple(batch.images.shape) if isinstance(batch, Batch) else type(batch).__name__
+        raise ValueError(
+            f"augmentation returned {what} for a Batch of images {tuple(given.images.shape)}; a Batch of as many "
+            "images of as many channels is wanted."
+        )
+    return batch
 
 
 def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:

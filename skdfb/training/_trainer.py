@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from skdfb.augmentation import Augmentation
 from skdfb.networks import DenseClassifier
 from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._run import CLASSIFIER_SCALES, DENSE_SCALES, TrainingRun
@@ -52,6 +53,9 @@ class Trainer(BaseEstimator):
         Whether half of the images are mirrored left to right. Switch it off where a mirror changes the class.
     mixup : float, "auto" or None, default="auto"
         The alpha of mixup for the classifier, "auto" is 0.1. The dense stage never mixes.
+    augmentation : Augmentation, default=None
+        What else is done to each batch, before it is scaled, mirrored and mixed, such as
+        :class:`~skdfb.augmentation.BackMix`.
     classification_weight : float, default=1.0
         Weight of the classification loss beside the pixel loss of the dense stage; the paper has none (0).
     precision : {"32-true", "bf16-mixed", "16-mixed"}, default="32-true"
@@ -96,6 +100,7 @@ class Trainer(BaseEstimator):
         "scale_range": [tuple, list, StrOptions({"auto"}), None],
         "flip": ["boolean"],
         "mixup": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"}), None],
+        "augmentation": [HasMethods("augment"), None],
         "classification_weight": [Interval(Real, 0, None, closed="left")],
         "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -116,6 +121,7 @@ class Trainer(BaseEstimator):
         scale_range: tuple[float, float] | Literal["auto"] | None = "auto",
         flip: bool = True,
         mixup: float | Literal["auto"] | None = "auto",
+        augmentation: Augmentation | None = None,
         classification_weight: float = 1.0,
         precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
         clip_grad_norm: float | None = None,
@@ -132,6 +138,7 @@ class Trainer(BaseEstimator):
         self.scale_range = scale_range
         self.flip = flip
         self.mixup = mixup
+        self.augmentation = augmentation
         self.classification_weight = classification_weight
         self.precision = precision
         self.clip_grad_norm = clip_grad_norm
@@ -163,6 +170,8 @@ class Trainer(BaseEstimator):
                     f"max_steps={self.max_steps} and max_epochs={self.max_epochs} are both given; give one of them."
                 )
             self._check_scale_range()
+            if validate := getattr(self.augmentation, "validate", None):
+                validate("augmentation")
         except ValueError as error:
             raise type(error)(f"{name}: {error}") from None
 

@@ -14,6 +14,7 @@ from lightning_fabric.plugins import MixedPrecision
 from numpy.testing import assert_array_equal
 
 from skdfb import CAMMaskGenerator, Trainer
+from skdfb.augmentation import BackMix
 from skdfb.exceptions import CheckpointError, CheckpointWarning
 from skdfb.scorers import MSP, Energy
 from skdfb.training import _checkpoints, _run
@@ -21,8 +22,9 @@ from skdfb.utils import read_file
 from tests.detector.conftest import make_detector, make_images
 
 X, y = make_images()
-# Stochastic depth and batch statistics would be state, too; AdamW has more of it than SGD.
+# Stochastic depth and batch statistics would be state, too; AdamW has more of it than SGD, BackMix has attention maps.
 TRAINER = Trainer(max_steps=12, batch_size=16, learning_rate=0.05)
+WITH_MORE_STATE = Trainer(max_steps=12, batch_size=16, learning_rate=0.05, optimizer="adamw", augmentation=BackMix())
 
 
 def plain_detector(**changes):
@@ -50,14 +52,13 @@ def assert_same(first, second):
     assert_array_equal(first.score_samples(X), second.score_samples(X))
 
 
-@pytest.fixture(scope="module", params=["sgd", "adamw"])
-def optimizer(request):
+@pytest.fixture(scope="module", params=[TRAINER, WITH_MORE_STATE], ids=["SGD", "AdamW and BackMix"])
+def trainer(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def unbroken(optimizer):
-    trainer = Trainer(**TRAINER.get_params() | {"optimizer": optimizer})
+def unbroken(trainer):
     return plain_detector(classifier_trainer=trainer, dense_trainer=trainer).fit(X, y)
 
 
@@ -78,8 +79,7 @@ def break_off(monkeypatch, at):
 
 # A trial and the seeds; 5, 10 and all steps; masks; 5, 10 and all steps again.
 @pytest.mark.parametrize("at", range(1, 9))
-def test_goes_on_to_the_same_weights_wherever_it_was_broken_off(unbroken, optimizer, tmp_path, monkeypatch, at):
-    trainer = Trainer(**TRAINER.get_params() | {"optimizer": optimizer})
+def test_goes_on_to_the_same_weights_wherever_it_was_broken_off(unbroken, trainer, tmp_path, monkeypatch, at):
     trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
     with monkeypatch.context() as patched:
         written = break_off(patched, at)
@@ -124,8 +124,7 @@ def test_a_finished_fit_trains_nothing_again(tmp_path, monkeypatch):
     assert_array_equal(again.score_samples(X), first.refit_scorer(Energy()).score_samples(X))
 
 
-def test_a_damaged_checkpoint_is_not_taken(unbroken, tmp_path, monkeypatch, optimizer):
-    trainer = Trainer(**TRAINER.get_params() | {"optimizer": optimizer})
+def test_a_damaged_checkpoint_is_not_taken(unbroken, trainer, tmp_path, monkeypatch):
     trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
     with monkeypatch.context() as patched:
         break_off(patched, 4)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from skdfb.augmentation._batch import IGNORED
 from skdfb.training._objectives import ClassificationLoss, DenseLoss
-from skdfb.training._transforms import IGNORED
 from tests.training.problems import N_CLASSES, SIZE, tiny_network
 
 

@@ -1,28 +1,13 @@
-"""Augmentation against slow oracles: where each pixel came from is read off images that carry their coordinates."""
+"""Zooms and mirrors against slow oracles: images that carry their coordinates tell where each pixel came from."""
 
 import numpy as np
 import pytest
 import torch
 
-from skdfb.training._transforms import IGNORED, Batch, mixup, zoom_and_flip
-
-SIDE = 16
-
-
-def centres(side):
-    """Coordinates of pixel centres in [-1, 1]."""
-    return (2 * np.arange(side) + 1) / side - 1
-
-
-def coordinate_batch(n=8, side=SIDE, mask_side=SIDE, seed=0):
-    """Images (x, y, noise), masks of noise."""
-    rng = np.random.default_rng(seed)
-    images = np.empty((n, 3, side, side))
-    images[:, 0], images[:, 1] = centres(side)[None, None, :], centres(side)[None, :, None]
-    images[:, 2] = rng.normal(size=(n, side, side))
-    masks = rng.integers(0, 5, (n, mask_side, mask_side))
-    targets = torch.eye(n, dtype=torch.float64)
-    return Batch(torch.from_numpy(images), targets, torch.from_numpy(masks))
+from skdfb.augmentation import Batch
+from skdfb.augmentation._batch import IGNORED
+from skdfb.augmentation._geometry import zoom_and_flip
+from tests.augmentation.helpers import SIDE, centres, coordinate_batch
 
 
 def zoom(batch, scales, *, flip=False, size=SIDE, seed=0):
@@ -168,10 +153,8 @@ def test_inputs_stay_as_they_are_and_dtypes_are_kept():
     batch = coordinate_batch()
     before = batch.images.clone(), batch.masks.clone()
     out = zoom(Batch(batch.images.float(), batch.targets, batch.masks.to(torch.uint8)), (0.5, 2.0), flip=True)
-    mixed = mixup(batch, 0.1, torch.Generator().manual_seed(0))
     assert out.images.dtype == torch.float32
     assert out.masks.dtype == torch.int64
-    assert mixed.images.dtype == torch.float64
     assert torch.equal(batch.images, before[0])
     assert torch.equal(batch.masks, before[1])
 
@@ -203,50 +186,3 @@ def test_large_images_keep_their_place_when_shrunk():
         (slope_x, _), (slope_y, _) = read_window(image, mask != IGNORED)
         assert abs(slope_x) == pytest.approx(slope_y, rel=0.02)  # halving bends the ramp at the edges
         assert 0.98 <= slope_y <= 2.02
-
-
-def read_mixup(batch, out):
-    """Return the weight and the partners, from targets that name each image."""
-    targets = out.targets.numpy().copy()
-    own = targets.diagonal().copy()
-    np.fill_diagonal(targets, 0)
-    partners = np.where(targets.max(1) > 0, targets.argmax(1), np.arange(len(targets)))
-    moved = partners != np.arange(len(targets))
-    assert moved.any()
-    assert np.ptp(own[moved]) < 1e-12  # one weight
-    return own[moved][0], partners
-
-
-def test_mixup_is_a_convex_combination_of_images_and_targets():
-    batch = coordinate_batch(n=16)
-    for seed in range(20):
-        out = mixup(batch, 1.0, torch.Generator().manual_seed(seed))
-        weight, partners = read_mixup(batch, out)
-        assert 0 < weight < 1
-        assert sorted(partners) == list(range(16))  # a permutation
-        expected = weight * batch.images.numpy() + (1 - weight) * batch.images.numpy()[partners]
-        np.testing.assert_allclose(out.images.numpy(), expected, atol=1e-12)
-        np.testing.assert_allclose(out.targets.numpy().sum(1), 1.0, atol=1e-12)
-
-
-@pytest.mark.parametrize("alpha", [0.1, 1.0, 4.0])
-def test_mixup_weights_are_beta(alpha):
-    batch = Batch(torch.zeros(8, 3, 1, 1), torch.eye(8, dtype=torch.float64))
-    generator = torch.Generator().manual_seed(0)
-    # the diagonal holds the weight, or 1 where an image is its own partner, which all eight hardly are
-    weights = np.array([float(mixup(batch, alpha, generator).targets.diagonal().min()) for _ in range(3000)])
-    assert weights.mean() == pytest.approx(0.5, abs=0.03)
-    assert weights.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.08)
-
-
-def test_mixup_by_a_tiny_alpha_has_no_nan():
-    batch = coordinate_batch()
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        assert torch.isfinite(mixup(batch, 1e-4, generator).images).all()
-
-
-def test_mixup_is_fixed_by_its_generator():
-    batch = coordinate_batch()
-    first, again = (mixup(batch, 1.0, torch.Generator().manual_seed(3)) for _ in range(2))
-    assert torch.equal(first.images, again.images)

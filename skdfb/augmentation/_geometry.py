@@ -1,26 +1,14 @@
-"""Augmentation of whole batches on their device; images and masks move together."""
+"""Zooms and mirrors of whole batches on their device; images and masks move together."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-__all__ = ["IGNORED", "Batch", "mixup", "zoom_and_flip"]
+from skdfb.augmentation._batch import IGNORED, Batch
 
-IGNORED = -1  # the mask value of pixels outside the image, which the loss leaves out
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images (b, 3, H, W), normalised; class probabilities (b, K); masks (b, S, S) of integers or None."""
-
-    images: Tensor
-    targets: Tensor
-    masks: Tensor | None = None
-
-    def __getitem__(self, rows: slice) -> "Batch":
-        return Batch(self.images[rows], self.targets[rows], None if self.masks is None else self.masks[rows])
+__all__ = ["zoom_and_flip"]
 
 
 def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
@@ -69,24 +57,3 @@ def _sample(images: Tensor, grid: Tensor, step: Tensor) -> Tensor:
             source = F.interpolate(source, (side, side), mode="bilinear", antialias=True)
         sampled[chosen] = F.grid_sample(source, grid[chosen], padding_mode="zeros", align_corners=False)
     return sampled
-
-
-def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
-    """Mix each image and its target with another one's, by one weight a batch drawn from Beta(alpha, alpha).
-
-    Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, :arxiv:`1710.09412`.
-    """
-    n = len(batch.images)
-    first, second = _gamma(alpha, generator), _gamma(alpha, generator)
-    weight = float(first / (first + second)) if float(first + second) > 0 else 1.0
-    other = torch.randperm(n, generator=generator).to(batch.images.device)
-    return replace(
-        batch,
-        images=torch.lerp(batch.images[other], batch.images, weight),
-        targets=torch.lerp(batch.targets[other], batch.targets, weight),
-    )
-
-
-def _gamma(alpha: float, generator: Generator) -> Tensor:
-    """Draw from Gamma(alpha, 1) with a generator of our own, which ``torch.distributions`` does not take."""
-    return torch._standard_gamma(torch.tensor(alpha, dtype=torch.float64), generator=generator)

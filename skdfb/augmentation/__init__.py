@@ -1,0 +1,7 @@
+"""Augmentations of whole batches of training images, on their device."""
+
+from skdfb.augmentation._attention_bank import AttentionBank
+from skdfb.augmentation._back_mix import BackMix
+from skdfb.augmentation._batch import Augmentation, Batch
+
+__all__ = ["AttentionBank", "Augmentation", "BackMix", "Batch"]

@@ -1,0 +1,211 @@
+"""BackMix: patches of other images' backgrounds."""
+
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval
+from torch import Generator, Tensor
+
+from skdfb.augmentation._attention_bank import AttentionBank
+from skdfb.augmentation._batch import IGNORED, Batch
+
+__all__ = ["BackMix"]
+
+Window = tuple[Tensor, Tensor]  # rows (m, h, 1) and columns (m, 1, w) of pixels
+
+
+class BackMix(BaseEstimator):
+    r"""Paste a patch of another image's background into each image; its class stays.
+
+    .. math::
+
+        \tilde x_i[P] = (1 - f_j)[Q] \odot x_j[Q], \qquad \tilde y_i = y_i
+
+    :math:`x_j` is another image of the batch, :math:`f_j` its foreground (1 there, else 0), P and Q are windows of one
+    size at random places. What remains of the foreground in the patch is blank: the mean pixel. A classifier trained
+    on such images can no longer tell a class by the background that it usually comes with.
+
+    Parameters
+    ----------
+    patch_size : float, default=0.25
+        Side of the patch as a share of the image's side.
+    foreground_fraction : float, default=0.25
+        Share of the image that counts as foreground: where attention is highest. Masks, where there are any, go before.
+    probability : float, default=1.0
+        Share of images that get a patch.
+    momentum : float, default=0.1
+        Weight of the newest attention map in the :class:`AttentionBank`.
+    map_size : int, default=8
+        Side of the attention maps that the bank keeps.
+
+    See Also
+    --------
+    skdfb.training.Trainer : Takes one as ``augmentation``.
+
+    Notes
+    -----
+    Where the foreground is comes from what the stage has:
+
+    - Classifier: from class activation maps of the network in training, averaged over the epochs, which cost one more
+      forward pass a step.
+    - Dense network: from the masks, at no cost. The patch then is background in the mask, too, and its blank pixels
+      are left out of the loss.
+
+    The authors' code draws the other image from the whole training set. Here it comes from the same batch, which is
+    drawn from the whole set itself: no image has to be read twice.
+
+    References
+    ----------
+    Wang et al., "BackMix: Regularizing Open Set Recognition by Removing Underlying Fore-Background Priors", TPAMI 2025,
+    :arxiv:`2503.17717`, and the authors' code, from which the defaults are.
+
+    Examples
+    --------
+    >>> from skdfb import DFBDetector, Trainer
+    >>> from skdfb.augmentation import BackMix
+    >>> detector = DFBDetector(classifier_trainer=Trainer(augmentation=BackMix()))
+
+    In a training loop of one's own, here with masks:
+
+    >>> import torch
+    >>> from skdfb.augmentation import Batch
+    >>> images, masks = torch.rand(8, 3, 32, 32), torch.randint(0, 3, (8, 32, 32))
+    >>> batch = Batch(images, torch.eye(2)[torch.arange(8) % 2], masks)
+    >>> mixed = BackMix().augment(batch, torch.Generator().manual_seed(0))
+    >>> (mixed.images != images).any(1).sum((1, 2)).max()
+    tensor(64)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "patch_size": [Interval(Real, 0, 1, closed="right")],
+        "foreground_fraction": [Interval(Real, 0, 1, closed="both")],
+        "probability": [Interval(Real, 0, 1, closed="both")],
+        "momentum": [Interval(Real, 0, 1, closed="right")],
+        "map_size": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        patch_size: float = 0.25,
+        foreground_fraction: float = 0.25,
+        probability: float = 1.0,
+        momentum: float = 0.1,
+        map_size: int = 8,
+    ) -> None:
+        self.patch_size = patch_size
+        self.foreground_fraction = foreground_fraction
+        self.probability = probability
+        self.momentum = momentum
+        self.map_size = map_size
+
+    def validate(self, name: str = "BackMix") -> None:
+        """Check the parameters; ``name`` is how the error calls this object.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter, what was given and what is wanted.
+        """
+        try:
+            self._validate_params()
+        except ValueError as error:
+            raise type(error)(f"{name}: {error}") from None
+
+    def attention_bank(self, n_images: int) -> AttentionBank:
+        """Return a new bank of the attention maps of so many training images."""
+        return AttentionBank(n_images, self.map_size, self.momentum)
+
+    def augment(self, batch: Batch, generator: Generator) -> Batch:
+        """Paste the patches.
+
+        Parameters
+        ----------
+        batch : Batch
+            With masks or attention maps.
+        generator : torch.Generator
+            On the CPU.
+
+        Returns
+        -------
+        mixed : Batch
+            Of the same images in the same order. Masks have the images' size.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as wanted, or if the batch has neither masks nor attention maps.
+        """
+        self.validate()
+        size = batch.images.shape[-2:]
+        if batch.masks is not None:
+            batch = replace(batch, masks=_nearest(batch.masks, size))
+        foregrounds = self._foregrounds(batch)  # (n, H, W)
+        receivers, givers = self._pairs(len(batch.images), generator)
+        shape = [max(1, round(self.patch_size * side)) for side in size]
+        source, place = (_random_windows(len(receivers), size, shape, generator) for _ in range(2))
+        device = batch.images.device
+        taken = tuple(index.to(device) for index in (givers[:, None, None], *source))
+        given = tuple(index.to(device) for index in (receivers[:, None, None], *place))
+        return _paste(batch, foregrounds, taken, given)
+
+    def _foregrounds(self, batch: Batch) -> Tensor:
+        """Return where each image's foreground is, as bool of shape (n, H, W)."""
+        if batch.masks is not None:
+            return batch.masks != batch.targets.shape[1]
+        if batch.attention_maps is None:
+            raise ValueError(
+                "BackMix: the batch has neither masks nor attention_maps, by which foreground and background are told "
+                "apart; give it one of them."
+            )
+        highest = _highest(batch.attention_maps, self.foreground_fraction)
+        return _nearest(highest.to(torch.uint8), batch.images.shape[-2:]) > 0
+
+    def _pairs(self, n_images: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Draw which images get a patch, and from which others."""
+        partners = torch.randperm(n_images, generator=generator)
+        chosen = torch.rand(n_images, generator=generator, dtype=torch.float64) < self.probability
+        return chosen.nonzero()[:, 0], partners[chosen]
+
+
+def _highest(maps: Tensor, fraction: float) -> Tensor:
+    """Tell which places are among the highest of their map, such that they are that share of it."""
+    flat = maps.flatten(1)
+    order = flat.argsort(stable=True, dim=1, descending=True)
+    highest = torch.zeros_like(flat, dtype=torch.bool)
+    highest.scatter_(1, order[:, : round(fraction * flat.shape[1])], True)
+    return highest.view_as(maps)
+
+
+def _nearest(masks: Tensor, size: torch.Size) -> Tensor:
+    """Bring masks (n, h, w) of integers to a size."""
+    if masks.shape[-2:] == size:
+        return masks
+    return F.interpolate(masks[:, None].double(), size, mode="nearest-exact")[:, 0].to(masks.dtype)
+
+
+def _random_windows(n: int, size: torch.Size, shape: list[int], generator: Generator) -> Window:
+    """Draw the pixels of n windows of one shape, anywhere inside an image, each place as likely as any other."""
+    rows, columns = (
+        torch.randint(side - length + 1, (n, 1), generator=generator) + torch.arange(length)
+        for side, length in zip(size, shape, strict=True)
+    )
+    return rows[:, :, None], columns[:, None, :]
+
+
+def _paste(batch: Batch, foregrounds: Tensor, taken: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> Batch:
+    """Copy the pixels ``taken`` to those ``given``, but for foregrounds, which become blank."""
+    holes = foregrounds[taken]  # (m, h, w)
+    image, rows, columns = taken
+    pixels = batch.images[image, :, rows, columns].masked_fill(holes[..., None], 0)  # (m, h, w, 3)
+    images = batch.images.clone()
+    images[given[0], :, given[1], given[2]] = pixels
+    if batch.masks is None:
+        return replace(batch, images=images)
+    masks = batch.masks.clone()
+    masks[given] = torch.where(holes, IGNORED, batch.targets.shape[1]).to(masks.dtype)
+    return replace(batch, images=images, masks=masks)
