@@ -437,9 +437,9 @@ def draw_errors(detector, data, path, n=12):
 # ----------------------------------------------------------------------- main
 
 
-def parse(argv=None):
+def parse(argv=None, description=__doc__):
     """Return the settings."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS + CHOICES, default=list(EXPERIMENTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ablation", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="dense networks")

@@ -38,7 +38,10 @@ def scaled(values, height, width):
     """Enlarge or shrink by the nearest pixel, as loops."""
     return np.array(
         [
-            [values[int((i + 0.5) * len(values) / height), int((j + 0.5) * len(values[0]) / width)] for j in range(width)]
+            [
+                values[int((i + 0.5) * len(values) / height), int((j + 0.5) * len(values[0]) / width)]
+                for j in range(width)
+            ]
             for i in range(height)
         ]
     )

@@ -1,0 +1,131 @@
+"""BackMix against the same trainings without it, on the experiments of ``real_images.py``.
+
+With BackMix, both stages of a detector train with it, at its default parameters; all else is equal, the steps and the
+seeds too. Reported are the plain classifier of the first stage and the whole detector, for every scorer::
+
+    python benchmarks/back_mix.py --networks kept --json back_mix.json
+
+Takes the options of ``real_images.py``, whose networks it reads, where ``--networks`` has them. Parts may be run apart
+and reported together, by ``--report FILES``.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import pandas as pd
+from real_images import (
+    DEFAULT_NETWORK,
+    FUSIONS,
+    SCORERS,
+    MapsMadeOnce,
+    NoMasks,
+    Shown,
+    accuracies,
+    document,
+    joint_scores,
+    keep_settings,
+    load,
+    make_detector,
+    make_trainer,
+    parse,
+    rows_of,
+)
+from real_images_tables import ACCURACIES, FIGURES, TITLES, simple_table, with_spread
+
+from skdfb.augmentation import BackMix
+from skdfb.scorers import scorer_output
+
+VARIANTS = {"without": None, "BackMix": BackMix()}
+SYSTEMS = {"plain": (None, ["foreground_plain"]), "DFB": FUSIONS["default"]}
+
+
+def fit(experiment, seed, variant, data, arguments):
+    """Return the fitted detector of a variant."""
+    stem = f"{experiment}-{seed}" + ("" if variant == "without" else f"-{variant}")
+    files = {False: f"{stem}-classifier", True: f"{stem}-{DEFAULT_NETWORK.replace(' ', '-')}"}
+    classifier, dense = (
+        make_trainer(experiment, arguments, file, dense=stage, augmentation=VARIANTS[variant])
+        for stage, file in files.items()
+    )
+    is_kept = dense.file is not None and dense.file.is_file()
+    detector = make_detector(experiment, seed, arguments)
+    detector.set_params(
+        classifier_trainer=classifier, dense_trainer=dense, mask_generator=NoMasks() if is_kept else MapsMadeOnce()
+    )
+    return detector.fit(data.X, data.y)
+
+
+def run(experiment, seed, arguments):
+    """Return figures of all scorers, and accuracies, of both variants."""
+    data, rows, notes = load(experiment, seed, arguments), [], []
+    for variant in VARIANTS:
+        detector = fit(experiment, seed, variant, data, arguments)
+        labels = {"experiment": experiment, "seed": seed, "variant": variant}
+        notes.append(labels | {f"accuracy_{name}": 100 * value for name, value in accuracies(detector, data).items()})
+        print(notes[-1], flush=True)
+        shown = Shown(detector, data)
+        for scorer in SCORERS:
+            parts, learning = shown.part_scores(scorer)
+            for system, (fusion, names) in SYSTEMS.items():
+                scores = joint_scores(parts, learning, fusion, names, scorer_output(scorer))
+                rows += rows_of(scores, system=system, scorer=type(scorer).__name__, **labels)
+    return rows, notes
+
+
+def gain_table(table, by):
+    """Return figures without and with BackMix, and what it gains with its spread over seeds, for each of ``by``."""
+    keys = ["system", *by]
+    figures = table.groupby([*keys, "seed", "variant"], sort=False)[FIGURES].mean().unstack("variant")
+    columns = {}
+    for figure in FIGURES:
+        groups = figures[figure].groupby(keys, sort=False)
+        for variant in VARIANTS:
+            columns[f"{TITLES[figure]} {variant}"] = groups[variant].mean().map("{:.1f}".format)
+        gain = (figures[figure]["BackMix"] - figures[figure]["without"]).groupby(keys, sort=False)
+        columns[f"{TITLES[figure]} gain"] = with_spread(gain.mean(), gain.std(), "+")
+    return pd.DataFrame(columns).reset_index()
+
+
+def accuracy_table(notes):
+    """Return mean and spread of accuracies, an experiment and variant a row."""
+    names = [name for name in ACCURACIES if name in notes]
+    groups = notes.groupby(["experiment", "variant"], sort=False)[names]
+    columns = {ACCURACIES[name]: with_spread(groups[name].mean(), groups[name].std()) for name in names}
+    return pd.DataFrame(columns, index=groups.size().index).reset_index()
+
+
+def report(table, notes):
+    """Print all tables, in percent."""
+    titled = {
+        "Accuracy": accuracy_table(notes),
+        "Mean of all scorers": gain_table(table, ["experiment", "ood"]),
+        "Every scorer, mean of all OOD sets": gain_table(table, ["experiment", "scorer"]),
+    }
+    for title, frame in titled.items():
+        print(f"\n{title} [%]\n\n{simple_table(frame)}")
+
+
+def main(argv=None):
+    """Run the experiments, print their tables, and write the JSON file."""
+    arguments = parse(argv, __doc__)
+    rows, notes = [], []
+    if arguments.report is not None:
+        for part in map(json.loads, map(Path.read_text, arguments.report)):
+            rows, notes = rows + part["rows"], notes + part["notes"]
+        report(pd.DataFrame(rows), pd.DataFrame(notes))
+        return
+    arguments.data = None if arguments.data is None else Path(arguments.data)
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
+    if arguments.networks is not None:
+        keep_settings(arguments.networks, settings)
+    for experiment, seed in itertools.product(arguments.only, arguments.seeds):
+        more_rows, more_notes = run(experiment, seed, arguments)
+        rows, notes = rows + more_rows, notes + more_notes
+        if arguments.json:
+            arguments.json.write_text(json.dumps(document(settings, rows, notes), separators=(",", ":")) + "\n")
+    report(pd.DataFrame(rows), pd.DataFrame(notes))
+
+
+if __name__ == "__main__":
+    main()

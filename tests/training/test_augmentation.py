@@ -1,0 +1,237 @@
+"""What a trainer does with an augmentation: what it hands over, when, and what it takes back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skdfb import Trainer
+from skdfb.augmentation import AttentionBank, BackMix, Batch
+from skdfb.networks import DenseClassifier
+from skdfb.training._sampling import shuffled_batches
+from skdfb.utils import spawn_seeds
+from tests.helpers import TinyBackbone
+from tests.training.problems import N_CLASSES, PLAIN, SIZE, easy_problem, equal, tiny_network, train, weights_of
+
+SHORT = {"max_steps": 4, "batch_size": 16}
+
+
+class Recorder:
+    """Changes nothing, and remembers what it was given."""
+
+    def __init__(self):
+        self.batches = []
+
+    def augment(self, batch, generator):
+        self.batches.append(batch)
+        return batch
+
+
+class AttentiveRecorder(Recorder):
+    """Wants attention maps, too, and remembers its bank."""
+
+    def __init__(self, map_size=4, momentum=1.0):
+        super().__init__()
+        self.map_size, self.momentum, self.banks = map_size, momentum, []
+
+    def attention_bank(self, n_images):
+        self.banks.append(AttentionBank(n_images, self.map_size, self.momentum))
+        return self.banks[-1]
+
+
+class Normalised(nn.Module):
+    """A backbone whose batch statistics tell how often it was asked in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.norm = TinyBackbone(), nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.norm(self.backbone(images))
+
+
+def network_with_head(backbone=TinyBackbone, **options):
+    """A network whose attention differs from class to class from the start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = DenseClassifier(backbone(**options), N_CLASSES, image_size=SIZE)
+        nn.init.normal_(network.head.weight)
+    return network
+
+
+def train_with(augmentation, network=None, *, dense=False, images=None, **parameters):
+    network = network or network_with_head()
+    own, labels, masks = easy_problem()
+    trainer = Trainer(**SHORT | PLAIN | {"augmentation": augmentation} | parameters)
+    history = trainer.train(
+        network, own if images is None else images, labels, masks if dense else None, device="cpu", random_state=0
+    )
+    return network, history
+
+
+def expected_attention(network, images, labels):
+    """Class activation maps in NumPy; images are normalised."""
+    with torch.no_grad():
+        features = network.feature_map(images).numpy()  # (n, C, h, w)
+    weight, maps = network.head.weight.detach().numpy(), []
+    for feature_map, label in zip(features, labels, strict=True):
+        attention = np.maximum(sum(weight[label, c] * feature_map[c] for c in range(len(feature_map))), 0)
+        spread = attention.max() - attention.min()
+        maps.append((attention - attention.min()) / spread if spread else np.zeros_like(attention))
+    return np.array(maps)
+
+
+def first_indices():
+    (seed,) = spawn_seeds(0, 1)
+    return next(shuffled_batches(60, 16, 0, 1, seed))
+
+
+# ------------------------------------------------------------ attention maps
+
+
+@pytest.mark.parametrize("momentum", [1.0, 0.25])
+def test_attention_is_that_of_the_network_before_the_step(momentum):
+    recorder = AttentiveRecorder(momentum=momentum)
+    network = network_with_head()
+    untrained = network_with_head().eval()
+    train_with(recorder, network)
+    _, labels, _ = easy_problem()
+    first = recorder.batches[0]
+    expected = expected_attention(untrained, first.images, labels[first_indices()])
+    expected = (1 - momentum) * 0.5 + momentum * expected
+    np.testing.assert_allclose(first.attention_maps.numpy(), expected, atol=1e-5)
+    (bank,) = recorder.banks
+    assert bank.maps.shape == (60, 4, 4)
+    seen = (bank.maps != 0.5).flatten(1).any(1)
+    assert 48 <= seen.sum() < 60  # three batches make an epoch, which leaves out twelve; the fourth has some of those
+    later = recorder.batches[3]
+    rows = [int((bank.maps == one).flatten(1).all(1).nonzero()[0, 0]) for one in later.attention_maps]
+    assert len(set(rows)) == 16
+
+
+def test_attention_is_learned_from_images_as_they_are():
+    """Images are read larger for scaling; the network is asked at its own size, whatever becomes of the batch."""
+    images = np.kron(easy_problem()[0], np.ones((1, 2, 2, 1), dtype=np.uint8))
+    recorder = AttentiveRecorder()
+    untrained = network_with_head().eval()
+    train_with(recorder, images=images, scale_range=(1.0, 2.0), flip=True, mixup=0.5)
+    first = recorder.batches[0]
+    assert first.images.shape[-1] == 2 * SIZE
+    smaller = torch.nn.functional.interpolate(first.images, (SIZE, SIZE), mode="bilinear", antialias=True)
+    expected = expected_attention(untrained, smaller, easy_problem()[1][first_indices()])
+    np.testing.assert_allclose(first.attention_maps.numpy(), expected, atol=1e-4)
+
+
+def test_looking_leaves_the_training_as_it_is():
+    without, history = train_with(Recorder(), network_with_head(Normalised))
+    looked_at, other_history = train_with(AttentiveRecorder(), network_with_head(Normalised))
+    assert equal(weights_of(without), weights_of(looked_at))  # batch statistics among them
+    assert history == other_history
+    plain, _ = train_with(None, network_with_head(Normalised))
+    assert equal(weights_of(without), weights_of(plain))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_networks_of_other_precision(dtype):
+    recorder = AttentiveRecorder()
+    train_with(recorder, network_with_head(dtype=dtype))
+    assert recorder.banks[0].maps.dtype == torch.float32
+    assert torch.isfinite(recorder.banks[0].maps).all()
+
+
+def test_mixed_precision():
+    train_with(recorder := AttentiveRecorder(), precision="bf16-mixed")
+    exact = AttentiveRecorder()
+    train_with(exact)
+    assert torch.allclose(recorder.batches[0].attention_maps, exact.batches[0].attention_maps, atol=0.1)
+
+
+def test_the_dense_stage_hands_over_masks():
+    recorder = AttentiveRecorder()
+    train_with(recorder, tiny_network(N_CLASSES + 1), dense=True)
+    assert recorder.banks == []
+    assert all(batch.attention_maps is None and batch.masks is not None for batch in recorder.batches)
+
+
+# ------------------------------------------------------ what is taken back
+
+
+def test_what_it_returns_is_trained_on():
+    class Black:
+        def augment(self, batch, generator):
+            return replace(batch, images=torch.zeros_like(batch.images), targets=torch.ones_like(batch.targets) / 3)
+
+    network, history = train_with(Black(), tiny_network())
+    assert history["loss"] == pytest.approx([np.log(3)] * 4)  # nothing to learn
+    assert float(network.head.weight.detach().abs().max()) < 1e-6
+
+
+def test_it_gets_the_numbers_of_the_step_alone():
+    class Drawing(Recorder):
+        def augment(self, batch, generator):
+            self.batches.append(torch.rand(2, generator=generator))
+            return batch
+
+    first, again = Drawing(), Drawing()
+    for drawing in (first, again):
+        train_with(drawing)
+    assert torch.equal(torch.stack(first.batches), torch.stack(again.batches))
+    assert len({float(drawn[0]) for drawn in first.batches}) == 4
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda batch: batch.images, r"augmentation returned Tensor for a Batch of images \(16, 3, 16, 16\)"),
+        (lambda batch: batch[:7], r"augmentation returned \(7, 3, 16, 16\) for a Batch of images \(16, 3, 16, 16\)"),
+        (lambda batch: replace(batch, images=batch.images[:, :1]), r"returned \(16, 1, 16, 16\) .* as many channels"),
+    ],
+)
+def test_what_is_no_batch_is_refused(returned, message):
+    class Wrong:
+        def augment(self, batch, generator):
+            return returned(batch)
+
+    with pytest.raises(ValueError, match=message):
+        train_with(Wrong())
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        ("backmix", "mine: The 'augmentation' parameter of Trainer must be an object implementing 'augment'"),
+        (BackMix(patch_size=2), "mine: augmentation: The 'patch_size' parameter of BackMix must be a float in"),
+    ],
+)
+def test_it_is_checked_before_training(augmentation, message):
+    with pytest.raises(ValueError, match=message):
+        Trainer(augmentation=augmentation).validate("mine")
+
+
+# ----------------------------------------------------------------- BackMix
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_back_mix_trains(dense):
+    trainer = Trainer(max_steps=80, batch_size=32, learning_rate=0.05, mixup=None, augmentation=BackMix())
+    network, history = train(trainer, dense=dense)
+    assert np.mean(history["loss"][-10:]) < 0.7 * np.mean(history["loss"][:10])
+    other, other_history = train(trainer, dense=dense)
+    assert equal(weights_of(network), weights_of(other))
+    assert history == other_history
+    plain, _ = train(Trainer(**trainer.get_params(deep=False) | {"augmentation": None}), dense=dense)
+    assert not equal(weights_of(network), weights_of(plain))
+
+
+def test_back_mix_in_a_grid():
+    trainer = Trainer(augmentation=BackMix()).set_params(augmentation__patch_size=0.5)
+    assert trainer.augmentation.patch_size == 0.5
+
+
+def test_batches_are_what_an_augmentation_is_given():
+    train_with(recorder := Recorder())
+    assert len(recorder.batches) == 4
+    assert all(isinstance(batch, Batch) and batch.images.shape == (16, 3, SIZE, SIZE) for batch in recorder.batches)
+    assert all(batch.attention_maps is None and batch.masks is None for batch in recorder.batches)
