@@ -89,9 +89,12 @@ def gain_table(table, by):
 
 def accuracy_table(notes):
     """Return mean and spread of accuracies, an experiment and variant a row."""
-    names = [name for name in ACCURACIES if name in notes]
-    groups = notes.groupby(["experiment", "variant"], sort=False)[names]
-    columns = {ACCURACIES[name]: with_spread(groups[name].mean(), groups[name].std()) for name in names}
+    groups = notes.groupby(["experiment", "variant"], sort=False)
+    columns = {
+        title: with_spread(groups[name].mean(), groups[name].std())
+        for name, title in ACCURACIES.items()
+        if name in notes
+    }
     return pd.DataFrame(columns, index=groups.size().index).reset_index()
 
 

@@ -1,7 +1,7 @@
 """BackMix against a slow oracle: images that carry their number and coordinates tell where each pixel came from."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -127,7 +127,7 @@ def test_patches_lie_anywhere_and_come_from_anywhere():
         assert np.bincount(corner, minlength=3) / len(corner) == pytest.approx(1 / 3, abs=0.08)
         assert corner.max() == 2
     corners = [patches[:, column] for column in (0, 1, 3, 4)]
-    for first, second in zip(corners, corners[1:], strict=False):
+    for first, second in pairwise(corners):
         assert abs(np.corrcoef(first, second)[0, 1]) < 0.15
 
 
