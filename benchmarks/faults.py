@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from skdfb import DFBDetector, Trainer, load
+from skdfb.augmentation import BackMix
 from skdfb.datasets import load_digits_on_photos
 from skdfb.networks import create_backbone
 from skdfb.scorers import Energy
@@ -32,7 +33,7 @@ def fit(folder, result, n_steps):
     data = load_digits_on_photos(n_train=300, n_test=6, n_ood=6, random_state=0)
     torch.manual_seed(0)
     backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
-    trainer = Trainer(max_steps=n_steps, batch_size=32, learning_rate=0.1)
+    trainer = Trainer(max_steps=n_steps, batch_size=32, learning_rate=0.1, augmentation=BackMix())
     detector = DFBDetector(
         backbone,
         scorer=Energy(),

@@ -18,6 +18,7 @@ from torch import nn
 
 import skdfb
 from skdfb import CAMMaskGenerator, Trainer
+from skdfb.augmentation import BackMix
 from skdfb.evaluation import compare_scorers, evaluate
 from skdfb.exceptions import UnreadableImageError
 from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator
@@ -165,6 +166,9 @@ CALLS = {
     "fit a scorer of layers": lambda fitted, tmp: detector(scorer=MaSF()).fit(X, y),
     "fit in bfloat16": lambda fitted, tmp: detector(
         dense_trainer=Trainer(max_steps=2, batch_size=16, precision="bf16-mixed")
+    ).fit(X, y),
+    "fit with BackMix": lambda fitted, tmp: detector(
+        classifier_trainer=Trainer(max_steps=4, batch_size=16, augmentation=BackMix())
     ).fit(X, y),
     "predict": lambda fitted, tmp: fitted.predict(X_new),
     "predict_proba": lambda fitted, tmp: fitted.predict_proba(X_new),

@@ -63,7 +63,7 @@ class TrainingRun:
         self.scale_range = self._resolve_scales()
         self.mixup_alpha = self._resolve_mixup()
         self.fabric = _fabric(device, trainer.precision, network.dtype)
-        self.at_once, self.attending_at_once = (BatchSize(min(trainer.batch_size, len(images))) for _ in range(2))
+        self.at_once = BatchSize(min(trainer.batch_size, len(images)))
         self.bank = self._attention_bank()
         self.seed = self.fabric.broadcast(seed)  # processes that train together must agree
         self._check_share()
@@ -253,9 +253,9 @@ class TrainingRun:
                 )[0]
 
         with evaluation_mode(self.network):
-            maps = torch.cat(list(self.attending_at_once.pieces(len(batch.images), attend))).float()
-        if self.fabric.world_size == 1:
-            return maps
+            if self.fabric.world_size == 1:
+                return torch.cat(list(self.at_once.pieces(len(batch.images), attend)))
+            maps = attend(slice(None))  # processes that wait for each other must all do the same
         together = maps.new_zeros(n_together, height, width)
         together[self.fabric.global_rank :: self.fabric.world_size] = maps
         summed: Any = self.fabric.all_reduce(together, reduce_op="sum")

@@ -12,6 +12,7 @@ from torch import nn
 
 import skdfb
 from skdfb import CAMMaskGenerator, Trainer
+from skdfb.augmentation import BackMix
 from skdfb.exceptions import BatchSizeWarning
 from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator
 from skdfb.networks import DenseClassifier
@@ -95,6 +96,16 @@ def test_fit_gives_the_same(ample, X, y, X_new, memory, forward, gradient):
         assert sum(f"the training of the {stage} stage" in str(warning.message) for warning in told) == 1
     assert len(told) <= 4  # and those of the masks and of the scores
     assert detector.batch_size_ == (32 if forward == 100 else 4 if forward == 5 else 1)
+
+
+def test_attention_gives_the_same(X, y, X_new, memory):
+    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.2, augmentation=BackMix())
+    expected = tight_detector().set_params(classifier_trainer=trainer).fit(X, y)
+    memory(5, 3)
+    with pytest.warns(BatchSizeWarning) as told:
+        detector = tight_detector().set_params(classifier_trainer=trainer).fit(X, y)
+    assert_allclose(weights(detector), weights(expected), rtol=1e-9, atol=1e-12)
+    assert sum("the training of the classifier stage" in str(warning.message) for warning in told) == 1
 
 
 @pytest.mark.parametrize("method", ["score_samples", "predict_proba", "segment", "transform", "p_values"])

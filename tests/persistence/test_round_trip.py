@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, clone
 
 import skdfb
 from skdfb import Trainer
+from skdfb.augmentation import BackMix
 from skdfb.networks import create_backbone
 from skdfb.scorers import (
     MSP,
@@ -81,8 +82,8 @@ def fitted(name: str) -> tuple[Any, Any]:
         return estimator.fit(parts), lambda model: model.combine(parts)
     if name == "ConformalCalibrator":
         return estimator.fit(rng.normal(size=50)), lambda model: model.p_values([0.0, 1.0])
-    if name == "Trainer":
-        return estimator, lambda model: model.get_params()
+    if not hasattr(estimator, "fit"):
+        return estimator, lambda model: str(model.get_params())
     train = training_data(estimator, K=1 if name == "BackgroundLogit" else 4)
     new = new_images(estimator, K=1 if name == "BackgroundLogit" else 4)
     return estimator.fit(train.representation, train.y), lambda model: model.score_samples(new)
@@ -107,6 +108,13 @@ def test_unfitted(name, tmp_path):
         assert type(other) is type(model)
         assert set(vars(other)) == set(vars(model))
         assert str(other.get_params()) == str(model.get_params()) or "RandomState" in str(model.get_params())
+
+
+def test_a_trainer_with_an_augmentation(tmp_path):
+    trainer = Trainer(augmentation=BackMix(patch_size=0.5, map_size=4))
+    loaded = there_and_back(trainer, tmp_path)
+    assert isinstance(loaded.augmentation, BackMix)
+    assert str(loaded.get_params()) == str(trainer.get_params())
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -550,6 +550,7 @@ SCRIPT = """
 import os, sys, warnings
 warnings.simplefilter("error")
 import torch
+from skdfb.augmentation import BackMix
 from skdfb.networks import DenseClassifier
 from skdfb.training import Trainer
 from tests.training.problems import PLAIN, easy_problem, tiny_network
@@ -563,7 +564,20 @@ history = trainer.train(network, images, labels, masks, device="cpu", random_sta
 # batch statistics are each process's own until the end; without random_state the first process's seed is taken
 normalised = DenseClassifier(NormalisedBackbone(frozen=False), 3, image_size=16)
 Trainer(max_steps=3, batch_size=16).train(normalised, images, labels, device="cpu")
-torch.save((network.state_dict(), history, normalised.state_dict()), sys.argv[1] + f"/{rank}.pt")
+# 60 images in batches of 15 are no equal shares; the bank is that of all processes
+class Kept(BackMix):
+    def attention_bank(self, n_images):
+        self.kept = super().attention_bank(n_images)
+        return self.kept
+back_mix = Kept(momentum=1.0)
+attended = tiny_network(3)
+Trainer(max_steps=4, batch_size=15, learning_rate=0.02, augmentation=back_mix, **PLAIN).train(
+    attended, images, labels, device="cpu", random_state=3
+)
+torch.save(
+    (network.state_dict(), history, normalised.state_dict(), attended.state_dict(), back_mix.kept.maps),
+    sys.argv[1] + f"/{rank}.pt",
+)
 """
 
 
@@ -590,12 +604,22 @@ def test_launched_processes_train_together(tmp_path, launcher):
         capture_output=True,
         timeout=300,
     )
-    (first, first_history, normalised), (second, second_history, other_normalised) = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)
-    )
+    (
+        (first, first_history, normalised, attended, bank),
+        (
+            second,
+            second_history,
+            other_normalised,
+            other_attended,
+            other_bank,
+        ),
+    ) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert equal(first, second)
     assert first_history == second_history
     assert equal(normalised, other_normalised)
+    assert equal(attended, other_attended)
+    assert torch.equal(bank, other_bank)
+    assert (bank != 0.5).flatten(1).any(1).all()  # each image has been seen by one of them
     # two halves of each batch give the mean gradient of the whole; no pixel is ignored here
     alone, history = train(Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN), dense=True, seed=3)
     np.testing.assert_allclose(first_history["loss"], history["loss"], atol=1e-5)
