@@ -2,12 +2,13 @@
 
 import copy
 import os
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from skdfb.networks._feature_map import FeatureMap
+from skdfb.networks._network_state import network_state, restored_network
 from skdfb.networks._timm import create_backbone, preprocessor_of
 from skdfb.utils import evaluation_mode, is_out_of_memory
 
@@ -177,6 +178,22 @@ class DenseClassifier(nn.Module):
                 raise
             return False
         return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the backbone's name and all weights as arrays, so that pickles need no GPU; else what modules hold."""
+        return network_state(self) or dict(vars(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`__getstate__`."""
+        state = vars(restored_network(type(self), state)) if "weights" in state else state
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy module by module, with whatever hangs on them: nothing has to be built again."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(vars(self), memo))
+        return copied
 
     @classmethod
     def from_classifier(cls, model: nn.Module, *, image_size: int | None = None) -> "DenseClassifier":

@@ -1,6 +1,13 @@
 """Checking and reading input, devices and random states; the lowest layer."""
 
-from skdfb.utils._devices import deterministic_algorithms, evaluation_mode, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils._devices import (
+    available_device,
+    deterministic_algorithms,
+    evaluation_mode,
+    isolated_rng,
+    resolve_device,
+    spawn_seeds,
+)
 from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._images import Images, Indices, LenientImages, as_images
@@ -19,6 +26,7 @@ __all__ = [
     "Preprocessor",
     "TailProbability",
     "as_images",
+    "available_device",
     "batch_size_of",
     "check_images",
     "check_labels",

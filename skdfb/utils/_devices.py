@@ -11,7 +11,14 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 
-__all__ = ["deterministic_algorithms", "evaluation_mode", "isolated_rng", "resolve_device", "spawn_seeds"]
+__all__ = [
+    "available_device",
+    "deterministic_algorithms",
+    "evaluation_mode",
+    "isolated_rng",
+    "resolve_device",
+    "spawn_seeds",
+]
 
 
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -45,6 +52,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"device={device!r} cannot be used on this machine; use device='auto' or 'cpu'.") from error
     return resolved
+
+
+def available_device(device: str | torch.device) -> torch.device:
+    """Return the torch device for ``device``, or the best that there is where this machine does not have it."""
+    try:
+        return resolve_device(device)
+    except ValueError:
+        return resolve_device("auto")
 
 
 def spawn_seeds(random_state: int | np.random.RandomState | None, n_seeds: int) -> list[int]:

@@ -44,27 +44,28 @@ def estimators() -> dict[str, type]:
 ESTIMATORS = estimators()
 
 
-def unfitted(name: str) -> Any:
-    """An instance, with the parameters that it cannot do without or that make it quick."""
+def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
+    """An instance, with the parameters that it cannot do without or that make it quick, and those of its network."""
     cls = ESTIMATORS[name]
     if name == "DFBDetector":
-        return make_detector()
+        trainers = dict.fromkeys(("classifier_trainer", "dense_trainer"), QUICK["trainer"]) if network else {}
+        return make_detector(**trainers | (network or {}))
     if name.endswith("MaskGenerator"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
         if name == "AffinityMaskGenerator":
-            return cls(unfitted("CAMMaskGenerator"), device="cpu")
+            return cls(unfitted("CAMMaskGenerator", network), device="cpu")
         extra = {"dense_trainer": QUICK["trainer"]} if name == "DenseMaskGenerator" else {}
-        return cls(backbone, **QUICK, **extra)
+        return cls(**{"backbone": backbone} | QUICK | extra | (network or {}))
     if name == "ScorerEnsemble":
         return cls([Energy(), ("far", Mahalanobis())], random_state=np.random.RandomState(3))
     return cls(MSP()) if name == "TemperatureScaled" else cls()
 
 
-def fitted(name: str) -> tuple[Any, Any]:
+def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
     """A fitted instance, and what asks it for its answer."""
-    estimator = unfitted(name)
+    estimator = unfitted(name, network)
     X, y = make_images()
     rng = np.random.default_rng(0)
     if name == "DFBDetector":
