@@ -6,12 +6,18 @@ from skdfb.detector._parts import PartScorers, is_sequence, named_background_sco
 from skdfb.detector._views import BACKGROUND
 from skdfb.scorers import activations_needed, check_scorer, scorer_output
 from skdfb.scorers._protocol import needs_images, perturbation_of
+from skdfb.utils import launched_processes
 
 __all__ = ["check_components", "check_scorer_sizes"]
 
 
 def check_components(detector: Any) -> None:
-    """Refuse objects among a detector's parameters that only a later step would stumble on."""
+    """Refuse parameters of a detector that only a later step would stumble on."""
+    if detector.random_state is None and launched_processes() > 1:
+        raise ValueError(
+            f"random_state=None in each of {launched_processes()} processes that train together, which would hold out "
+            "different images; pass an int."
+        )
     if detector.foreground_network == "plain" and detector.foreground_pooling == "foreground":
         raise ValueError(
             "foreground_pooling='foreground' wants the dense network's background, which foreground_network='plain' "

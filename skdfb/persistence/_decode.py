@@ -117,6 +117,7 @@ class Decoder:
         network = DenseClassifier(backbone, len(weight), image_size=preprocessor.image_size)
         network.preprocessor = preprocessor
         network.head.load_state_dict({"weight": weight, "bias": bias}, assign=True)
+        _freeze(network.head, node)
         self.networks.append(network.eval())
         return network
 
@@ -124,13 +125,13 @@ class Decoder:
         names = _field(node, "weights", list, path)
         weights = {name: self._tensor_at(f"{path}.{name}") for name in names}
         if "arguments" in node:
-            return built_backbone(self.decode(node["arguments"], f"{path}.arguments"), weights)
+            return _freeze(built_backbone(self.decode(node["arguments"], f"{path}.arguments"), weights), node)
         module = self._custom(_field(node, "class", str, path), path)
         module = module() if isinstance(module, type) or not isinstance(module, nn.Module) else module
         if not isinstance(module, nn.Module):
             raise TypeError(f"what customs holds for {path} made a {type(module).__name__}; an nn.Module is wanted.")
         module.load_state_dict(weights, assign=True)
-        return module.eval()
+        return _freeze(module.eval(), node)
 
     def _instance(self, node: Any, path: str) -> Any:
         state = _field(node, "state", dict, path)
@@ -180,6 +181,15 @@ def _field(node: Any, name: str, kind: type, path: str) -> Any:
     if not isinstance(value, kind):
         raise InvalidModelError(f"{path} has no {name!r} that is a {kind.__name__}")
     return value
+
+
+def _freeze(module: nn.Module, node: Any) -> nn.Module:
+    """Freeze the weights that were frozen; files of earlier versions do not say which."""
+    if "frozen" in node:
+        frozen = set(_field(node, "frozen", list, "a module"))
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+    return module
 
 
 def _dtype(node: Any, path: str) -> np.dtype[Any]:

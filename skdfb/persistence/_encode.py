@@ -113,6 +113,7 @@ class Encoder:
             "is": "network",
             "backbone": self.encode(network.feature_map.backbone, f"{path}.backbone"),
             "preprocessor": self.encode(network.preprocessor, f"{path}.preprocessor"),
+            "frozen": _frozen(network.head),
         }
 
     def _module(self, module: nn.Module, path: str) -> Node:
@@ -130,7 +131,7 @@ class Encoder:
                 )
             self._add(f"{path}.{name}", tensor)
             names.append(name)
-        return node | {"weights": names}
+        return node | {"weights": names, "frozen": _frozen(module)}
 
     def _instance(self, value: Any, path: str) -> Node:
         """Store an estimator, a dataclass or a named tuple of the library, or an instance of anybody's class."""
@@ -148,6 +149,11 @@ class Encoder:
             | kind
             | {"state": {key: self.encode(item, f"{path}.{key}") for key, item in state.items()}}
         )
+
+
+def _frozen(module: nn.Module) -> list[str]:
+    """Return the names of weights that no training is to change."""
+    return [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
 
 
 def _key_in_path(key: Any, place: int) -> str:

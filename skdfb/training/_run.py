@@ -25,7 +25,7 @@ from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
-from skdfb.utils import BatchSize, Images, evaluation_mode, isolated_rng, iterate_batches
+from skdfb.utils import BatchSize, Images, evaluation_mode, isolated_rng, iterate_batches, launched_processes
 
 if TYPE_CHECKING:
     from skdfb.training._trainer import Trainer
@@ -315,7 +315,7 @@ def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:
     Under torchrun or ``fabric run`` the launched processes train together, a share of each batch each.
     """
     precision = _TRUE_PRECISIONS.get(dtype, precision)
-    n_processes = int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
+    n_processes = launched_processes()
     n_local = int(os.environ["LOCAL_WORLD_SIZE"]) if n_processes > 1 else 1
     devices: Any = [device.index or 0] if device.type == "cuda" and n_processes == 1 else n_local
     # unused weights are common: a backbone's last norm, which only its own head would use

@@ -5,6 +5,7 @@ from skdfb.utils._devices import (
     deterministic_algorithms,
     evaluation_mode,
     isolated_rng,
+    launched_processes,
     resolve_device,
     spawn_seeds,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "isolated_rng",
     "iterate_batches",
     "labels_given",
+    "launched_processes",
     "numbered",
     "read_batches",
     "read_file",

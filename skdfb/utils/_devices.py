@@ -16,6 +16,7 @@ __all__ = [
     "deterministic_algorithms",
     "evaluation_mode",
     "isolated_rng",
+    "launched_processes",
     "resolve_device",
     "spawn_seeds",
 ]
@@ -60,6 +61,11 @@ def available_device(device: str | torch.device) -> torch.device:
         return resolve_device(device)
     except ValueError:
         return resolve_device("auto")
+
+
+def launched_processes() -> int:
+    """Return how many processes torchrun or ``fabric run`` has launched to train together; 1 without them."""
+    return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
 def spawn_seeds(random_state: int | np.random.RandomState | None, n_seeds: int) -> list[int]:

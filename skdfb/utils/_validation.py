@@ -18,6 +18,8 @@ from skdfb.utils._pixels import PixelFormat, tensor_to_array, value_bounds
 
 __all__ = ["check_images", "check_labels", "labels_given"]
 
+_N_LOOKED_AT = 100  # images of a training set, spread evenly
+
 
 def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) -> Images:
     """Check the images given to an estimator and make them readable.
@@ -29,6 +31,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) 
     images = _readable(estimator, X, reset, lenient)
     formats = images.pixel_formats
     if reset:
+        _check_bright(images, formats)
         estimator.pixel_format_ = tuple(next(iter(formats))) if len(formats) == 1 else None
     else:
         _check_formats(formats, getattr(estimator, "pixel_format_", None))
@@ -63,6 +66,18 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
     if reset:
         estimator.value_range_ = value_bounds(X, "X")
     return as_images(X, value_range=estimator.value_range_)
+
+
+def _check_bright(images: Images, formats: frozenset[PixelFormat]) -> None:
+    """Refuse training images that are floats in 0..1, or binary images, cast to integers: all would be black."""
+    if {format.numbers for format in formats} != {"integer"}:
+        return
+    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _N_LOOKED_AT)).round().astype(np.intp))
+    if all(int(pixels.max()) <= 1 for pixels in images.read(rows)):
+        raise ValueError(
+            "X holds no integer above 1, which is black where pixels are integers in 0..255. If these were floats in "
+            "0..1, pass them as floats; of binary images, pass X.astype(bool)."
+        )
 
 
 def _check_formats(given: frozenset[PixelFormat], seen: Any) -> None:

@@ -344,6 +344,11 @@ CASES = {
     "random_state": (lambda: fit(random_state="seed"), ValueError, "'random_state' parameter of DFBDetector must be"),
     "verbose": (lambda: fit(verbose="loud"), ValueError, "'verbose' parameter of DFBDetector must be"),
     "pretrained": (lambda: fit(pretrained="yes"), ValueError, "'pretrained' parameter of DFBDetector must be"),
+    "floats cast to integers": (
+        lambda: fit((make_images(N)[0] / 255).round().astype(np.uint8)),
+        ValueError,
+        r"X holds no integer above 1, which is black .*pass them as floats; of binary images, pass X.astype\(bool\)",
+    ),
     "unknown device": (lambda: fit(device="gpu"), ValueError, "device='gpu' is no device; use 'auto', 'cpu'"),
     "absent device": (
         lambda: fit(device="cuda:99"),
@@ -381,6 +386,24 @@ def test_fit_refuses(case):
         call()
     assert isinstance(raised.value, error)
     assert re.search(message, str(raised.value).replace("\n", " ")), str(raised.value)
+
+
+def test_images_of_two_values():
+    binary = make_images(N)[0] > 128
+    with pytest.raises(pytest.fail.Exception, match="training began"):
+        fit(binary)
+
+
+@pytest.mark.parametrize("random_state", [None, 0])
+def test_processes_that_train_together_need_a_seed(monkeypatch, random_state):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    if random_state is None:
+        with pytest.raises(ValueError, match=r"random_state=None in each of 4 processes .* pass an int"):
+            fit(random_state=None)
+    else:
+        with pytest.raises(pytest.fail.Exception, match="training began"):
+            fit(random_state=0)
 
 
 def test_no_trainer_fails_where_training_begins():

@@ -161,6 +161,19 @@ def test_a_changed_timm_model_is_none_that_a_name_tells(tmp_path):
         skdfb.load(tmp_path / "model", customs=plain, device="cpu")
 
 
+@pytest.mark.parametrize("make", [TinyBackbone, lambda: create_backbone("test_resnet", pretrained=False)])
+def test_frozen_weights_stay_frozen(make, tmp_path):
+    backbone = seeded(make)
+    next(iter(backbone.parameters())).requires_grad_(False)
+    network = DenseClassifier(backbone, 3, image_size=128)
+    network.head.bias.requires_grad_(False)
+    detector = make_detector(backbone=network, classifier_trainer=None)
+    flags = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    assert list(flags.values()).count(False) == 2
+    loaded = back(detector, tmp_path, customs=TINY)
+    assert {name: parameter.requires_grad for name, parameter in loaded.backbone.named_parameters()} == flags
+
+
 def test_weights_of_another_precision(tmp_path):
     detector = make_detector(torch.float64).fit(X, y)
     other = back(detector, tmp_path, customs={"tests.helpers.TinyBackbone": lambda: TinyBackbone(dtype=torch.float64)})
