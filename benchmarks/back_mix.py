@@ -1,7 +1,8 @@
 """BackMix against the same trainings without it, on the experiments of ``real_images.py``.
 
-With BackMix, both stages of a detector train with it, at its default parameters; all else is equal, the steps and the
-seeds too. Reported are the plain classifier of the first stage and the whole detector, for every scorer::
+With BackMix, the classifier trains with it, and the dense network that follows does or does not; at its default
+parameters, which are its authors'. All else is equal, the steps and the seeds too. Reported are the plain classifier of
+the first stage and the whole detector, for every scorer::
 
     python benchmarks/back_mix.py --networks kept --json back_mix.json
 
@@ -36,17 +37,24 @@ from real_images_tables import ACCURACIES, FIGURES, TITLES, simple_table, with_s
 from skdfb.augmentation import BackMix
 from skdfb.scorers import scorer_output
 
-VARIANTS = {"without": None, "BackMix": BackMix()}
+WITHOUT, BOTH, CLASSIFIER = "without", "both stages", "classifier alone"
+# The augmentations of classifier and dense network, and what tells the files of their networks apart.
+VARIANTS = {
+    WITHOUT: ((None, ""), (None, "")),
+    BOTH: ((BackMix(), "-BackMix"), (BackMix(), "-BackMix")),
+    CLASSIFIER: ((BackMix(), "-BackMix"), (None, "-after-BackMix")),
+}
 SYSTEMS = {"plain": (None, ["foreground_plain"]), "DFB": FUSIONS["default"]}
 
 
 def fit(experiment, seed, variant, data, arguments):
     """Return the fitted detector of a variant."""
-    stem = f"{experiment}-{seed}" + ("" if variant == "without" else f"-{variant}")
-    files = {False: f"{stem}-classifier", True: f"{stem}-{DEFAULT_NETWORK.replace(' ', '-')}"}
+    names = "classifier", DEFAULT_NETWORK.replace(" ", "-")
     classifier, dense = (
-        make_trainer(experiment, arguments, file, dense=stage, augmentation=VARIANTS[variant])
-        for stage, file in files.items()
+        make_trainer(
+            experiment, arguments, f"{experiment}-{seed}{mark}-{name}", dense=name != "classifier", augmentation=mixer
+        )
+        for name, (mixer, mark) in zip(names, VARIANTS[variant], strict=True)
     )
     is_kept = dense.file is not None and dense.file.is_file()
     detector = make_detector(experiment, seed, arguments)
@@ -57,7 +65,7 @@ def fit(experiment, seed, variant, data, arguments):
 
 
 def run(experiment, seed, arguments):
-    """Return figures of all scorers, and accuracies, of both variants."""
+    """Return figures of all scorers, and accuracies, of all variants."""
     data, rows, notes = load(experiment, seed, arguments), [], []
     for variant in VARIANTS:
         detector = fit(experiment, seed, variant, data, arguments)
@@ -68,22 +76,24 @@ def run(experiment, seed, arguments):
         for scorer in SCORERS:
             parts, learning = shown.part_scores(scorer)
             for system, (fusion, names) in SYSTEMS.items():
+                if (system, variant) == ("plain", CLASSIFIER):  # which is that of both stages
+                    continue
                 scores = joint_scores(parts, learning, fusion, names, scorer_output(scorer))
                 rows += rows_of(scores, system=system, scorer=type(scorer).__name__, **labels)
     return rows, notes
 
 
 def gain_table(table, by):
-    """Return figures without and with BackMix, and what it gains with its spread over seeds, for each of ``by``."""
+    """Return figures without BackMix, and what it gains with its spread over seeds, for each of ``by``."""
     keys = ["system", *by]
     figures = table.groupby([*keys, "seed", "variant"], sort=False)[FIGURES].mean().unstack("variant")
     columns = {}
     for figure in FIGURES:
-        groups = figures[figure].groupby(keys, sort=False)
-        for variant in VARIANTS:
-            columns[f"{TITLES[figure]} {variant}"] = groups[variant].mean().map("{:.1f}".format)
-        gain = (figures[figure]["BackMix"] - figures[figure]["without"]).groupby(keys, sort=False)
-        columns[f"{TITLES[figure]} gain"] = with_spread(gain.mean(), gain.std(), "+")
+        without = figures[figure][WITHOUT]
+        columns[f"{TITLES[figure]} {WITHOUT}"] = without.groupby(keys, sort=False).mean().map("{:.1f}".format)
+        for variant in (BOTH, CLASSIFIER):
+            gain = (figures[figure][variant] - without).groupby(keys, sort=False)
+            columns[f"{TITLES[figure]} {variant}"] = with_spread(gain.mean(), gain.std(), "+")
     return pd.DataFrame(columns).reset_index()
 
 
