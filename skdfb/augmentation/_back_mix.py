@@ -103,18 +103,9 @@ class BackMix(BaseEstimator):
         self.momentum = momentum
         self.map_size = map_size
 
-    def validate(self, name: str = "BackMix") -> None:
-        """Check the parameters; ``name`` is how the error calls this object.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter, what was given and what is wanted.
-        """
-        try:
-            self._validate_params()
-        except ValueError as error:
-            raise type(error)(f"{name}: {error}") from None
+    def validate(self) -> None:
+        """Check the parameters; a ``ValueError`` names the parameter, what was given and what is wanted."""
+        self._validate_params()
 
     def attention_bank(self, n_images: int) -> AttentionBank:
         """Return a new bank of the attention maps of so many training images."""

@@ -16,16 +16,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from skdfb.augmentation import AttentionBank, Batch
+from skdfb.augmentation import Batch
 from skdfb.augmentation._geometry import zoom_and_flip
 from skdfb.augmentation._mixup import mixup
 from skdfb.exceptions import TrainingDivergedError
-from skdfb.networks import DenseClassifier, attention_maps
+from skdfb.networks import DenseClassifier
+from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
-from skdfb.utils import BatchSize, Images, evaluation_mode, isolated_rng, iterate_batches, launched_processes
+from skdfb.utils import BatchSize, Images, isolated_rng, iterate_batches, launched_processes
 
 if TYPE_CHECKING:
     from skdfb.training._trainer import Trainer
@@ -64,7 +65,8 @@ class TrainingRun:
         self.mixup_alpha = self._resolve_mixup()
         self.fabric = _fabric(device, trainer.precision, network.dtype)
         self.at_once = BatchSize(min(trainer.batch_size, len(images)))
-        self.bank = self._attention_bank()
+        # with masks, an augmentation can do without
+        self.bank = None if masks is not None else attention_bank(trainer.augmentation, images, self.fabric.device)
         self.seed = self.fabric.broadcast(seed)  # processes that train together must agree
         self._check_share()
 
@@ -88,15 +90,6 @@ class TrainingRun:
         if self.masks is not None:
             return 0.0
         return _CLASSIFIER_MIXUP if self.trainer.mixup == "auto" else float(self.trainer.mixup or 0)
-
-    def _attention_bank(self) -> AttentionBank | None:
-        """Return the bank that the augmentation wants; with masks it can do without."""
-        make = getattr(self.trainer.augmentation, "attention_bank", None)
-        if make is None or self.masks is not None:
-            return None
-        bank: AttentionBank = make(len(self.images))
-        bank.maps = bank.maps.to(self.fabric.device)
-        return bank
 
     def train(self, verbose: int, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
         """Train the network in place and return the loss and the learning rate of every step."""
@@ -225,41 +218,14 @@ class TrainingRun:
             size=self._reading_size(size),
             n_jobs=self.n_jobs,
         )
+        keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
         for step, (everyones, (own, images)) in enumerate(zip(whole, loaded, strict=True), first_step):
             generator = torch.Generator().manual_seed(self._step_seed(step))
             batch = Batch(images, *self._targets(own))
-            if self.bank is not None:
-                self.bank.update(everyones, self._attend(batch, len(everyones)))
-                batch = replace(batch, attention_maps=self.bank[own])
+            if keeper is not None:
+                keeper.look_at(batch, everyones)
+                batch = replace(batch, attention_maps=keeper.bank[own])
             yield self._augment(batch, size, generator)
-
-    def _attend(self, batch: Batch, n_together: int) -> Tensor:
-        """Return where the network sees the class of each image by now, of all processes' images."""
-        assert self.bank is not None
-        height, width = self.bank.maps.shape[1:]
-        labels = batch.targets.argmax(1)
-
-        def attend(rows: slice) -> Tensor:
-            with self.fabric.autocast():
-                images = batch.images[rows].to(self.network.dtype)
-                return attention_maps(
-                    self.network,
-                    images,
-                    labels[rows],
-                    input_sizes=[self.network.preprocessor.image_size],
-                    flip=False,
-                    sigma=0.0,
-                    output_size=(height, width),
-                )[0]
-
-        with evaluation_mode(self.network):
-            if self.fabric.world_size == 1:
-                return torch.cat(list(self.at_once.pieces(len(batch.images), attend)))
-            maps = attend(slice(None))  # processes that wait for each other must all do the same
-        together = maps.new_zeros(n_together, height, width)
-        together[self.fabric.global_rank :: self.fabric.world_size] = maps
-        summed: Any = self.fabric.all_reduce(together, reduce_op="sum")
-        return summed  # type: ignore[no-any-return]
 
     def _targets(self, indices: npt.NDArray[np.intp]) -> tuple[Tensor, Tensor | None]:
         labels = F.one_hot(self.labels[torch.from_numpy(indices)], self.n_classes)

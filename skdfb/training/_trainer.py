@@ -171,7 +171,7 @@ class Trainer(BaseEstimator):
                 )
             self._check_scale_range()
             if validate := getattr(self.augmentation, "validate", None):
-                validate("augmentation")
+                validate()
         except ValueError as error:
             raise type(error)(f"{name}: {error}") from None
 

@@ -232,7 +232,7 @@ def test_without_masks_and_attention_it_says_what_is_wanted():
 )
 def test_parameters_are_checked(parameters):
     (name,) = parameters
-    with pytest.raises(ValueError, match=f"BackMix: The '{name}' parameter of BackMix must be"):
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of BackMix must be"):
         augmented(numbered_batch(map_size=8), **parameters)
 
 

@@ -202,7 +202,7 @@ def test_what_is_no_batch_is_refused(returned, message):
     ("augmentation", "message"),
     [
         ("backmix", "mine: The 'augmentation' parameter of Trainer must be an object implementing 'augment'"),
-        (BackMix(patch_size=2), "mine: augmentation: The 'patch_size' parameter of BackMix must be a float in"),
+        (BackMix(patch_size=2), "mine: The 'patch_size' parameter of BackMix must be a float in"),
     ],
 )
 def test_it_is_checked_before_training(augmentation, message):

@@ -1,0 +1,68 @@
+"""Where a network in training sees the classes, for the augmentation that wants to know."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from skdfb.augmentation import AttentionBank, Batch
+from skdfb.networks import DenseClassifier, attention_maps
+from skdfb.utils import BatchSize, Images, Indices, evaluation_mode
+
+__all__ = ["AttentionKeeper", "attention_bank"]
+
+
+def attention_bank(augmentation: Any, images: Images, device: torch.device) -> AttentionBank | None:
+    """Return the bank that an augmentation asks for, on a device; None where it asks for none."""
+    make = getattr(augmentation, "attention_bank", None)
+    if make is None:
+        return None
+    bank: AttentionBank = make(len(images))
+    bank.maps = bank.maps.to(device)
+    return bank
+
+
+@dataclass(frozen=True)
+class AttentionKeeper:
+    """Keeps a bank up to date with the network that is being trained, ``at_once`` images at a time."""
+
+    bank: AttentionBank
+    network: DenseClassifier
+    fabric: Fabric
+    at_once: BatchSize
+
+    def look_at(self, batch: Batch, everyones: Indices) -> None:
+        """Move the averages of all processes' images, of which ``batch`` are this one's, towards what is seen now."""
+        n, labels = len(batch.images), batch.targets.argmax(1)
+
+        def seen(rows: slice) -> Tensor:
+            return self._seen(batch.images[rows], labels[rows])
+
+        with evaluation_mode(self.network):
+            if self.fabric.world_size == 1:
+                maps = torch.cat(list(self.at_once.pieces(n, seen)))
+            else:  # processes that wait for each other must all do the same
+                maps = self._gathered(seen(slice(n)), len(everyones))
+        self.bank.update(everyones, maps)
+
+    def _seen(self, images: Tensor, labels: Tensor) -> Tensor:
+        height, width = self.bank.maps.shape[1:]
+        with self.fabric.autocast():
+            return attention_maps(
+                self.network,
+                images.to(self.network.dtype),
+                labels,
+                input_sizes=[self.network.preprocessor.image_size],
+                flip=False,
+                sigma=0.0,
+                output_size=(height, width),
+            )[0]
+
+    def _gathered(self, maps: Tensor, n_together: int) -> Tensor:
+        """Return the maps of all processes, whose shares may differ by one image."""
+        together = maps.new_zeros(n_together, *maps.shape[1:])
+        together[self.fabric.global_rank :: self.fabric.world_size] = maps
+        summed: Any = self.fabric.all_reduce(together, reduce_op="sum")
+        return summed  # type: ignore[no-any-return]
