@@ -1,10 +1,17 @@
 """The detector on a GPU says what it says on a CPU, and takes what scorers are written in."""
 
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from skdfb import CAMMaskGenerator
+from skdfb import CAMMaskGenerator, Trainer
+from skdfb.augmentation import BackMix
 from skdfb.exceptions import BatchSizeWarning
 from skdfb.scorers import MSP, ODIN, Energy, ViM
 from skdfb.utils import resolve_device
@@ -97,6 +104,36 @@ def test_deterministic():
     for weight, other in zip(first.network_.parameters(), second.network_.parameters(), strict=True):
         assert torch.equal(weight, other)
     np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+
+
+def test_back_mix():
+    X, y = make_images()
+    trainer = Trainer(max_steps=10, batch_size=16, learning_rate=0.1, augmentation=BackMix())
+    changes = {"device": "cuda", "deterministic": True, "classifier_trainer": trainer, "dense_trainer": trainer}
+    first, second = (make_detector(**changes).fit(X, y) for _ in range(2))
+    for weight, other in zip(first.network_.parameters(), second.network_.parameters(), strict=True):
+        assert torch.equal(weight, other)
+
+
+READ = """
+import pickle, sys
+import numpy as np, torch
+from tests.detector.conftest import make_images
+assert not torch.cuda.is_available()
+with open(sys.argv[1], "rb") as file:
+    detector, scores = pickle.load(file)
+np.testing.assert_allclose(detector.score_samples(make_images()[0]), scores, rtol=1e-2, atol=1e-2)
+"""
+
+
+def test_a_pickle_is_read_without_a_gpu(tmp_path):
+    X, y = make_images()
+    few = Trainer(max_steps=2, batch_size=16)
+    network = {"backbone": "test_resnet", "pretrained": False, "image_size": 128}
+    detector = make_detector(device="cuda", classifier_trainer=few, dense_trainer=few, **network).fit(X, y)
+    (tmp_path / "pickle").write_bytes(pickle.dumps((detector, detector.score_samples(X))))
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", READ, str(tmp_path / "pickle")], env=environment, check=True)
 
 
 def test_memory_that_is_too_short(on_gpu):
