@@ -109,7 +109,8 @@ def test_deterministic():
 def test_back_mix():
     X, y = make_images()
     trainer = Trainer(max_steps=10, batch_size=16, learning_rate=0.1, augmentation=BackMix())
-    changes = {"device": "cuda", "deterministic": True, "classifier_trainer": trainer, "dense_trainer": trainer}
+    changes = {"device": "cuda", "deterministic": True, "scorer": Energy()}
+    changes |= {"classifier_trainer": trainer, "dense_trainer": trainer}
     first, second = (make_detector(**changes).fit(X, y) for _ in range(2))
     for weight, other in zip(first.network_.parameters(), second.network_.parameters(), strict=True):
         assert torch.equal(weight, other)
