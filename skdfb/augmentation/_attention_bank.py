@@ -1,6 +1,5 @@
 """Attention maps of a training set, kept while a classifier learns."""
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -53,14 +52,31 @@ class AttentionBank:
         self.momentum = momentum
         self.maps = torch.full((n_images, map_size, map_size), 0.5)
 
-    def __getitem__(self, indices: npt.ArrayLike) -> Tensor:
+    def __getitem__(self, indices: npt.ArrayLike | Tensor) -> Tensor:
         """Return the averages of some images, of shape (len(indices), map_size, map_size)."""
         return self.maps[self._rows(indices)]
 
-    def update(self, indices: npt.ArrayLike, maps: Tensor) -> None:
-        """Move the averages of some images, each named once, towards new maps of shape (len(indices), h, w)."""
+    @torch.no_grad()
+    def update(self, indices: npt.ArrayLike | Tensor, maps: Tensor) -> None:
+        """Move the averages of some images, each named once, towards new maps.
+
+        Parameters
+        ----------
+        indices : array-like of int of shape (m,)
+            Which images.
+        maps : Tensor of shape (m, map_size, map_size)
+            In [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If the maps have another shape.
+        """
         rows = self._rows(indices)
+        wanted = (len(rows), *self.maps.shape[1:])
+        if tuple(maps.shape) != wanted:
+            raise ValueError(f"maps has shape {tuple(maps.shape)} for {len(rows)} images; {wanted} is wanted.")
         self.maps[rows] = torch.lerp(self.maps[rows], maps.to(self.maps), self.momentum)
 
-    def _rows(self, indices: npt.ArrayLike) -> Tensor:
-        return torch.as_tensor(np.asarray(indices), device=self.maps.device)
+    def _rows(self, indices: npt.ArrayLike | Tensor) -> Tensor:
+        return torch.as_tensor(indices, dtype=torch.long, device=self.maps.device)

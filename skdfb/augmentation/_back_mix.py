@@ -34,11 +34,12 @@ class BackMix(BaseEstimator):
     patch_size : float, default=0.25
         Side of the patch as a share of the image's side.
     foreground_fraction : float, default=0.25
-        Share of the image that counts as foreground: where attention is highest. Masks, where there are any, go before.
+        Share of the image that counts as foreground: where attention is highest. Masks, where there are any, take
+        precedence.
     probability : float, default=1.0
         Share of images that get a patch.
     momentum : float, default=0.1
-        Weight of the newest attention map in the :class:`AttentionBank`.
+        Weight of the newest attention map in the :class:`AttentionBank`, against 0.9 of the average so far.
     map_size : int, default=8
         Side of the attention maps that the bank keeps.
 
@@ -124,7 +125,7 @@ class BackMix(BaseEstimator):
         Returns
         -------
         mixed : Batch
-            Of the same images in the same order. Masks have the images' size.
+            Of the same images in the same order. Masks have the images' size, and are int64: -1 where a pixel is blank.
 
         Raises
         ------
@@ -134,15 +135,18 @@ class BackMix(BaseEstimator):
         self.validate()
         size = batch.images.shape[-2:]
         if batch.masks is not None:
-            batch = replace(batch, masks=_nearest(batch.masks, size))
+            batch = replace(batch, masks=_nearest(batch.masks.long(), size))  # which may hold -1, unlike bytes
         foregrounds = self._foregrounds(batch)  # (n, H, W)
         receivers, givers = self._pairs(len(batch.images), generator)
         shape = [max(1, round(self.patch_size * side)) for side in size]
-        source, place = (_random_windows(len(receivers), size, shape, generator) for _ in range(2))
+        source, target = (
+            (numbers[:, None, None], *_random_windows(len(numbers), size, shape, generator))
+            for numbers in (givers, receivers)
+        )
         device = batch.images.device
-        taken = tuple(index.to(device) for index in (givers[:, None, None], *source))
-        given = tuple(index.to(device) for index in (receivers[:, None, None], *place))
-        return _paste(batch, foregrounds, taken, given)
+        return _paste(
+            batch, foregrounds, [index.to(device) for index in source], [index.to(device) for index in target]
+        )
 
     def _foregrounds(self, batch: Batch) -> Tensor:
         """Return where each image's foreground is, as bool of shape (n, H, W)."""
@@ -158,18 +162,20 @@ class BackMix(BaseEstimator):
 
     def _pairs(self, n_images: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw which images get a patch, and from which others."""
-        partners = torch.randperm(n_images, generator=generator)
+        order = torch.randperm(n_images, generator=generator)
+        partners = torch.empty_like(order)
+        partners[order] = order.roll(1)  # each gives to the next in a round: none to itself
         chosen = torch.rand(n_images, generator=generator, dtype=torch.float64) < self.probability
         return chosen.nonzero()[:, 0], partners[chosen]
 
 
 def _highest(maps: Tensor, fraction: float) -> Tensor:
     """Tell which places are among the highest of their map, such that they are that share of it."""
-    flat = maps.flatten(1)
+    flat = maps.flatten(1)  # of a map that is the same everywhere, none is
     order = flat.argsort(stable=True, dim=1, descending=True)
     highest = torch.zeros_like(flat, dtype=torch.bool)
     highest.scatter_(1, order[:, : round(fraction * flat.shape[1])], True)
-    return highest.view_as(maps)
+    return (highest & (flat.amax(1, keepdim=True) > flat.amin(1, keepdim=True))).view_as(maps)
 
 
 def _nearest(masks: Tensor, size: torch.Size) -> Tensor:
@@ -188,15 +194,15 @@ def _random_windows(n: int, size: torch.Size, shape: list[int], generator: Gener
     return rows[:, :, None], columns[:, None, :]
 
 
-def _paste(batch: Batch, foregrounds: Tensor, taken: tuple[Tensor, ...], given: tuple[Tensor, ...]) -> Batch:
-    """Copy the pixels ``taken`` to those ``given``, but for foregrounds, which become blank."""
-    holes = foregrounds[taken]  # (m, h, w)
-    image, rows, columns = taken
-    pixels = batch.images[image, :, rows, columns].masked_fill(holes[..., None], 0)  # (m, h, w, 3)
+def _paste(batch: Batch, foregrounds: Tensor, source: list[Tensor], target: list[Tensor]) -> Batch:
+    """Copy pixels but for those of foregrounds, which become blank. Both are indices of image, row and column."""
+    holes = foregrounds[tuple(source)]  # (m, h, w)
+    number, rows, columns = source
+    pixels = batch.images[number, :, rows, columns].masked_fill(holes[..., None], 0)  # (m, h, w, 3)
     images = batch.images.clone()
-    images[given[0], :, given[1], given[2]] = pixels
+    images[target[0], :, target[1], target[2]] = pixels
     if batch.masks is None:
         return replace(batch, images=images)
     masks = batch.masks.clone()
-    masks[given] = torch.where(holes, IGNORED, batch.targets.shape[1]).to(masks.dtype)
+    masks[tuple(target)] = torch.where(holes, IGNORED, batch.targets.shape[1])
     return replace(batch, images=images, masks=masks)

@@ -56,6 +56,8 @@ class Batch:
 class Augmentation(Protocol):
     """What :class:`~skdfb.training.Trainer` asks of its ``augmentation``: one method.
 
+    What ``augment`` returns must depend on the batch and the generator alone: checkpoints keep nothing else of it.
+
     An augmentation may also have ``attention_bank(n_images)``, which returns an
     :class:`~skdfb.augmentation.AttentionBank`. The classifier stage then keeps it up to date and hands over
     ``batch.attention_maps``, at the price of one more forward pass a batch.
@@ -77,4 +79,7 @@ class Augmentation(Protocol):
     """
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return a new batch of as many images; all random numbers come from the generator, which is on the CPU."""
+        """Return a new batch of as many images, with masks if there were any.
+
+        All random numbers come from the generator, which is on the CPU.
+        """

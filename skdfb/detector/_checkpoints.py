@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.base import BaseEstimator
 
 from skdfb.persistence._encode import Encoder
 from skdfb.training._checkpoints import Checkpoints
@@ -89,10 +90,19 @@ def _described(value: Any) -> str:
     encoder = Encoder()
     try:
         text = json.dumps(encoder.encode(value, "value"))
-    except TypeError:  # somebody's object that cannot be written down; its class has to do
-        return type(value).__qualname__
+    except TypeError:  # it holds somebody's object that cannot be written down
+        return _described_by_parts(value)
     shown = repr(value) if len(repr(value)) <= _SHORT and "\n" not in repr(value) else type(value).__name__
     return f"{shown} ({digest_of(text, encoder.tensors)[:12]})"
+
+
+def _described_by_parts(value: Any) -> str:
+    """Return what is told of an estimator's parameters one by one; of anything else, its class has to do."""
+    name = type(value).__qualname__
+    if not isinstance(value, BaseEstimator):
+        return name
+    parts = {parameter: _described(part) for parameter, part in value.get_params(deep=False).items()}
+    return f"{name} ({hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]})"
 
 
 def _images_described(images: Images) -> str:

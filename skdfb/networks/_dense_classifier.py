@@ -1,8 +1,9 @@
 """A backbone and a linear head at every place: dense network and classifier in one."""
 
 import copy
+import copyreg
 import os
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -179,21 +180,21 @@ class DenseClassifier(nn.Module):
             return False
         return True
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle and copy the module as it is, with whatever hangs on it."""
+        return copyreg.__newobj__, (type(self),), self._module_state()  # type: ignore[attr-defined]
+
+    def _module_state(self) -> dict[str, Any]:
+        return super().__getstate__()  # type: ignore[no-untyped-call, no-any-return]
+
     def __getstate__(self) -> dict[str, Any]:
-        """Return the backbone's name and all weights as arrays, so that pickles need no GPU; else what modules hold."""
-        return network_state(self) or dict(vars(self))
+        """Return names, numbers and arrays where they tell all of the network: skops asks, which knows no tensors."""
+        return network_state(self) or self._module_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`__getstate__`."""
-        state = vars(restored_network(type(self), state)) if "weights" in state else state
+        """Take either state."""
+        state = vars(restored_network(state)) if "weights" in state else state
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy module by module, with whatever hangs on them: nothing has to be built again."""
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(vars(self), memo))
-        return copied
 
     @classmethod
     def from_classifier(cls, model: nn.Module, *, image_size: int | None = None) -> "DenseClassifier":

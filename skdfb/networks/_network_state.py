@@ -1,26 +1,29 @@
-"""What a network is, in plain types: pickles and skops files hold that, and come back on another machine."""
+"""What a network is, in plain types: for skops, whose files hold those alone."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from skdfb.networks._feature_map import FeatureMap
 from skdfb.networks._records import backbone_record, built_backbone
 from skdfb.utils import available_device, isolated_rng
 
 __all__ = ["network_state", "restored_network"]
 
-Network = TypeVar("Network", bound=nn.Module)
-
 _BACKBONE = "feature_map.backbone."
+_PARTS = {"feature_map": FeatureMap, "head": nn.Linear}
+_OWN_ATTRIBUTES = {"training", "preprocessor"}
 
 
 def network_state(network: Any) -> dict[str, Any] | None:
     """Return a network over a timm backbone as names, numbers and arrays; None where those do not tell all of it."""
+    if not _is_plain(network):
+        return None
     arguments = backbone_record(network.feature_map.backbone)
-    if arguments is None or any(_hooks(module) for module in network.modules()):
+    if arguments is None:
         return None
     weights = network.state_dict()
     return {
@@ -34,23 +37,42 @@ def network_state(network: Any) -> dict[str, Any] | None:
     }
 
 
-def restored_network(cls: type[Network], state: dict[str, Any]) -> Network:
+def restored_network(state: dict[str, Any]) -> nn.Module:
     """Return the network of a state; on the CPU where its device is not there."""
-    weights = {name: torch.from_numpy(array) for name, array in state["weights"].items()}
+    from skdfb.networks._dense_classifier import DenseClassifier  # which asks for its state here
+
+    weights = {name: torch.tensor(array) for name, array in state["weights"].items()}
     weights |= {name: weights[name].view(torch.bfloat16) for name in state["bfloat16"]}
     of_backbone = {
         name.removeprefix(_BACKBONE): weight for name, weight in weights.items() if name.startswith(_BACKBONE)
     }
+    preprocessor = state["preprocessor"]
     with isolated_rng(0, torch.device("cpu")):  # the weights it draws are replaced
         backbone = built_backbone(state["backbone"], of_backbone)
-        network: Any = cls(backbone, len(weights["head.weight"]), image_size=state["preprocessor"].image_size)
-    network.preprocessor = state["preprocessor"]
+        network = DenseClassifier(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
+    network.preprocessor = preprocessor
     network.head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name not in set(state["frozen"]))
     for name, module in network.named_modules():
         module.training = name in set(state["training"])
-    return network.to(available_device(state["device"]))  # type: ignore[no-any-return]
+    return network.to(available_device(state["device"]))
+
+
+def _is_plain(network: nn.Module) -> bool:
+    """Tell whether a network has the parts that its class gives it, and nothing of anybody's beside them."""
+    attributes = {name for name in vars(network) if name not in vars(nn.Module()) and not name.startswith("_")}
+    parts = {name: type(module) for name, module in network.named_children()}
+    has_hooks = any(
+        value for module in network.modules() for name, value in vars(module).items() if name.endswith("_hooks")
+    )
+    return (
+        type(network).__module__ == "skdfb.networks._dense_classifier"
+        and attributes | {"training"} == _OWN_ATTRIBUTES
+        and parts == _PARTS
+        and network.get_submodule("head").bias is not None
+        and not has_hooks
+    )
 
 
 def _as_array(tensor: Tensor) -> npt.NDArray[Any]:
@@ -58,8 +80,3 @@ def _as_array(tensor: Tensor) -> npt.NDArray[Any]:
     # NumPy has no bfloat16; such numbers travel as integers.
     array: npt.NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _hooks(module: nn.Module) -> bool:
-    """Tell whether somebody has hung something of their own on a module."""
-    return any(value for name, value in vars(module).items() if name.endswith("_hooks"))

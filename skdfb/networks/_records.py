@@ -1,15 +1,20 @@
 """How a backbone is built again: what a saved model says of its architecture."""
 
+import copy
+import itertools
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from skdfb.networks._feature_map import FeatureMap
-from skdfb.networks._timm import create_backbone, creation_arguments, preprocessor_of
+from skdfb.networks._timm import READING_OPTIONS, create_backbone, creation_arguments, preprocessor_of
 from skdfb.utils import evaluation_mode
 
 __all__ = ["backbone_record", "built_backbone"]
+
+_TRAINING_SETTINGS = ("p", "drop_prob", "momentum")  # of dropout, stochastic depth and batch normalisation
 
 
 def backbone_record(backbone: nn.Module) -> dict[str, Any] | None:
@@ -22,18 +27,57 @@ def backbone_record(backbone: nn.Module) -> dict[str, Any] | None:
     if arguments is None:
         return None
     try:
-        twin = built_backbone(arguments, backbone.state_dict())
-    except (ValueError, RuntimeError, TypeError):
+        # On the CPU: rounding on a GPU differs from time to time, and tables of the twin lie on the CPU.
+        original = _on_cpu(backbone)
+        twin = built_backbone(arguments, original.state_dict())
+        same = _same_map(original, twin, arguments["image_size"])
+    except (ValueError, RuntimeError, TypeError, NotImplementedError):
         return None
-    return arguments if _same_map(backbone, twin, arguments["image_size"]) else None
+    if not same:
+        return None
+    _warn_of_lost(original, twin)
+    return copy.deepcopy(arguments)
+
+
+def _on_cpu(module: nn.Module) -> nn.Module:
+    """Return a module, or a copy of it on the CPU where it is elsewhere."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return module if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(module).cpu()
+
+
+def _warn_of_lost(backbone: nn.Module, twin: nn.Module) -> None:
+    """Tell which settings a backbone built by name lacks that only training shows."""
+    others = dict(twin.named_modules())
+    lost = [
+        f"{name}.{setting}={value}"
+        for name, module in backbone.named_modules()
+        for setting in _TRAINING_SETTINGS
+        if isinstance(value := getattr(module, setting, None), float)
+        and value != getattr(others.get(name), setting, 0.0)
+    ]
+    if lost:
+        warnings.warn(
+            f"the backbone is stored by its name, without {len(lost)} settings that matter to training alone, such as "
+            f"{lost[0]}. To have them stored, make it by create_backbone(name, ...) with such options.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def built_backbone(arguments: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     """Build a timm model without its classifier, from no file and no network, and give it these weights.
 
     Weights of a classifier, which feature maps do not need, are left out.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not those of such a model, or if its options ask for weights from elsewhere.
     """
-    options = {"pretrained": False, "image_size": arguments["image_size"], **arguments["options"]}
+    reading = sorted(READING_OPTIONS & set(arguments["options"]))
+    if reading:
+        raise ValueError(f"the options {reading} would have weights read from elsewhere.")
+    options = {**arguments["options"], "pretrained": False, "image_size": arguments["image_size"]}
     # First without memory: a file may name a network of any size.
     with torch.device("meta"):
         backbone = create_backbone(arguments["name"], **options)
@@ -44,7 +88,19 @@ def built_backbone(arguments: dict[str, Any], weights: dict[str, Tensor]) -> nn.
     if any(buffer.is_meta for name, buffer in backbone.named_buffers() if name not in wanted):
         backbone = create_backbone(arguments["name"], **options)  # tables that it computes for itself
     backbone.load_state_dict({key: weights[key] for key in wanted}, assign=True)
+    _cast_tables(backbone, set(wanted))
     return backbone.eval()
+
+
+def _cast_tables(backbone: nn.Module, stored: set[str]) -> None:
+    """Bring the tables that a backbone computes for itself to the precision of its weights, as ``.to(dtype)`` does."""
+    dtypes = {parameter.dtype for parameter in backbone.parameters() if parameter.is_floating_point()}
+    if len(dtypes) != 1:
+        return
+    (dtype,) = dtypes
+    for name, buffer in backbone.named_buffers():
+        if name not in stored and buffer.is_floating_point():
+            buffer.data = buffer.to(dtype)
 
 
 @torch.no_grad()

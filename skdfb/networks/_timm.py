@@ -25,7 +25,10 @@ except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover
         ) from error
     raise
 
-__all__ = ["create_backbone", "creation_arguments", "preprocessor_of"]
+__all__ = ["READING_OPTIONS", "create_backbone", "creation_arguments", "preprocessor_of"]
+
+# Options by which timm reads weights from files or the network.
+READING_OPTIONS = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -90,7 +93,8 @@ def create_backbone(
     if checkpoint_path is not None:
         _load_checkpoint(model, name, Path(checkpoint_path))
     # What it takes to build the like of it again, from no file: see creation_arguments.
-    model.skdfb_arguments = {"name": name, "image_size": image_size, "options": dict(options)}  # type: ignore[assignment]
+    building = {key: value for key, value in options.items() if key not in READING_OPTIONS}
+    model.skdfb_arguments = {"name": name, "image_size": image_size, "options": building}  # type: ignore[assignment]
     return model
 
 

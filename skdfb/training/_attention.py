@@ -19,7 +19,12 @@ def attention_bank(augmentation: Any, images: Images, device: torch.device) -> A
     make = getattr(augmentation, "attention_bank", None)
     if make is None:
         return None
-    bank: AttentionBank = make(len(images))
+    bank = make(len(images))
+    if not isinstance(bank, AttentionBank) or len(bank.maps) != len(images):
+        raise ValueError(
+            f"augmentation.attention_bank({len(images)}) returned {bank!r}; an AttentionBank of {len(images)} images "
+            "is wanted."
+        )
     bank.maps = bank.maps.to(device)
     return bank
 
@@ -33,8 +38,8 @@ class AttentionKeeper:
     fabric: Fabric
     at_once: BatchSize
 
-    def look_at(self, batch: Batch, everyones: Indices) -> None:
-        """Move the averages of all processes' images, of which ``batch`` are this one's, towards what is seen now."""
+    def look_at(self, batch: Batch, all_indices: Indices) -> None:
+        """Move the averages of all processes' images, of which this one's are the batch, towards what is seen now."""
         n, labels = len(batch.images), batch.targets.argmax(1)
 
         def seen(rows: slice) -> Tensor:
@@ -44,8 +49,8 @@ class AttentionKeeper:
             if self.fabric.world_size == 1:
                 maps = torch.cat(list(self.at_once.pieces(n, seen)))
             else:  # processes that wait for each other must all do the same
-                maps = self._gathered(seen(slice(n)), len(everyones))
-        self.bank.update(everyones, maps)
+                maps = self._gathered(seen(slice(n)), len(all_indices))
+        self.bank.update(all_indices, maps)
 
     def _seen(self, images: Tensor, labels: Tensor) -> Tensor:
         height, width = self.bank.maps.shape[1:]

@@ -74,5 +74,5 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def n_valid(masks: Tensor) -> Tensor:
-    """Return the number of pixels inside images."""
-    return (masks != IGNORED).sum()
+    """Return the number of pixels inside images, or 1 where there is none: their loss is 0 then."""
+    return (masks != IGNORED).sum().clamp_min(1)

@@ -219,12 +219,12 @@ class TrainingRun:
             n_jobs=self.n_jobs,
         )
         keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
-        for step, (everyones, (own, images)) in enumerate(zip(whole, loaded, strict=True), first_step):
+        for step, (all_indices, (indices, images)) in enumerate(zip(whole, loaded, strict=True), first_step):
             generator = torch.Generator().manual_seed(self._step_seed(step))
-            batch = Batch(images, *self._targets(own))
+            batch = Batch(images, *self._targets(indices))
             if keeper is not None:
-                keeper.look_at(batch, everyones)
-                batch = replace(batch, attention_maps=keeper.bank[own])
+                keeper.look_at(batch, all_indices)
+                batch = replace(batch, attention_maps=keeper.bank[indices])
             yield self._augment(batch, size, generator)
 
     def _targets(self, indices: npt.NDArray[np.intp]) -> tuple[Tensor, Tensor | None]:
@@ -264,15 +264,27 @@ class TrainingRun:
             )
 
 
-def _check_augmented(batch: Any, given: Batch) -> Batch:
-    """Return what an augmentation gave; it can be anybody's."""
-    if not isinstance(batch, Batch) or batch.images.shape[:2] != given.images.shape[:2]:
-        what = tuple(batch.images.shape) if isinstance(batch, Batch) else type(batch).__name__
+def _check_augmented(batch: Any, before: Batch) -> Batch:
+    """Return what an augmentation made of a batch; it can be anybody's."""
+    found, wanted = (_described(each) for each in (batch, before))
+    if found != wanted:
         raise ValueError(
-            f"augmentation returned {what} for a Batch of images {tuple(given.images.shape)}; a Batch of as many "
-            "images of as many channels is wanted."
+            f"augmentation made {found} of {wanted}; as many images of as many channels are wanted, with targets and "
+            "masks of the same form, in the same types, on the same device."
         )
-    return batch
+    return batch  # type: ignore[no-any-return]
+
+
+def _described(batch: Any) -> str:
+    """Return in words what an augmentation may not change."""
+    if not isinstance(batch, Batch):
+        return f"a {type(batch).__name__}"
+    images, targets = batch.images, batch.targets
+    masks = "no masks" if batch.masks is None else f"masks ({len(batch.masks)}, ...)"
+    return (
+        f"a Batch of images ({', '.join(map(str, images.shape[:2]))}, ...) of {images.dtype} on {images.device}, "
+        f"targets {tuple(targets.shape)} of {targets.dtype} and {masks}"
+    )
 
 
 def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from skdfb.augmentation import Augmentation
+from skdfb.augmentation import Augmentation, BackMix
 from skdfb.networks import DenseClassifier
 from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._run import CLASSIFIER_SCALES, DENSE_SCALES, TrainingRun
@@ -170,10 +170,16 @@ class Trainer(BaseEstimator):
                     f"max_steps={self.max_steps} and max_epochs={self.max_epochs} are both given; give one of them."
                 )
             self._check_scale_range()
-            if validate := getattr(self.augmentation, "validate", None):
-                validate()
+            self._check_augmentation()
         except ValueError as error:
             raise type(error)(f"{name}: {error}") from None
+
+    def _check_augmentation(self) -> None:
+        if isinstance(self.augmentation, type):
+            name = self.augmentation.__name__
+            raise ValueError(f"augmentation is the class {name}; an instance is wanted, like {name}().")
+        if isinstance(self.augmentation, BackMix):
+            self.augmentation.validate()
 
     def _check_scale_range(self) -> None:
         if self.scale_range is None or isinstance(self.scale_range, str):

@@ -1,6 +1,7 @@
 """The attention bank against its formula."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,3 +28,18 @@ def test_what_was_taken_out_does_not_change():
     bank.update([0, 1], torch.ones(2, 1, 1))
     assert before.flatten().tolist() == [0.5, 0.5]
     assert bank[[0, 1]].flatten().tolist() == [1.0, 1.0]
+
+
+def test_maps_of_another_shape_are_refused():
+    bank = AttentionBank(5, map_size=2)
+    for shape in ((1, 1, 2), (2, 2), (3, 2, 2), (2, 4, 4)):
+        with pytest.raises(ValueError, match=r"for 2 images; \(2, 2, 2\) is wanted"):
+            bank.update([0, 1], torch.ones(shape))
+
+
+def test_any_indices_and_no_gradients():
+    bank = AttentionBank(5, map_size=2)
+    for indices in ([], [1], np.array([1]), torch.tensor([1]), (1,)):
+        bank.update(indices, torch.ones(len(indices), 2, 2, requires_grad=True))
+        assert bank[indices].shape == (len(indices), 2, 2)
+    assert not bank.maps.requires_grad

@@ -55,7 +55,7 @@ def oracle_foregrounds(batch, fraction):
     for attention in batch.attention_maps.numpy():
         places = sorted(product(*map(range, attention.shape)), key=lambda place: -attention[place])
         highest = np.zeros(attention.shape, dtype=bool)
-        for place in places[: round(fraction * attention.size)]:
+        for place in places[: round(fraction * attention.size)] if attention.max() > attention.min() else ():
             highest[place] = True
         foregrounds.append(scaled(highest, height, width))
     return np.array(foregrounds)
@@ -107,7 +107,8 @@ def test_against_the_oracle(size, form, patch_size):
         patches = read_patches(batch, mixed, patch_size)
         readable = [index for index, patch in enumerate(patches) if patch is not None]
         n_read += len(readable)
-        assert len({patches[index][2] for index in readable}) == len(readable)  # each gives once
+        assert len({patches[index][2] for index in readable}) == len(readable)  # each gives once,
+        assert all(patches[index][2] != index for index in readable)  # and none to itself
         foregrounds = oracle_foregrounds(batch, 0.25)
         # an image whose patch cannot be read is compared with nothing; there are few
         images, masks = oracle(batch, foregrounds, [patch or (0, 0, 0, 0, 0, 0, 0) for patch in patches])
@@ -164,13 +165,28 @@ def test_class_targets_and_the_input_stay_as_they_are():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("mask_dtype", [torch.int64, torch.int32, torch.int16])
-def test_dtypes_are_kept(dtype, mask_dtype):
+@pytest.mark.parametrize("mask_dtype", [torch.int64, torch.int32, torch.uint8])
+def test_dtypes(dtype, mask_dtype):
     batch = numbered_batch(masks=(8, 8))
     batch = replace(batch, images=batch.images.to(dtype), masks=batch.masks.to(mask_dtype))
     mixed = augmented(batch)
-    assert (mixed.images.dtype, mixed.masks.dtype) == (dtype, mask_dtype)
+    assert (mixed.images.dtype, mixed.masks.dtype) == (dtype, torch.int64)
     assert mixed.masks.shape == (8, 16, 16)
+    assert set(mixed.masks.unique().tolist()) == {IGNORED, *range(N_CLASSES + 1)}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_images(n):
+    batch = numbered_batch(n, map_size=8)
+    whole = augmented(batch, patch_size=1.0, foreground_fraction=0.0)
+    givers = [int(number) - 1 for number in whole.images[:, 0, 0, 0]]
+    assert sorted(givers) == list(range(n))
+    assert n == 1 or all(giver != index for index, giver in enumerate(givers))
+
+
+def test_where_attention_is_the_same_everywhere_nothing_is_foreground():
+    batch = replace(numbered_batch(), attention_maps=torch.full((8, 4, 4), 0.45))
+    assert (augmented(batch, foreground_fraction=0.5).images != 0).all()
 
 
 def test_masks_go_before_attention():

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
 
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
@@ -146,6 +148,24 @@ def test_without_a_random_state_the_seeds_are_kept(tmp_path, monkeypatch):
             detector_in(tmp_path, random_state=None).fit(X, y)
     first = detector_in(tmp_path, random_state=None).fit(X, y)
     assert_same(detector_in(tmp_path, random_state=None).fit(X, y), first)
+
+
+class Brightness:
+    """An augmentation that no file can hold."""
+
+    def __init__(self, factor):
+        self.change = lambda images: images * factor
+
+    def augment(self, batch, generator):
+        return replace(batch, images=self.change(batch.images))
+
+
+def test_parameters_beside_what_cannot_be_compared_are_compared(tmp_path):
+    trainer = Trainer(max_steps=2, augmentation=Brightness(1.0))
+    detector_in(tmp_path, classifier_trainer=trainer).fit(X, y)
+    detector_in(tmp_path, classifier_trainer=clone(trainer)).fit(X, y)
+    with pytest.raises(ValueError, match=r"classifier_trainer was Trainer \(\w+\) and is Trainer \(\w+\)"):
+        detector_in(tmp_path, classifier_trainer=clone(trainer).set_params(learning_rate=1.0)).fit(X, y)
 
 
 @pytest.mark.parametrize(

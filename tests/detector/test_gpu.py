@@ -1,7 +1,6 @@
 """The detector on a GPU says what it says on a CPU, and takes what scorers are written in."""
 
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,18 @@ from skdfb.scorers import MSP, ODIN, Energy, ViM
 from skdfb.utils import resolve_device
 from tests.detector.conftest import make_detector, make_images
 
+skops = pytest.importorskip("skops.io")
 pytestmark = pytest.mark.gpu
+
+READ = """
+import sys
+import numpy as np, torch
+import skops.io as skops
+from tests.detector.conftest import make_images
+assert not torch.cuda.is_available()
+detector, scores = skops.load(sys.argv[1], trusted=skops.get_untrusted_types(file=sys.argv[1]))
+np.testing.assert_allclose(detector.score_samples(make_images()[0]), scores, rtol=1e-2, atol=1e-2)
+"""
 
 
 class DistanceToMean:
@@ -116,25 +126,14 @@ def test_back_mix():
         assert torch.equal(weight, other)
 
 
-READ = """
-import pickle, sys
-import numpy as np, torch
-from tests.detector.conftest import make_images
-assert not torch.cuda.is_available()
-with open(sys.argv[1], "rb") as file:
-    detector, scores = pickle.load(file)
-np.testing.assert_allclose(detector.score_samples(make_images()[0]), scores, rtol=1e-2, atol=1e-2)
-"""
-
-
-def test_a_pickle_is_read_without_a_gpu(tmp_path):
+def test_skops_files_are_read_without_a_gpu(tmp_path):
     X, y = make_images()
     few = Trainer(max_steps=2, batch_size=16)
     network = {"backbone": "test_resnet", "pretrained": False, "image_size": 128}
     detector = make_detector(device="cuda", classifier_trainer=few, dense_trainer=few, **network).fit(X, y)
-    (tmp_path / "pickle").write_bytes(pickle.dumps((detector, detector.score_samples(X))))
+    skops.dump((detector, detector.score_samples(X)), tmp_path / "model.skops")
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", READ, str(tmp_path / "pickle")], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", READ, str(tmp_path / "model.skops")], env=environment, check=True)
 
 
 def test_memory_that_is_too_short(on_gpu):

@@ -1,8 +1,9 @@
-"""Pickles of networks: all of a network comes back, on any machine, and copies are not built anew."""
+"""The state of a network that skops writes tells all of it, or it is no such state; pickles and copies hold modules."""
 
 import copy
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import timm
@@ -10,38 +11,40 @@ import torch
 from torch import nn
 
 from skdfb.networks import DenseClassifier, create_backbone
+from skdfb.networks._network_state import network_state
 from tests.helpers import TinyBackbone
-
-IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def timm_network(name="test_resnet", dtype=torch.float32, **options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone = create_backbone(name, pretrained=False, **options).to(dtype)
+        backbone = create_backbone(name, pretrained=False, **{"output_stride": 8} | options).to(dtype)
         network = DenseClassifier(backbone, 3, image_size=64)
         nn.init.normal_(network.head.weight)
         nn.init.normal_(network.head.bias)
     return network.eval()
 
 
-def custom_network(**_):
-    network = DenseClassifier(TinyBackbone(), 3, image_size=64).eval()
-    nn.init.normal_(network.head.weight)
-    return network
-
-
 def maps_of(network):
     with torch.no_grad():
-        return network.logit_map(IMAGES.to(network.dtype))
+        size = network.preprocessor.image_size
+        images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        return network.logit_map(images.to(network.dtype))
 
 
-def there_and_back(network):
+def by_state(network):
+    """What skops does."""
+    other = DenseClassifier.__new__(DenseClassifier)
+    other.__setstate__(copy.deepcopy(network.__getstate__()))
+    return other
+
+
+def by_pickle(network):
     return pickle.loads(pickle.dumps(network))
 
 
 def assert_same(network, other):
-    assert type(other) is DenseClassifier
+    assert type(other) is type(network)
     assert torch.equal(maps_of(other), maps_of(network))
     assert other.preprocessor == network.preprocessor
     assert other.map_size == network.map_size
@@ -59,97 +62,210 @@ def assert_same(network, other):
 def holds_tensors(state):
     if isinstance(state, dict):
         return any(holds_tensors(value) for value in state.values())
-    return (isinstance(state, list | tuple) and any(map(holds_tensors, state))) or isinstance(state, torch.Tensor)
+    return isinstance(state, torch.Tensor) or (isinstance(state, list | tuple) and any(map(holds_tensors, state)))
+
+
+# -------------------------------------------------------------------- states
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_a_timm_backbone_travels_by_name(dtype):
-    network = timm_network(output_stride=8, dtype=dtype)
-    assert not holds_tensors(network.__getstate__())
-    assert_same(network, there_and_back(network))
-
-
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
-def test_other_families(name):
-    options = {"image_size": 64} if name == "test_vit" else {"output_stride": 8}
-    network = timm_network(name, **options)
-    assert "weights" in network.__getstate__()
-    assert_same(network, there_and_back(network))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("test_resnet", {}),
+        ("test_convnext", {}),
+        ("test_efficientnet", {}),
+        ("test_vit", {"output_stride": None, "image_size": 64}),
+        # with tables that they compute for themselves
+        ("swinv2_tiny_window8_256", {"output_stride": None, "image_size": 128, "depths": (1, 1, 1, 1)}),
+        ("eva02_tiny_patch14_224", {"output_stride": None, "image_size": 56, "depth": 1}),
+    ],
+)
+def test_a_timm_backbone_travels_by_name(name, options, dtype):
+    options = {key: value for key, value in ({"output_stride": 8} | options).items() if value is not None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = create_backbone(name, pretrained=False, **options).to(dtype)
+        network = DenseClassifier(backbone, 3, image_size=options.get("image_size", 64)).eval()
+        nn.init.normal_(network.head.weight)
+    state = network_state(network)
+    assert not holds_tensors(state)
+    assert_same(network, by_state(network))
 
 
 def test_frozen_weights_and_modes():
-    network = timm_network(output_stride=8)
+    network = timm_network()
     for parameter in network.feature_map.backbone.layer1.parameters():
         parameter.requires_grad_(False)
     network.feature_map.backbone.layer2.train()
-    assert_same(network, there_and_back(network))
-    assert_same(network, copy.deepcopy(network))
+    assert network_state(network) is not None
+    for copied in (by_state, by_pickle, copy.deepcopy):
+        assert_same(network, copied(network))
 
 
-def test_a_module_of_ones_own_travels_as_it_is():
-    network = custom_network()
-    assert "weights" not in network.__getstate__()
-    assert_same(network, there_and_back(network))
+def test_a_state_shares_nothing_with_its_network():
+    network = timm_network()
+    state = network.__getstate__()
+    state["backbone"]["options"]["output_stride"] = 32
+    assert network_state(network)["backbone"]["options"] == {"output_stride": 8}
+    state = network.__getstate__()
+    for array in state["weights"].values():
+        array.setflags(write=False)  # as where a file is mapped
+    other = DenseClassifier.__new__(DenseClassifier)
+    other.__setstate__(state)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    assert_same(network, timm_network())
 
 
-def test_a_changed_timm_model_travels_as_it_is():
-    backbone = timm.create_model("test_resnet", pretrained=False, num_classes=0, output_stride=8)
-    backbone.layer4 = nn.Sequential(backbone.layer4, nn.Tanh())
-    network = DenseClassifier(backbone, 3, image_size=64).eval()
-    assert "weights" not in network.__getstate__()
-    assert_same(network, there_and_back(network))
+class Scaled(DenseClassifier):
+    """Somebody's own."""
+
+    scale = 2.0
+
+    def forward(self, images):
+        return self.scale * super().forward(images)
+
+
+class Cosine(nn.Linear):
+    def forward(self, features):
+        return super().forward(nn.functional.normalize(features, dim=-1))
 
 
 def halve(module, inputs, output):
     return output / 2
 
 
-@pytest.mark.parametrize("copied", [there_and_back, copy.deepcopy])
-def test_hooks_travel(copied):
-    network = timm_network(output_stride=8)
+def with_hook(network):
     network.feature_map.backbone.layer4.register_forward_hook(halve)
-    without = maps_of(timm_network(output_stride=8))
-    assert not torch.equal(maps_of(network), without)
-    assert_same(network, copied(network))
+    return network
 
 
-@pytest.mark.parametrize("make", [timm_network, custom_network])
-def test_a_copy_is_a_copy(make):
-    network = make(output_stride=8)
+def with_head(network, head):
+    network.head = head
+    return network
+
+
+def with_attribute(network, value):
+    network.extra = value
+    return network
+
+
+def of_changed_backbone():
+    backbone = timm.create_model("test_resnet", pretrained=False, num_classes=0, output_stride=8)
+    backbone.layer4 = nn.Sequential(backbone.layer4, nn.Tanh())
+    return DenseClassifier(backbone, 3, image_size=64).eval()
+
+
+NOT_PLAIN = {
+    "a backbone of one's own": lambda: DenseClassifier(TinyBackbone(), 3, image_size=64).eval(),
+    "a changed backbone": of_changed_backbone,
+    "a subclass": lambda: Scaled(timm_network().feature_map.backbone, 3, image_size=64).eval(),
+    "a hook": lambda: with_hook(timm_network()),
+    "a head without bias": lambda: with_head(timm_network(), nn.Linear(96, 3, bias=False)).eval(),
+    "a head of another kind": lambda: with_head(timm_network(), Cosine(96, 3)).eval(),
+    "a further module": lambda: with_attribute(timm_network(), nn.Linear(2, 2)).eval(),
+    "a further attribute": lambda: with_attribute(timm_network(), "note"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_what_a_state_would_not_tell_has_none(kind):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = NOT_PLAIN[kind]()
+    assert network_state(network) is None
+    for copied in (by_state, by_pickle, copy.deepcopy, copy.copy):
+        other = copied(network) if not isinstance(network, Scaled) or copied is not by_state else by_pickle(network)
+        assert_same(network, other)
+        assert getattr(other, "extra", None) is None or type(other.extra) is type(network.extra)
+
+
+def test_settings_of_training_are_told_of():
+    network = timm_network()
+    network.feature_map.backbone.bn1.momentum = 0.01
+    with pytest.warns(UserWarning, match=r"stored by its name, without 1 settings .* such as bn1\.momentum=0\.01"):
+        network_state(network)
+
+
+def test_a_device_that_is_not_there():
+    network = timm_network()
+    other = DenseClassifier.__new__(DenseClassifier)
+    other.__setstate__(network.__getstate__() | {"device": "cuda:97"})
+    assert other.device.type in ("cpu", "cuda")
+    assert_same(network, other.cpu())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pretrained": True},
+        {"checkpoint_path": "weights.pt"},
+        {"pretrained_cfg_overlay": {"file": "weights.pt"}},
+        {"cache_dir": "somewhere"},
+        {"pretrained_cfg": {"hf_hub_id": "somebody/something"}},
+    ],
+)
+def test_a_state_reads_nothing_from_elsewhere(options):
+    state = timm_network().__getstate__()
+    state["backbone"]["options"] |= options
+    with pytest.raises(ValueError, match="would have weights read from elsewhere"):
+        DenseClassifier.__new__(DenseClassifier).__setstate__(state)
+
+
+def test_how_weights_were_read_is_no_part_of_a_state(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
+    overlay = {"file": str(weights), "num_classes": 0}
+    backbone = create_backbone("test_resnet", pretrained=True, output_stride=8, pretrained_cfg_overlay=overlay)
+    network = DenseClassifier(backbone, 3, image_size=64).eval()
+    weights.unlink()
+    assert network_state(network)["backbone"]["options"] == {"output_stride": 8}
+    assert_same(network, by_state(network))
+
+
+# --------------------------------------------------------- pickles and copies
+
+
+def test_a_copy_is_a_copy():
+    network = timm_network()
     other = copy.deepcopy({"first": network, "second": network})
     assert other["first"] is other["second"]
     assert_same(network, other["first"])
     with torch.no_grad():
         other["first"].head.weight.zero_()
     assert network.head.weight.abs().sum() > 0
+    assert copy.copy(network).head.weight is network.head.weight
 
 
-def test_a_device_that_is_not_there():
-    network = timm_network(output_stride=8)
-    state = network.__getstate__() | {"device": "cuda:97"}
-    other = DenseClassifier.__new__(DenseClassifier)
-    other.__setstate__(state)
-    assert other.device.type in ("cpu", "cuda")
-    assert_same(network, other.cpu())
+def test_pickles_hold_the_module():
+    network = timm_network()
+    network.feature_map.backbone.bn1.momentum = 0.01
+    assert by_pickle(network).feature_map.backbone.bn1.momentum == 0.01
 
 
-def test_what_was_pickled_as_a_module_is_still_read():
-    network = timm_network(output_stride=8)
-    other = DenseClassifier.__new__(DenseClassifier)
-    other.__setstate__(copy.deepcopy(vars(network)))
-    assert_same(network, other)
+def train_in_place(network):
+    with torch.no_grad():
+        network.head.weight.add_(1)
+    return float(network.head.weight.sum())
+
+
+def test_another_process_may_change_what_it_gets():
+    """joblib maps large arrays to files that nobody may write to."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DenseClassifier(create_backbone("resnet18", pretrained=False, output_stride=16), 3, image_size=64)
+    before = float(network.head.weight.detach().sum())
+    (changed,) = joblib.Parallel(n_jobs=2)([joblib.delayed(train_in_place)(network)])
+    assert changed == pytest.approx(before + network.head.weight.numel())
 
 
 def test_random_numbers_are_left_alone():
-    network = timm_network("test_vit", image_size=64)
+    network = timm_network()
     before = torch.get_rng_state()
-    there_and_back(network)
-    copy.deepcopy(network)
+    by_state(network)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_pickle_shares_nothing():
-    network = timm_network(output_stride=8)
-    other = DenseClassifier.__new__(DenseClassifier)
-    other.__setstate__(pickle.loads(pickle.dumps(network.__getstate__())))
-    assert np.shares_memory(network.head.weight.detach().numpy(), other.head.weight.detach().numpy()) is False
+    assert np.all(network.head.weight.detach().numpy() == timm_network().head.weight.detach().numpy())

@@ -184,17 +184,30 @@ def test_it_gets_the_numbers_of_the_step_alone():
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda batch: batch.images, r"augmentation returned Tensor for a Batch of images \(16, 3, 16, 16\)"),
-        (lambda batch: batch[:7], r"augmentation returned \(7, 3, 16, 16\) for a Batch of images \(16, 3, 16, 16\)"),
-        (lambda batch: replace(batch, images=batch.images[:, :1]), r"returned \(16, 1, 16, 16\) .* as many channels"),
+        (lambda batch: batch.images, r"augmentation made a Tensor of a Batch of images \(16, 3, ...\)"),
+        (lambda batch: batch[:7], r"made a Batch of images \(7, 3, ...\) .* of a Batch of images \(16, 3, ...\)"),
+        (lambda batch: replace(batch, images=batch.images[:, :1]), r"images \(16, 1, ...\) .* as many channels"),
+        (lambda batch: replace(batch, images=batch.images.double()), r"of torch.float64 .* of torch.float32"),
+        (lambda batch: replace(batch, targets=batch.targets.argmax(1)), r"targets \(16,\) of torch.int64"),
+        (lambda batch: replace(batch, masks=None), r"and no masks of .* and masks \(16, ...\)"),
     ],
 )
-def test_what_is_no_batch_is_refused(returned, message):
+def test_what_is_no_such_batch_is_refused(returned, message):
     class Wrong:
         def augment(self, batch, generator):
             return returned(batch)
 
     with pytest.raises(ValueError, match=message):
+        train_with(Wrong(), tiny_network(N_CLASSES + 1), dense=True)
+
+
+@pytest.mark.parametrize("bank", [None, AttentionBank(7)])
+def test_what_is_no_such_bank_is_refused(bank):
+    class Wrong(Recorder):
+        def attention_bank(self, n_images):
+            return bank
+
+    with pytest.raises(ValueError, match=r"augmentation.attention_bank\(60\) returned .* of 60 images is wanted"):
         train_with(Wrong())
 
 
@@ -203,6 +216,7 @@ def test_what_is_no_batch_is_refused(returned, message):
     [
         ("backmix", "mine: The 'augmentation' parameter of Trainer must be an object implementing 'augment'"),
         (BackMix(patch_size=2), "mine: The 'patch_size' parameter of BackMix must be a float in"),
+        (BackMix, r"mine: augmentation is the class BackMix; an instance is wanted, like BackMix\(\)"),
     ],
 )
 def test_it_is_checked_before_training(augmentation, message):

@@ -30,6 +30,7 @@ from tests.training.problems import (
     train,
     weights_of,
 )
+from tests.training.test_augmentation import AttentiveRecorder, train_with
 
 SHORT = {"max_steps": 4, "batch_size": 16}
 
@@ -554,6 +555,7 @@ from skdfb.augmentation import BackMix
 from skdfb.networks import DenseClassifier
 from skdfb.training import Trainer
 from tests.training.problems import PLAIN, easy_problem, tiny_network
+from tests.training.test_augmentation import AttentiveRecorder, network_with_head, train_with
 from tests.training.test_trainer import NormalisedBackbone
 
 rank = int(os.environ["RANK"])
@@ -564,20 +566,13 @@ history = trainer.train(network, images, labels, masks, device="cpu", random_sta
 # batch statistics are each process's own until the end; without random_state the first process's seed is taken
 normalised = DenseClassifier(NormalisedBackbone(frozen=False), 3, image_size=16)
 Trainer(max_steps=3, batch_size=16).train(normalised, images, labels, device="cpu")
-# 60 images in batches of 15 are no equal shares; the bank is that of all processes
-class Kept(BackMix):
-    def attention_bank(self, n_images):
-        self.kept = super().attention_bank(n_images)
-        return self.kept
-back_mix = Kept(momentum=1.0)
-attended = tiny_network(3)
-Trainer(max_steps=4, batch_size=15, learning_rate=0.02, augmentation=back_mix, **PLAIN).train(
-    attended, images, labels, device="cpu", random_state=3
-)
-torch.save(
-    (network.state_dict(), history, normalised.state_dict(), attended.state_dict(), back_mix.kept.maps),
-    sys.argv[1] + f"/{rank}.pt",
-)
+# a batch of 15 has no equal shares
+recorder = AttentiveRecorder()
+train_with(recorder, max_steps=1, batch_size=15)
+mixed = network_with_head()
+train_with(BackMix(), mixed, max_steps=4, batch_size=15)
+results = network.state_dict(), history, normalised.state_dict(), mixed.state_dict(), recorder.banks[0].maps
+torch.save(results, sys.argv[1] + f"/{rank}.pt")
 """
 
 
@@ -605,21 +600,17 @@ def test_launched_processes_train_together(tmp_path, launcher):
         timeout=300,
     )
     (
-        (first, first_history, normalised, attended, bank),
-        (
-            second,
-            second_history,
-            other_normalised,
-            other_attended,
-            other_bank,
-        ),
+        (first, first_history, normalised, mixed, bank),
+        (second, second_history, other_normalised, other_mixed, other_bank),
     ) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert equal(first, second)
     assert first_history == second_history
     assert equal(normalised, other_normalised)
-    assert equal(attended, other_attended)
+    assert equal(mixed, other_mixed)
     assert torch.equal(bank, other_bank)
-    assert (bank != 0.5).flatten(1).any(1).all()  # each image has been seen by one of them
+    train_with(recorder := AttentiveRecorder(), max_steps=1, batch_size=15)
+    torch.testing.assert_close(bank, recorder.banks[0].maps)  # each map where one process alone has it
+    assert (bank != 0.5).flatten(1).any(1).sum() == 15
     # two halves of each batch give the mean gradient of the whole; no pixel is ignored here
     alone, history = train(Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN), dense=True, seed=3)
     np.testing.assert_allclose(first_history["loss"], history["loss"], atol=1e-5)
