@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import socket
 import tracemalloc
 
 import numpy as np
@@ -210,16 +211,43 @@ def test_other_files(place, tmp_path):
             skdfb.load(missing)
 
 
-def test_a_giant_network_is_refused_before_it_is_built(saved, place):
+def with_backbone(name, image_size, **options):
+    """Let a document ask for a timm backbone."""
+
     def change(document):
         backbone = document["model"]["state"]["network_"]["backbone"]
-        options = {"is": "map", "keys": [], "values": []}
-        values = ["vit_giant_patch14_224", 10**6, options]
+        values = [name, image_size, {"is": "map", "keys": list(options), "values": list(options.values())}]
         del backbone["class"]
         backbone["arguments"] = {"is": "map", "keys": ["name", "image_size", "options"], "values": values}
         return document
 
-    rewritten(saved[0], place, change)
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18", {"pretrained": True}, r"options \['pretrained'\] would have weights read from elsewhere"),
+        ("resnet18", {"checkpoint_path": "/etc/passwd"}, "would have weights read from elsewhere"),
+        ("resnet18", {"cache_dir": "somewhere"}, "would have weights read from elsewhere"),
+        ("resnet18", {"pretrained_cfg": "a1_in1k"}, "would have weights read from elsewhere"),
+        ("hf-hub:somebody/something", {}, "is no timm model"),
+        ("local-dir:/tmp", {}, "is no timm model"),
+    ],
+)
+def test_a_file_sends_nobody_to_the_network_or_to_other_files(saved, place, monkeypatch, name, options, message):
+    def refuse(*arguments):
+        pytest.fail("the network was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    rewritten(saved[0], place, with_backbone(name, 64, **options))
+    with pytest.raises(InvalidModelError, match=message):
+        skdfb.load(place, customs=CUSTOMS)
+
+
+def test_a_giant_network_is_refused_before_it_is_built(saved, place):
+    rewritten(saved[0], place, with_backbone("vit_giant_patch14_224", 10**6))
     tracemalloc.start()
     try:
         with pytest.raises(InvalidModelError, match="weights are missing or have another shape"):
