@@ -26,8 +26,8 @@ class BackMix(BaseEstimator):
         \tilde x_i[P] = (1 - f_j)[Q] \odot x_j[Q], \qquad \tilde y_i = y_i
 
     :math:`x_j` is another image of the batch, :math:`f_j` its foreground (1 there, else 0), P and Q are windows of one
-    size at random places. What remains of the foreground in the patch is blank: the mean pixel. A classifier trained
-    on such images can no longer tell a class by the background that it usually comes with.
+    size at random places. What remains of the foreground in the patch is blank: the mean pixel. So a classifier learns
+    less of the backgrounds that a class usually comes with.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class BackMix(BaseEstimator):
     probability : float, default=1.0
         Share of images that get a patch.
     momentum : float, default=0.1
-        Weight of the newest attention map in the :class:`AttentionBank`, against 0.9 of the average so far.
+        Weight of the newest attention map in the averages of the :class:`AttentionBank`, as in batch normalisation.
     map_size : int, default=8
         Side of the attention maps that the bank keeps.
 
@@ -182,7 +182,7 @@ def _nearest(masks: Tensor, size: torch.Size) -> Tensor:
     """Bring masks (n, h, w) of integers to a size."""
     if masks.shape[-2:] == size:
         return masks
-    return F.interpolate(masks[:, None].double(), size, mode="nearest-exact")[:, 0].to(masks.dtype)
+    return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0].to(masks.dtype)
 
 
 def _random_windows(n: int, size: torch.Size, shape: list[int], generator: Generator) -> Window:
