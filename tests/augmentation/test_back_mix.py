@@ -187,6 +187,10 @@ def test_few_images(n):
 def test_where_attention_is_the_same_everywhere_nothing_is_foreground():
     batch = replace(numbered_batch(), attention_maps=torch.full((8, 4, 4), 0.45))
     assert (augmented(batch, foreground_fraction=0.5).images != 0).all()
+    batch.attention_maps[3] = torch.arange(16).view(4, 4) / 16  # one among them of which something is known
+    blank = (augmented(batch, foreground_fraction=0.5, patch_size=1.0).images == 0).all(1)
+    assert blank.flatten(1).any(1).sum() == 1
+    assert blank.sum() == 16 * 16 / 2
 
 
 def test_masks_go_before_attention():
@@ -223,10 +227,11 @@ def test_pixels_stay_come_from_a_background_or_are_blank(
 
 
 def test_it_is_fixed_by_its_generator():
-    batch = numbered_batch(map_size=8)
-    first, again, other = (augmented(batch, seed=seed).images for seed in (1, 1, 2))
+    batch, before = numbered_batch(map_size=8), torch.get_rng_state()
+    first, again, other = (augmented(batch, seed=seed, probability=0.5).images for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_without_masks_and_attention_it_says_what_is_wanted():

@@ -137,8 +137,12 @@ def halve(module, inputs, output):
     return output / 2
 
 
-def with_hook(network):
-    network.feature_map.backbone.layer4.register_forward_hook(halve)
+def look_on(module, inputs, output):
+    return None
+
+
+def with_hook(network, hook=halve):
+    network.feature_map.backbone.layer4.register_forward_hook(hook)
     return network
 
 
@@ -163,6 +167,7 @@ NOT_PLAIN = {
     "a changed backbone": of_changed_backbone,
     "a subclass": lambda: Scaled(timm_network().feature_map.backbone, 3, image_size=64).eval(),
     "a hook": lambda: with_hook(timm_network()),
+    "a hook that changes nothing": lambda: with_hook(timm_network(), look_on),
     "a head without bias": lambda: with_head(timm_network(), nn.Linear(96, 3, bias=False)).eval(),
     "a head of another kind": lambda: with_head(timm_network(), Cosine(96, 3)).eval(),
     "a further module": lambda: with_attribute(timm_network(), nn.Linear(2, 2)).eval(),
