@@ -110,13 +110,13 @@ def main():
             raise SystemExit("the unbroken fit failed")
         seconds = time.perf_counter() - began
         wanted = weights_of(unbroken / "detector.safetensors")[0]
-        for number in range(arguments.kills):
-            folder = Path(place) / str(number)
+        while sum(killed for killed, *_ in outcomes) < arguments.kills:  # some end before their moment
+            folder = Path(place) / str(len(outcomes))
             folder.mkdir()
             outcomes.append(kill_and_resume(folder, moments.uniform(0, seconds), wanted, arguments.steps))
             killed, stage, equal = outcomes[-1]
             ended = "killed" if killed else "ended before"
-            print(f"{number + 1:3}  {ended}, had reached {stage:24} {'equal' if equal else 'DIFFERENT'}", flush=True)
+            print(f"{len(outcomes):3}  {ended}, had reached {stage:24} {'equal' if equal else 'DIFFERENT'}", flush=True)
     n_killed, n_equal = (int(np.sum([outcome[place] for outcome in outcomes])) for place in (0, 2))
     print(f"{len(outcomes)} fits, {n_killed} killed, {n_equal} ended with the weights of the unbroken one; ", end="")
     print(f"{time.perf_counter() - start:.0f} s")
