@@ -10,10 +10,6 @@ Takes the options of ``real_images.py``, whose networks it reads, where ``--netw
 and reported together, by ``--report FILES``.
 """
 
-import itertools
-import json
-from pathlib import Path
-
 import pandas as pd
 from real_images import (
     DEFAULT_NETWORK,
@@ -23,16 +19,16 @@ from real_images import (
     NoMasks,
     Shown,
     accuracies,
-    document,
     joint_scores,
-    keep_settings,
     load,
     make_detector,
     make_trainer,
+    measure,
+    measured_before,
     parse,
     rows_of,
 )
-from real_images_tables import ACCURACIES, FIGURES, TITLES, simple_table, with_spread
+from real_images_tables import FIGURES, TITLES, accuracy_table, simple_table, with_spread
 
 from skdfb.augmentation import BackMix
 from skdfb.scorers import scorer_output
@@ -97,21 +93,10 @@ def gain_table(table, by):
     return pd.DataFrame(columns).reset_index()
 
 
-def accuracy_table(notes):
-    """Return mean and spread of accuracies, an experiment and variant a row."""
-    groups = notes.groupby(["experiment", "variant"], sort=False)
-    columns = {
-        title: with_spread(groups[name].mean(), groups[name].std())
-        for name, title in ACCURACIES.items()
-        if name in notes
-    }
-    return pd.DataFrame(columns, index=groups.size().index).reset_index()
-
-
 def report(table, notes):
     """Print all tables, in percent."""
     titled = {
-        "Accuracy": accuracy_table(notes),
+        "Accuracy": accuracy_table(notes, "variant"),
         "Mean of all scorers": gain_table(table, ["experiment", "ood"]),
         "Every scorer, mean of all OOD sets": gain_table(table, ["experiment", "scorer"]),
     }
@@ -122,22 +107,9 @@ def report(table, notes):
 def main(argv=None):
     """Run the experiments, print their tables, and write the JSON file."""
     arguments = parse(argv, __doc__)
-    rows, notes = [], []
-    if arguments.report is not None:
-        for part in map(json.loads, map(Path.read_text, arguments.report)):
-            rows, notes = rows + part["rows"], notes + part["notes"]
+    rows, notes = measured_before(arguments.report) if arguments.report is not None else measure(arguments, run)
+    if rows:
         report(pd.DataFrame(rows), pd.DataFrame(notes))
-        return
-    arguments.data = None if arguments.data is None else Path(arguments.data)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-    if arguments.networks is not None:
-        keep_settings(arguments.networks, settings)
-    for experiment, seed in itertools.product(arguments.only, arguments.seeds):
-        more_rows, more_notes = run(experiment, seed, arguments)
-        rows, notes = rows + more_rows, notes + more_notes
-        if arguments.json:
-            arguments.json.write_text(json.dumps(document(settings, rows, notes), separators=(",", ":")) + "\n")
-    report(pd.DataFrame(rows), pd.DataFrame(notes))
 
 
 if __name__ == "__main__":

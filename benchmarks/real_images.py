@@ -471,11 +471,19 @@ def parse(argv=None, description=__doc__):
 def main(argv=None):
     """Run the experiments, print their tables, and write the JSON file."""
     arguments = parse(argv)
-    if arguments.report is not None:
-        documents = [json.loads(file.read_text()) for file in arguments.report]
-        table, notes = (pd.DataFrame([row for part in documents for row in part[key]]) for key in ("rows", "notes"))
-        report(table, notes, DEFAULT_NETWORK)
-        return
+    rows, notes = measured_before(arguments.report) if arguments.report is not None else measure(arguments, run)
+    if rows:
+        report(pd.DataFrame(rows), pd.DataFrame(notes), DEFAULT_NETWORK)
+
+
+def measured_before(files):
+    """Return the rows and notes of JSON files."""
+    documents = [json.loads(file.read_text()) for file in files]
+    return tuple([row for part in documents for row in part[key]] for key in ("rows", "notes"))
+
+
+def measure(arguments, run):
+    """Return the rows and notes of all experiments and seeds asked for, and write them as they come."""
     arguments.data = None if arguments.data is None else Path(arguments.data)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
     if arguments.networks is not None:
@@ -491,8 +499,7 @@ def main(argv=None):
         rows, notes = rows + more_rows, notes + more_notes
         if arguments.json:
             arguments.json.write_text(json.dumps(document(settings, rows, notes), separators=(",", ":")) + "\n")
-    if rows:
-        report(pd.DataFrame(rows), pd.DataFrame(notes), DEFAULT_NETWORK)
+    return rows, notes
 
 
 def keep_settings(folder, settings):

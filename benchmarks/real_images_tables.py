@@ -60,10 +60,10 @@ def tables_of(table, notes, default_network):
     yield "Ablation: less plain, mean of all scorers", ablation(gains(table))
 
 
-def accuracy_table(notes):
-    """Return mean and spread of accuracies and rejections, an experiment and network a row."""
-    notes = notes.drop_duplicates(["experiment", "seed", "network"])
-    groups = notes.groupby(["experiment", "network"], sort=False)
+def accuracy_table(notes, by="network"):
+    """Return mean and spread of accuracies and rejections, an experiment and network (or ``by``) a row."""
+    notes = notes.drop_duplicates(["experiment", "seed", by])
+    groups = notes.groupby(["experiment", by], sort=False)
     columns = {
         title: with_spread(groups[name].mean(), groups[name].std())
         for name, title in ACCURACIES.items()

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 
 from skdfb.persistence._encode import Encoder
 from skdfb.training._checkpoints import Checkpoints
-from skdfb.utils import Images, digest_of
+from skdfb.utils import Images, digest_of, spread_evenly
 
 __all__ = ["detector_checkpoints", "kept_masks", "kept_seeds"]
 
@@ -108,8 +108,7 @@ def _described_by_parts(value: Any) -> str:
 def _images_described(images: Images) -> str:
     """Return number and digest of images: of all pixels of so many of them, spread evenly."""
     digest = hashlib.sha256()
-    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _N_SAMPLES)).round().astype(np.intp))
-    for row in rows:
+    for row in spread_evenly(len(images), _N_SAMPLES):
         (pixels,) = images.read(np.array([row]))
         digest.update(f"{pixels.dtype}{tuple(pixels.shape)}".encode())
         digest.update(np.ascontiguousarray(pixels.numpy()).data)

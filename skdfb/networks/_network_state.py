@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.networks._feature_map import FeatureMap
-from skdfb.networks._records import backbone_record, built_backbone
+from skdfb.networks._records import backbone_record, built_backbone, freeze_weights, frozen_weights
 from skdfb.utils import available_device, isolated_rng
 
 __all__ = ["network_state", "restored_network"]
 
 _BACKBONE = "feature_map.backbone."
 _PARTS = {"feature_map": FeatureMap, "head": nn.Linear}
-_OWN_ATTRIBUTES = {"training", "preprocessor"}
+_OWN_ATTRIBUTES = {"preprocessor"}
 
 
 def network_state(network: Any) -> dict[str, Any] | None:
@@ -31,7 +31,7 @@ def network_state(network: Any) -> dict[str, Any] | None:
         "preprocessor": network.preprocessor,
         "weights": {name: _as_array(tensor) for name, tensor in weights.items()},
         "bfloat16": [name for name, tensor in weights.items() if tensor.dtype == torch.bfloat16],
-        "frozen": [name for name, parameter in network.named_parameters() if not parameter.requires_grad],
+        "frozen": frozen_weights(network),
         "training": [name for name, module in network.named_modules() if module.training],
         "device": str(network.device),
     }
@@ -52,8 +52,7 @@ def restored_network(state: dict[str, Any]) -> nn.Module:
         network = DenseClassifier(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
     network.preprocessor = preprocessor
     network.head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name not in set(state["frozen"]))
+    freeze_weights(network, state["frozen"])
     for name, module in network.named_modules():
         module.training = name in set(state["training"])
     return network.to(available_device(state["device"]))
@@ -61,14 +60,14 @@ def restored_network(state: dict[str, Any]) -> nn.Module:
 
 def _is_plain(network: nn.Module) -> bool:
     """Tell whether a network has the parts that its class gives it, and nothing of anybody's beside them."""
-    attributes = {name for name in vars(network) if name not in vars(nn.Module()) and not name.startswith("_")}
+    attributes = set(vars(network)) - set(vars(nn.Module()))
     parts = {name: type(module) for name, module in network.named_children()}
     has_hooks = any(
         value for module in network.modules() for name, value in vars(module).items() if name.endswith("_hooks")
     )
     return (
         type(network).__module__ == "skdfb.networks._dense_classifier"
-        and attributes | {"training"} == _OWN_ATTRIBUTES
+        and attributes == _OWN_ATTRIBUTES
         and parts == _PARTS
         and network.get_submodule("head").bias is not None
         and not has_hooks

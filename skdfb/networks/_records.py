@@ -3,6 +3,7 @@
 import copy
 import itertools
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from skdfb.networks._feature_map import FeatureMap
 from skdfb.networks._timm import READING_OPTIONS, create_backbone, creation_arguments, preprocessor_of
 from skdfb.utils import evaluation_mode
 
-__all__ = ["backbone_record", "built_backbone"]
+__all__ = ["backbone_record", "built_backbone", "freeze_weights", "frozen_weights"]
 
 _TRAINING_SETTINGS = ("p", "drop_prob", "momentum")  # of dropout, stochastic depth and batch normalisation
 
@@ -31,7 +32,7 @@ def backbone_record(backbone: nn.Module) -> dict[str, Any] | None:
         original = _on_cpu(backbone)
         twin = built_backbone(arguments, original.state_dict())
         same = _same_map(original, twin, arguments["image_size"])
-    except (ValueError, RuntimeError, TypeError, NotImplementedError):
+    except (ValueError, RuntimeError, TypeError):
         return None
     if not same:
         return None
@@ -90,6 +91,18 @@ def built_backbone(arguments: dict[str, Any], weights: dict[str, Tensor]) -> nn.
     backbone.load_state_dict({key: weights[key] for key in wanted}, assign=True)
     _cast_tables(backbone, set(wanted))
     return backbone.eval()
+
+
+def frozen_weights(module: nn.Module) -> list[str]:
+    """Return the names of weights that no training is to change."""
+    return [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+
+
+def freeze_weights(module: nn.Module, names: Iterable[str]) -> None:
+    """Let trainings change all weights but these."""
+    frozen = set(names)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name not in frozen)
 
 
 def _cast_tables(backbone: nn.Module, stored: set[str]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skdfb.exceptions import InvalidModelError
 from skdfb.networks import DenseClassifier
-from skdfb.networks._records import built_backbone
+from skdfb.networks._records import built_backbone, freeze_weights
 from skdfb.persistence._classes import find_class, qualified_name
 from skdfb.utils import Preprocessor
 
@@ -186,9 +186,7 @@ def _field(node: Any, name: str, kind: type, path: str) -> Any:
 def _freeze(module: nn.Module, node: Any) -> nn.Module:
     """Freeze the weights that were frozen; files of earlier versions do not say which."""
     if "frozen" in node:
-        frozen = set(_field(node, "frozen", list, "a module"))
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+        freeze_weights(module, _field(node, "frozen", list, "a module"))
     return module
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.networks import DenseClassifier
-from skdfb.networks._records import backbone_record
+from skdfb.networks._records import backbone_record, frozen_weights
 from skdfb.persistence._classes import library_name, qualified_name
 
 __all__ = ["Encoder"]
@@ -113,7 +113,7 @@ class Encoder:
             "is": "network",
             "backbone": self.encode(network.feature_map.backbone, f"{path}.backbone"),
             "preprocessor": self.encode(network.preprocessor, f"{path}.preprocessor"),
-            "frozen": _frozen(network.head),
+            "frozen": frozen_weights(network.head),
         }
 
     def _module(self, module: nn.Module, path: str) -> Node:
@@ -131,7 +131,7 @@ class Encoder:
                 )
             self._add(f"{path}.{name}", tensor)
             names.append(name)
-        return node | {"weights": names, "frozen": _frozen(module)}
+        return node | {"weights": names, "frozen": frozen_weights(module)}
 
     def _instance(self, value: Any, path: str) -> Node:
         """Store an estimator, a dataclass or a named tuple of the library, or an instance of anybody's class."""
@@ -149,11 +149,6 @@ class Encoder:
             | kind
             | {"state": {key: self.encode(item, f"{path}.{key}") for key, item in state.items()}}
         )
-
-
-def _frozen(module: nn.Module) -> list[str]:
-    """Return the names of weights that no training is to change."""
-    return [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
 
 
 def _key_in_path(key: Any, place: int) -> str:

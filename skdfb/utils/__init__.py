@@ -11,7 +11,7 @@ from skdfb.utils._devices import (
 )
 from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
-from skdfb.utils._images import Images, Indices, LenientImages, as_images
+from skdfb.utils._images import Images, Indices, LenientImages, as_images, spread_evenly
 from skdfb.utils._loading import Preprocessor, check_readable, iterate_batches, read_batches
 from skdfb.utils._memory import BatchSize, batch_size_of, is_out_of_memory
 from skdfb.utils._pixels import value_bounds
@@ -47,6 +47,7 @@ __all__ = [
     "resolve_device",
     "shallow_copy",
     "spawn_seeds",
+    "spread_evenly",
     "value_bounds",
     "write_file",
 ]

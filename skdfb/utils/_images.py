@@ -25,7 +25,15 @@ from skdfb.utils._pixels import (
     value_bounds,
 )
 
-__all__ = ["ArrayImages", "Images", "LenientImages", "as_images", "dataset_labels", "is_sequence_of_images"]
+__all__ = [
+    "ArrayImages",
+    "Images",
+    "LenientImages",
+    "as_images",
+    "dataset_labels",
+    "is_sequence_of_images",
+    "spread_evenly",
+]
 
 Indices = npt.NDArray[np.intp]
 
@@ -140,6 +148,11 @@ class _Subset(Images):
 
     def read(self, indices: Indices) -> list[Tensor] | Tensor:
         return self.images.read(self.indices[indices])
+
+
+def spread_evenly(n_images: int, most: int) -> Indices:
+    """Return the indices of at most so many images, spread evenly over all."""
+    return np.unique(np.linspace(0, n_images - 1, min(n_images, most)).round().astype(np.intp))
 
 
 class LenientImages(Images):

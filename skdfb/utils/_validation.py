@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skdfb.utils._images import Images, as_images, dataset_labels, is_sequence_of_images
+from skdfb.utils._images import Images, as_images, dataset_labels, is_sequence_of_images, spread_evenly
 from skdfb.utils._pixels import PixelFormat, tensor_to_array, value_bounds
 
 __all__ = ["check_images", "check_labels", "labels_given"]
@@ -72,8 +72,7 @@ def _check_bright(images: Images, formats: frozenset[PixelFormat]) -> None:
     """Refuse training images that are floats in 0..1, or binary images, cast to integers: all would be black."""
     if {format.numbers for format in formats} != {"integer"}:
         return
-    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _N_LOOKED_AT)).round().astype(np.intp))
-    if all(int(pixels.max()) <= 1 for pixels in images.read(rows)):
+    if all(int(pixels.max()) <= 1 for pixels in images.read(spread_evenly(len(images), _N_LOOKED_AT))):
         raise ValueError(
             "X holds no integer above 1, which is black where pixels are integers in 0..255. If these were floats in "
             "0..1, pass them as floats; of binary images, pass X.astype(bool)."

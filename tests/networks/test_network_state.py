@@ -151,8 +151,8 @@ def with_head(network, head):
     return network
 
 
-def with_attribute(network, value):
-    network.extra = value
+def with_attribute(network, value, name="extra"):
+    setattr(network, name, value)
     return network
 
 
@@ -172,6 +172,7 @@ NOT_PLAIN = {
     "a head of another kind": lambda: with_head(timm_network(), Cosine(96, 3)).eval(),
     "a further module": lambda: with_attribute(timm_network(), nn.Linear(2, 2)).eval(),
     "a further attribute": lambda: with_attribute(timm_network(), "note"),
+    "a further attribute of its own": lambda: with_attribute(timm_network(), "note", "_extra"),
 }
 
 
