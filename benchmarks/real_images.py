@@ -55,12 +55,12 @@ from skdfb.detector._collect import collect
 from skdfb.detector._views import FOREGROUND, PLAIN, VIEWS
 from skdfb.evaluation import class_accuracy
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
+from skdfb.images import as_images
 from skdfb.masks import AffinityMaskGenerator
 from skdfb.metrics import auroc_score, fpr_at_tpr
 from skdfb.networks import create_backbone
 from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, MaxLogit, ReAct, ViM, scorer_output
 from skdfb.scorers._protocol import needs_images
-from skdfb.utils import as_images
 
 N_KNOWN, N_NOISE = 6, 1000
 SCORERS = [MSP(), MaxLogit(), ODIN(), Energy(), ReAct(), KNN(), Mahalanobis(), ViM()]

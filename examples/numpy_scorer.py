@@ -34,10 +34,10 @@ class NearestMean:
 # --------------------
 #
 # Whether it separates OOD images, only data can tell. Whether detectors can rely on it,
-# :func:`~skdfb.utils.estimator_checks.check_foreground_scorer` tells: one finite score an image, the same one in any
+# :func:`~skdfb.testing.check_foreground_scorer` tells: one finite score an image, the same one in any
 # order and in any batch, nothing written to, nothing left over from an earlier fit, odd data scored or refused.
 
-from skdfb.utils.estimator_checks import check_foreground_scorer
+from skdfb.testing import check_foreground_scorer
 
 results = check_foreground_scorer(NearestMean())
 print(len(results), "checks:", {result["status"] for result in results})

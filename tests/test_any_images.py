@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from skdfb.utils import as_images
+from skdfb.images import as_images
 from tests.detector.conftest import make_detector, make_images
 
 SHAPES = st.one_of(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from skdfb import CAMMaskGenerator
+from skdfb.images import as_images
 from skdfb.networks import DenseClassifier
 from skdfb.training import Trainer
-from skdfb.utils import as_images
 from tests.bad_images import BAD_IMAGES
 from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
 

@@ -105,13 +105,13 @@ def test_imports_go_down(path):
         ("detector/_x.py", "from matplotlib import pyplot"),
         ("networks/_x.py", "from safetensors.torch import load_file"),
         ("scorers/_x.py", "def f():\n    import pytest"),
-        ("detector/_x.py", "import skdfb.utils.estimator_checks"),
-        ("evaluation/_x.py", "from skdfb.utils.estimator_checks import check_foreground_scorer"),
-        ("scorers/_x.py", "from skdfb.utils.estimator_checks._data import Data"),
+        ("detector/_x.py", "import skdfb.testing"),
+        ("evaluation/_x.py", "from skdfb.testing import check_foreground_scorer"),
+        ("scorers/_x.py", "from skdfb.testing._scorers._data import Data"),
         ("utils/__init__.py", "from skdfb.utils import estimator_checks"),
         ("utils/_x.py", "from . import estimator_checks"),
         ("utils/_x.py", "from .estimator_checks import check_foreground_scorer"),
-        ("__init__.py", "from skdfb.utils.estimator_checks import check_foreground_scorer"),
+        ("__init__.py", "from skdfb.testing import check_foreground_scorer"),
         ("utils/estimator_checks/_x.py", "from skdfb.detector import DFBDetector"),
         ("utils/estimator_checks/_x.py", "from skdfb.displays import MaskDisplay"),
     ],
@@ -133,7 +133,7 @@ def test_an_offence_is_found(place, line):
         (
             "utils/estimator_checks/_x.py",
             "from skdfb.scorers import ViM\nfrom skdfb.utils import Images\nimport pytest\n"
-            "from skdfb.utils.estimator_checks._data import Data\nfrom . import _y",
+            "from skdfb.testing._scorers._data import Data\nfrom . import _y",
         ),
         ("detector/_x.py", "from skdfb.utils import Images, check_images"),
     ],
@@ -155,7 +155,7 @@ def test_public_names_are_loaded_on_first_use():
         f"print([name for name in {heavy!r} if name in sys.modules])\n"
         "skdfb.DFBDetector\n"
         "print('torch' in sys.modules, 'matplotlib' in sys.modules)\n"
-        "print('skdfb.utils' in sys.modules, 'skdfb.utils.estimator_checks' in sys.modules)\n"
+        "print('skdfb.utils' in sys.modules, 'skdfb.testing' in sys.modules)\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
     assert shown[:3] == ["[]", "True False", "True False"]

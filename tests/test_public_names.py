@@ -16,7 +16,7 @@ PACKAGES = ["skdfb"] + [
     for _, name, _ in pkgutil.walk_packages(skdfb.__path__, prefix="skdfb.")
     if not any(part.startswith("_") for part in name.split("."))
 ]
-INTERNAL = {"skdfb.utils"}  # for the other packages, not for users
+INTERNAL = {"skdfb.images", "skdfb.utils"}  # for the other packages, not for users
 
 
 def things_of(package):

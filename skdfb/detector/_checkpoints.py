@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator
 
+from skdfb.images import Images, spread_evenly
 from skdfb.persistence._encode import Encoder
 from skdfb.training._checkpoints import Checkpoints
-from skdfb.utils import Images, digest_of, spread_evenly
+from skdfb.utils import digest_of
 
 __all__ = ["detector_checkpoints", "kept_masks", "kept_seeds"]
 

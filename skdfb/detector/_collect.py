@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from skdfb.detector._views import BACKGROUND, ViewBatch, Views
+from skdfb.images import Images, Indices
 from skdfb.scorers import Representation, activations_needed
-from skdfb.utils import Images, Indices
 
 __all__ = ["ViewMap", "collect"]
 

@@ -34,23 +34,14 @@ from skdfb.detector._parts import (
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.detector._recipes import PAPER_IMAGE_SIZE, RECIPES
 from skdfb.fusion import Fusion
+from skdfb.images import Images, check_images, check_labels, check_readable, labels_given
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import ForegroundScorer
 from skdfb.scorers._protocol import needs_images
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import (
-    Images,
-    check_images,
-    check_labels,
-    check_readable,
-    deterministic_algorithms,
-    labels_given,
-    resolve_device,
-    shallow_copy,
-    spawn_seeds,
-)
+from skdfb.utils import deterministic_algorithms, resolve_device, shallow_copy, spawn_seeds
 
 __all__ = ["DFBDetector"]
 

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skdfb.images import BatchSize, Images, Indices, Preprocessor
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
 from skdfb.networks._layers import recorded_layers
 from skdfb.scorers import Representation, activations_needed
 from skdfb.scorers._protocol import perturbation_of
-from skdfb.utils import BatchSize, Images, Indices, Preprocessor, evaluation_mode
+from skdfb.utils import evaluation_mode
 
 __all__ = [
     "ForwardPass",

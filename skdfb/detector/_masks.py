@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skdfb.images import Images
 from skdfb.masks._inner import check_masks, hand_over
 from skdfb.networks import DenseClassifier
-from skdfb.utils import Images
 
 __all__ = ["make_masks"]
 

@@ -18,8 +18,9 @@ from skdfb.detector._parts import PartScorers, Scores
 from skdfb.detector._thresholded import ThresholdedDetector
 from skdfb.detector._views import Views
 from skdfb.fusion import Fusion
+from skdfb.images import BatchSize, batch_size_of, check_images, labels_given
 from skdfb.networks import DenseClassifier
-from skdfb.utils import BatchSize, batch_size_of, check_images, deterministic_algorithms, labels_given
+from skdfb.utils import deterministic_algorithms
 
 __all__ = ["NetworkDetector"]
 

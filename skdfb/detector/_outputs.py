@@ -11,7 +11,7 @@ from skdfb.detector._forward import NetworkBatch, represent_foreground
 from skdfb.detector._parts import PartScorers, Scores
 from skdfb.detector._views import ViewBatch, Views, to_cpu
 from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
-from skdfb.utils import Images, LenientImages
+from skdfb.images import Images, LenientImages
 
 __all__ = ["for_readable", "run"]
 

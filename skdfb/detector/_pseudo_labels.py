@@ -6,7 +6,7 @@ from sklearn.cluster import KMeans
 
 from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_foreground
 from skdfb.detector._views import to_cpu
-from skdfb.utils import Images
+from skdfb.images import Images
 
 __all__ = ["check_unlabelled", "pseudo_labels"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_background
+from skdfb.images import Images, Indices
 from skdfb.scorers import Representation
-from skdfb.utils import Images, Indices
 
 __all__ = ["BACKGROUND", "FOREGROUND", "PLAIN", "VIEWS", "ViewBatch", "Views", "to_cpu"]
 

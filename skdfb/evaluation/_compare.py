@@ -13,9 +13,10 @@ from skdfb.detector._parts import LabelledViews, Part, PartScorers, Scores, lear
 from skdfb.detector._views import PLAIN, VIEWS
 from skdfb.evaluation._frame import METRICS, as_frame, check_ood, metric_values
 from skdfb.evaluation._questions import checked_labels
+from skdfb.images import Images, check_images, labels_given
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, Representation, ViM, check_scorer
 from skdfb.scorers._protocol import needs_images
-from skdfb.utils import Images, check_images, labels_given, numbered
+from skdfb.utils import numbered
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 

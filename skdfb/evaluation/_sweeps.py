@@ -18,8 +18,9 @@ from skdfb.evaluation._evaluate import evaluation_columns
 from skdfb.evaluation._frame import as_frame, check_ood, metric_values
 from skdfb.evaluation._questions import can_classify, labels_in, shown_labels, unwrapped
 from skdfb.fusion import TemperatureFusion
+from skdfb.images import Images, labels_given
 from skdfb.scorers import ForegroundScorer, scorer_output
-from skdfb.utils import Images, labels_given, spawn_seeds
+from skdfb.utils import spawn_seeds
 
 __all__ = ["class_count_sweep", "temperature_sweep"]
 

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from joblib import Parallel, delayed
 from sklearn.utils._param_validation import Interval
 
+from skdfb.images import Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, hand_over
 from skdfb.networks import refine_by_affinity
 from skdfb.networks._attention_maps import min_max
-from skdfb.utils import Images, Indices, batch_size_of, resolve_device
+from skdfb.utils import resolve_device
 
 __all__ = ["AffinityMaskGenerator"]
 

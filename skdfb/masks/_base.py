@@ -10,7 +10,8 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.utils import Images, Indices, check_images, check_labels, check_readable, resolve_device, shallow_copy
+from skdfb.images import Images, Indices, check_images, check_labels, check_readable
+from skdfb.utils import resolve_device, shallow_copy
 
 __all__ = ["BaseMaskGenerator"]
 

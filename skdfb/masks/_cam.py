@@ -11,10 +11,11 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from skdfb.images import Images
 from skdfb.masks._network import NetworkMaskGenerator
 from skdfb.networks import attention_maps
 from skdfb.training import Trainer
-from skdfb.utils import Images, spawn_seeds
+from skdfb.utils import spawn_seeds
 
 __all__ = ["CAMMaskGenerator"]
 

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from skdfb.images import Images, Indices
 from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, check_masks, hand_over
 from skdfb.masks._network import NetworkMaskGenerator
 from skdfb.networks._foreground_maps import foreground_maps
 from skdfb.training import Trainer
-from skdfb.utils import Images, Indices, resolve_device, spawn_seeds
+from skdfb.utils import resolve_device, spawn_seeds
 
 __all__ = ["DenseMaskGenerator"]
 

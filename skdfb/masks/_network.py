@@ -13,12 +13,13 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from skdfb.images import Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import Images, Indices, batch_size_of, evaluation_mode, resolve_device
+from skdfb.utils import evaluation_mode, resolve_device
 
 __all__ = ["NetworkMaskGenerator"]
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skdfb.images import is_out_of_memory
 from skdfb.networks._feature_map import FeatureMap
 from skdfb.networks._network_state import network_state, restored_network
 from skdfb.networks._timm import create_backbone, preprocessor_of
-from skdfb.utils import evaluation_mode, is_out_of_memory
+from skdfb.utils import evaluation_mode
 
 __all__ = ["DenseClassifier"]
 

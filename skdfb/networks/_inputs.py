@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from skdfb.images import BatchSize, Images, Indices, read_batches
 from skdfb.networks._dense_classifier import DenseClassifier
-from skdfb.utils import BatchSize, Images, Indices, read_batches
 
 __all__ = ["run_over"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdfb.utils import Preprocessor
+from skdfb.images import Preprocessor
 
 try:
     import timm

@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from skdfb.exceptions import InvalidModelError
+from skdfb.images import Preprocessor
 from skdfb.networks import DenseClassifier
 from skdfb.networks._records import built_backbone, freeze_weights
 from skdfb.persistence._classes import find_class, qualified_name
-from skdfb.utils import Preprocessor
 
 __all__ = ["Decoder"]
 

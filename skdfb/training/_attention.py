@@ -8,8 +8,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from skdfb.augmentation import AttentionBank, Batch
+from skdfb.images import BatchSize, Images, Indices
 from skdfb.networks import DenseClassifier, attention_maps
-from skdfb.utils import BatchSize, Images, Indices, evaluation_mode
+from skdfb.utils import evaluation_mode
 
 __all__ = ["AttentionKeeper", "attention_bank"]
 

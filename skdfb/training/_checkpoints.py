@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from skdfb.augmentation import AttentionBank
 from skdfb.exceptions import CheckpointError, CheckpointWarning, InvalidModelError
-from skdfb.utils import BatchSize, read_file, write_file
+from skdfb.images import BatchSize
+from skdfb.utils import read_file, write_file
 
 __all__ = ["Checkpoints", "StageCheckpoints", "TrainingState"]
 

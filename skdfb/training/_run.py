@@ -20,13 +20,14 @@ from skdfb.augmentation import Batch
 from skdfb.augmentation._geometry import zoom_and_flip
 from skdfb.augmentation._mixup import mixup
 from skdfb.exceptions import TrainingDivergedError
+from skdfb.images import BatchSize, Images, iterate_batches
 from skdfb.networks import DenseClassifier
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rate_factor
-from skdfb.utils import BatchSize, Images, isolated_rng, iterate_batches, launched_processes
+from skdfb.utils import isolated_rng, launched_processes
 
 if TYPE_CHECKING:
     from skdfb.training._trainer import Trainer

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from skdfb.utils import Indices
+from skdfb.images import Indices
 
 __all__ = ["shuffled_batches", "step_seed"]
 

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from skdfb.images import Images
 from skdfb.networks import DenseClassifier
-from skdfb.utils import Images, isolated_rng
+from skdfb.utils import isolated_rng
 
 __all__ = ["build_classifier", "take_over"]
 

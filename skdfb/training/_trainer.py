@@ -11,11 +11,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skdfb.augmentation import Augmentation, BackMix
+from skdfb.images import Images, as_images, check_readable
 from skdfb.networks import DenseClassifier
 from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._run import CLASSIFIER_SCALES, DENSE_SCALES, TrainingRun
 from skdfb.training._schedule import SCHEDULES, bit_steps
-from skdfb.utils import Images, as_images, check_readable, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils import isolated_rng, resolve_device, spawn_seeds
 
 __all__ = ["Trainer"]
 

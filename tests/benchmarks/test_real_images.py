@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from skdfb.detector._masks import make_masks
+from skdfb.images import as_images
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator
 from skdfb.metrics import auroc_score, fpr_at_tpr
-from skdfb.utils import as_images
 from tests.benchmarks.conftest import BENCHMARKS
 from tests.masks.helpers import trained_network
 

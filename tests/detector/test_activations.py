@@ -8,8 +8,8 @@ import torch
 
 from skdfb.detector._collect import StreamedRepresentation, collect
 from skdfb.evaluation import compare_scorers
+from skdfb.images import BatchSize, check_images
 from skdfb.scorers import ODIN, Energy, RankFeat, ReAct, ViM
-from skdfb.utils import BatchSize, check_images
 from tests.detector.conftest import make_detector
 
 

@@ -8,10 +8,10 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skdfb.detector._masks import make_masks
+from skdfb.images import as_images
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
 from skdfb.scorers import Energy
 from skdfb.training import Trainer
-from skdfb.utils import as_images
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images
 from tests.masks.helpers import trained_network
 

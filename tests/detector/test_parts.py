@@ -18,6 +18,7 @@ from skdfb.detector._parts import (
     number_to_hold_out,
 )
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
+from skdfb.images import BatchSize, as_images
 from skdfb.scorers import (
     KNN,
     MSP,
@@ -30,7 +31,7 @@ from skdfb.scorers import (
     Residual,
     ScorerEnsemble,
 )
-from skdfb.utils import BatchSize, TailProbability, as_images
+from skdfb.utils import TailProbability
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
 from tests.detector.test_equations import feature_maps, head, normalised
 

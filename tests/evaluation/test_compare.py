@@ -9,9 +9,9 @@ import torch
 from skdfb import DFBDetector, Trainer
 from skdfb.detector._forward import ForwardPass
 from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
+from skdfb.images import BatchSize, as_images
 from skdfb.metrics import auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, ODIN, Energy, Representation, ViM
-from skdfb.utils import BatchSize, as_images
 from tests.helpers import TinyBackbone
 
 COLUMNS = ["scorer", "method", "ood", "auroc", "aupr_in", "aupr_out", "fpr95"]

@@ -16,9 +16,9 @@ from skdfb.detector import FeatureDetector
 from skdfb.evaluation import class_accuracy, class_count_sweep, compare_scorers, evaluate, temperature_sweep
 from skdfb.evaluation._frame import METRICS
 from skdfb.fusion import TemperatureFusion
+from skdfb.images import Images, as_images
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, BackgroundLogit, Energy, Mahalanobis
-from skdfb.utils import Images, as_images
 from tests.detector.conftest import make_detector, make_images
 
 # ------------------------------------------------------------- temperatures

@@ -10,12 +10,13 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from skdfb.exceptions import TrainingDivergedError
+from skdfb.images import as_images
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
 from skdfb.masks._network import NetworkMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.networks._foreground_maps import foreground_maps
 from skdfb.training import Trainer
-from skdfb.utils import as_images, spawn_seeds
+from skdfb.utils import spawn_seeds
 from tests.helpers import TinyBackbone
 from tests.masks.helpers import QUICK, SIZE, K, N, trained_network
 

@@ -20,7 +20,7 @@ from skdfb.scorers import (
     Energy,
     Mahalanobis,
 )
-from skdfb.utils.estimator_checks._data import new_images, training_data
+from skdfb.testing._scorers._data import new_images, training_data
 from tests.detector.conftest import SIDE, make_detector, make_images
 from tests.helpers import TinyBackbone
 

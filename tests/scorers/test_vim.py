@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from skdfb.scorers import Representation, ViM
 from skdfb.scorers._principal_space import choose_components
-from skdfb.utils.estimator_checks._data import SmallBatches
+from skdfb.testing._scorers._data import SmallBatches
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from skdfb.scorers import Representation
-from skdfb.utils.estimator_checks._data import Data, Labels, training_data
+from skdfb.testing._scorers._data import Data, Labels, training_data
 
 Scores = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from skdfb.utils.estimator_checks._data import Data, new_images, training_data
-from skdfb.utils.estimator_checks._demands import demand_finite_or_refused
+from skdfb.testing._scorers._data import Data, new_images, training_data
+from skdfb.testing._scorers._demands import demand_finite_or_refused
 
 
 def check_scorer_class_without_images(name: str, scorer: Any) -> None:

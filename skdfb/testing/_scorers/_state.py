@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from skdfb.scorers import Representation
-from skdfb.utils.estimator_checks._data import Data, new_images, training_data
-from skdfb.utils.estimator_checks._demands import (
+from skdfb.testing._scorers._data import Data, new_images, training_data
+from skdfb.testing._scorers._demands import (
     contents,
     demand,
     demand_same,

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from skdfb.exceptions import UnreadableImageError
-from skdfb.utils._image_files import READING_ERRORS, check_header, read_item
-from skdfb.utils._pixels import (
+from skdfb.images._files import READING_ERRORS, check_header, read_item
+from skdfb.images._pixels import (
     WANTED,
     PixelFormat,
     check_pixels,

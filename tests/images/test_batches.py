@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from skdfb.utils import BatchSize, Images, Preprocessor, as_images, iterate_batches
+from skdfb.images import BatchSize, Images, Preprocessor, as_images, iterate_batches
 
 Array = npt.NDArray[Any]
 CPU = torch.device("cpu")

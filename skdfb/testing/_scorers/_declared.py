@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdfb.utils.estimator_checks._data import Data, StreamedRepresentation, new_images, training_data
-from skdfb.utils.estimator_checks._demands import (
+from skdfb.testing._scorers._data import Data, StreamedRepresentation, new_images, training_data
+from skdfb.testing._scorers._demands import (
     contents,
     demand,
     demand_same,

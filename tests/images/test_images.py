@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from skdfb.utils import Images, as_images, value_bounds
-from skdfb.utils._images import dataset_labels, is_sequence_of_images
+from skdfb.images import Images, as_images, value_bounds
+from skdfb.images._images import dataset_labels, is_sequence_of_images
 from tests.bad_images import ItemDataset, zeros
 
 Array = npt.NDArray[Any]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.exceptions import BatchSizeWarning
-from skdfb.utils import BatchSize, is_out_of_memory
+from skdfb.images import BatchSize, is_out_of_memory
 
 
 @given(n=st.integers(0, 30), size=st.integers(1, 40))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
-from skdfb.utils._images import Images, Indices
-from skdfb.utils._memory import BatchSize
+from skdfb.images._batch_size import BatchSize
+from skdfb.images._images import Images, Indices
 
 __all__ = ["Preprocessor", "check_readable", "iterate_batches", "read_batches"]
 

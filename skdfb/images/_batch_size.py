@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from skdfb.exceptions import BatchSizeWarning
-from skdfb.utils._images import Indices
+from skdfb.images._images import Indices
 
 __all__ = ["BatchSize", "batch_size_of", "is_out_of_memory"]
 

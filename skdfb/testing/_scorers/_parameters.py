@@ -6,8 +6,8 @@ from typing import Any
 import joblib
 from sklearn.base import clone
 
-from skdfb.utils.estimator_checks._data import training_data
-from skdfb.utils.estimator_checks._demands import demand, fitted_copy, fresh_copy
+from skdfb.testing._scorers._data import training_data
+from skdfb.testing._scorers._demands import demand, fitted_copy, fresh_copy
 
 
 def check_scorer_clone(name: str, scorer: Any) -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from skdfb.exceptions import UnreadableImageError
-from skdfb.utils._pixels import image_to_tensor
+from skdfb.images._pixels import image_to_tensor
 
 __all__ = ["READING_ERRORS", "check_header", "read_item"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sklearn.exceptions import EstimatorCheckFailedWarning
 
 from skdfb.scorers import InputPerturbingScorer, check_scorer
-from skdfb.utils.estimator_checks import _declared, _odd_data, _parameters, _scores, _state
+from skdfb.testing._scorers import _declared, _odd_data, _parameters, _scores, _state
 
 if TYPE_CHECKING:
     import pytest
@@ -86,7 +86,7 @@ def check_foreground_scorer(
     Examples
     --------
     >>> from skdfb.scorers import Energy
-    >>> from skdfb.utils.estimator_checks import check_foreground_scorer
+    >>> from skdfb.testing import check_foreground_scorer
     >>> {result["status"] for result in check_foreground_scorer(Energy())}
     {'passed'}
 
@@ -157,7 +157,7 @@ def parametrize_scorers_with_checks(
     Examples
     --------
     >>> from skdfb.scorers import MSP, Energy
-    >>> from skdfb.utils.estimator_checks import parametrize_scorers_with_checks
+    >>> from skdfb.testing import parametrize_scorers_with_checks
     >>> @parametrize_scorers_with_checks([MSP(), Energy(temperature=2.0)])
     ... def test_scorer(scorer, check):
     ...     check(scorer)

@@ -13,8 +13,8 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skdfb.utils._images import Images, as_images, dataset_labels, is_sequence_of_images, spread_evenly
-from skdfb.utils._pixels import PixelFormat, tensor_to_array, value_bounds
+from skdfb.images._images import Images, as_images, dataset_labels, is_sequence_of_images, spread_evenly
+from skdfb.images._pixels import PixelFormat, tensor_to_array, value_bounds
 
 __all__ = ["check_images", "check_labels", "labels_given"]
 

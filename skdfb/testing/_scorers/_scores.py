@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from skdfb.scorers import activations_needed, check_scorer, scorer_output
-from skdfb.utils.estimator_checks._data import Data, new_images, training_data
-from skdfb.utils.estimator_checks._demands import (
+from skdfb.testing._scorers._data import Data, new_images, training_data
+from skdfb.testing._scorers._demands import (
     TOLERANCE,
     contents,
     demand,

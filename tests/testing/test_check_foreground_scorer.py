@@ -12,8 +12,8 @@ from sklearn.exceptions import EstimatorCheckFailedWarning, NotFittedError
 
 import skdfb.scorers
 from skdfb.scorers import MSP, ODIN, Energy, ScorerEnsemble, TemperatureScaled, ViM
-from skdfb.utils.estimator_checks import check_foreground_scorer, parametrize_scorers_with_checks
-from skdfb.utils.estimator_checks._suite import CHECKS
+from skdfb.testing import check_foreground_scorer, parametrize_scorers_with_checks
+from skdfb.testing._scorers._suite import CHECKS
 from tests.scorers.helpers import BUILT_IN, default_instance
 
 

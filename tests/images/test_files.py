@@ -18,7 +18,7 @@ from PIL import EpsImagePlugin, Image, ImageFile
 from torch.utils.data import Dataset
 
 from skdfb.exceptions import UnreadableImageError
-from skdfb.utils import LenientImages, as_images
+from skdfb.images import LenientImages, as_images
 
 FORMATS = [
     "avif",
