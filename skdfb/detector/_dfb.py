@@ -432,7 +432,7 @@ class DFBDetector(NetworkDetector):
         trained = isinstance(self.backbone, DenseClassifier)
         network = take_over(self, self.classes_) if trained else self._build(len(self.classes_), images, seeds.build)
         scorers = self._part_scorers()
-        check_scorer_sizes(scorers, network.num_features, len(self.classes_))
+        check_scorer_sizes(scorers, network.num_features, len(self.classes_), len(images))
         if trained:
             return network.to(device).eval()
         self.training_history_["classifier"] = self._component("classifier_trainer").train(

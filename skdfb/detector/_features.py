@@ -182,7 +182,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         scorer = _default_scorer(len(self.classes_)) if self.scorer is None else self.scorer
         labels, n_features = self.classes_[indices], X.shape[1]
         head = checked_head(self.head, self.classes_, n_features)
-        check_scorer_sizes(PartScorers({"scorer": Part(FOREGROUND, scorer)}), n_features, len(self.classes_))
+        check_scorer_sizes(PartScorers({"scorer": Part(FOREGROUND, scorer)}), n_features, len(self.classes_), len(X))
         split = self._hold_out(labels, scorer)
         calibrator, n_learning = ConformalCalibrator(self.alpha), len(split.learning)
         calibrator.check_number(

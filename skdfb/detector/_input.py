@@ -63,12 +63,12 @@ def _background_scorers(given: Any) -> dict[str, Any]:
     return {f"background_scorer[{place}]": scorer for place, scorer in enumerate(named.values())}
 
 
-def check_scorer_sizes(scorers: PartScorers, n_features: int, n_classes: int) -> None:
+def check_scorer_sizes(scorers: PartScorers, n_features: int, n_classes: int, n_images: int) -> None:
     """Ask the scorers that can tell whether they can be fitted on a network of these sizes."""
     for part in scorers.parts.values():
         if hasattr(part.scorer, "check_sizes"):
             try:
-                part.scorer.check_sizes(n_features, 1 if part.view == BACKGROUND else n_classes)
+                part.scorer.check_sizes(n_features, 1 if part.view == BACKGROUND else n_classes, n_images)
             except ValueError as error:
                 raise ValueError(f"{part.role}={part.scorer!r}: {error}") from None
 

@@ -64,14 +64,14 @@ class BaseScorer(ABC, BaseEstimator):
         self._check_representation(representation)
         if len(representation) == 0:
             raise ValueError("representation holds no images; wanted at least one image to fit on.")
-        self.check_sizes(representation.n_features, representation.n_classes)
+        self.check_sizes(representation.n_features, representation.n_classes, len(representation))
         with torch.no_grad(), _without_autocast(representation):
             self._fit(representation, y)
         self.n_features_in_ = representation.n_features
         self.n_classes_ = representation.n_classes
         return self
 
-    def check_sizes(self, n_features: int, n_classes: int) -> None:
+    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         """Refuse a network this scorer cannot be fitted on; a detector asks before it trains one.
 
         Parameters
@@ -80,6 +80,8 @@ class BaseScorer(ABC, BaseEstimator):
             Number of features C.
         n_classes : int
             Number of columns K of the logits; 1 for a background representation.
+        n_images : int
+            Number of training images n.
 
         Raises
         ------

@@ -44,7 +44,7 @@ def member_scores(scorer: Any, representation: Any, name: str = "scorer") -> NDA
     return scores
 
 
-def check_member(scorer: Any, name: str, n_features: int, n_classes: int) -> None:
+def check_member(scorer: Any, name: str, n_features: int, n_classes: int, n_images: int) -> None:
     """Refuse an inner scorer that keeps no protocol, asks for more than features and logits, or fits no such sizes."""
     check_scorer(scorer, name)
     if needs_images(scorer):
@@ -54,4 +54,4 @@ def check_member(scorer: Any, name: str, n_features: int, n_classes: int) -> Non
             "needs features and logits alone."
         )
     if hasattr(scorer, "check_sizes"):
-        scorer.check_sizes(n_features, n_classes)
+        scorer.check_sizes(n_features, n_classes, n_images)

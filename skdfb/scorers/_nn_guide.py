@@ -106,8 +106,8 @@ class NNGuide(BaseScorer):
         self.bank_size = bank_size
         self.random_state = random_state
 
-    def check_sizes(self, n_features: int, n_classes: int) -> None:
-        super().check_sizes(n_features, n_classes)
+    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        super().check_sizes(n_features, n_classes, n_images)
         check_bank(self.n_neighbors, self.bank_size)
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:

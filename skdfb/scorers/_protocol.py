@@ -46,7 +46,7 @@ class ForegroundScorer(Protocol):
 
     Notes
     -----
-    A method ``check_sizes(n_features, n_classes)`` is optional, too: a detector calls it before it trains, so that a
+    A method ``check_sizes(n_features, n_classes, n_images)`` is optional, too: a detector calls it before it trains, so that a
     scorer that cannot be fitted on such a network says so, by a ValueError, before hours are spent.
 
     The detector hands over representations on the CPU, whatever device the network is on.

@@ -125,12 +125,12 @@ class ScorerEnsemble(_BaseComposition):
         self._set_params("named_scorers", **params)
         return self
 
-    def check_sizes(self, n_features: int, n_classes: int) -> None:
+    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         """Refuse members that one network of these sizes cannot serve; see :class:`ForegroundScorer`."""
         self._validate_params()
         self._check_members()
         for name, scorer in self.named_scorers:
-            check_member(scorer, name, n_features, n_classes)
+            check_member(scorer, name, n_features, n_classes, n_images)
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(

@@ -89,9 +89,9 @@ class TemperatureScaled(BaseEstimator):
         """The output of `scorer`."""
         return scorer_output(self.scorer)
 
-    def check_sizes(self, n_features: int, n_classes: int) -> None:
+    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         """Refuse a network that `scorer` cannot be fitted on; see :class:`ForegroundScorer`."""
-        check_member(self.scorer, "scorer", n_features, n_classes)
+        check_member(self.scorer, "scorer", n_features, n_classes, n_images)
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, representation: Representation, y: ArrayLike | None = None, held_out: Labelled | None = None) -> Self:
@@ -116,7 +116,7 @@ class TemperatureScaled(BaseEstimator):
         ValueError
             If `scorer` asks for more than features and logits, or classes are missing or no integers 0..K-1.
         """
-        self.check_sizes(representation.n_features, representation.n_classes)
+        self.check_sizes(representation.n_features, representation.n_classes, len(representation))
         temperature = _honest_temperature(*((representation, y) if held_out is None else held_out))
         scaled_held_out = None if held_out is None else (_scaled(held_out[0], temperature), held_out[1])
         self.scorer_ = fitted_clone(self.scorer, (_scaled(representation, temperature), y), scaled_held_out)

@@ -187,9 +187,9 @@ def test_too_few_images(n, parameters, size):
 
 def test_too_small_a_bank_is_told_before_the_training():
     with pytest.raises(ValueError, match="n_neighbors=50 is more than the 49"):
-        KNN(bank_size=49).check_sizes(8, 4)
-    KNN(bank_size=50).check_sizes(8, 4)
-    KNN(bank_size=0.1).check_sizes(8, 4)
+        KNN(bank_size=49).check_sizes(8, 4, 1000)
+    KNN(bank_size=50).check_sizes(8, 4, 1000)
+    KNN(bank_size=0.1).check_sizes(8, 4, 1000)
 
 
 @pytest.mark.parametrize("representation", [

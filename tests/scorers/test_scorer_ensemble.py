@@ -148,4 +148,4 @@ def test_too_few_images_to_hold_some_out():
 
 def test_one_network_cannot_serve_perturbing_members():
     with pytest.raises(ValueError, match="asks for perturbed images"):
-        ScorerEnsemble([MaxLogit(), ODIN()]).check_sizes(8, 4)
+        ScorerEnsemble([MaxLogit(), ODIN()]).check_sizes(8, 4, 1000)

@@ -229,4 +229,4 @@ def test_batches_add_up():
 
 def test_too_many_components_for_the_features_are_told_with_the_remedy():
     with pytest.raises(ValueError, match=r"n_components=8 leaves no residual.* Energy\(\) needs no features\.$"):
-        ViM(n_components=8).check_sizes(8, 4)
+        ViM(n_components=8).check_sizes(8, 4, 1000)

@@ -165,7 +165,7 @@ class UnknownOutput(NearestMean):
 
 @breaks("protocol", "8 features are too many")
 class RefusesSizes(NearestMean):
-    def check_sizes(self, n_features, n_classes):
+    def check_sizes(self, n_features, n_classes, n_images):
         raise ValueError(f"{n_features} features are too many")
 
 

@@ -29,7 +29,7 @@ def check_scorer_protocol(name: str, scorer: Any) -> None:
     if hasattr(scorer, "check_sizes"):
         representation = new_images(scorer)
         # These sizes are those of all checks, so they cannot be refused.
-        fresh_copy(scorer).check_sizes(representation.n_features, representation.n_classes)
+        fresh_copy(scorer).check_sizes(representation.n_features, representation.n_classes, len(representation))
 
 
 def check_scorer_inputs_unchanged(name: str, scorer: Any) -> None:
