@@ -21,6 +21,8 @@ __all__ = ["CAMMaskGenerator", "DFBDetector", "FeatureDetector", "Trainer", "__v
 
 
 def __getattr__(name: str) -> Any:
+    if name == "load":
+        import_module("skdfb.detector")  # registers all classes that a file may hold
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module 'skdfb' has no attribute {name!r}")

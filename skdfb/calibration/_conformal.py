@@ -1,6 +1,5 @@
 """Split conformal prediction: p-values and a threshold from the scores of held-out in-distribution images."""
 
-import warnings
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -21,8 +20,8 @@ class ConformalCalibrator(BaseEstimator):
 
     Parameters
     ----------
-    alpha : float, default=0.05
-        Largest share of in-distribution images to be rejected, in (0, 1).
+    alpha : float or None, default=0.05
+        Largest share of in-distribution images to be rejected, in (0, 1). None sets no threshold.
 
     Attributes
     ----------
@@ -30,7 +29,7 @@ class ConformalCalibrator(BaseEstimator):
         Held-out scores in ascending order, float64.
     offset_ : float
         Threshold in units of the score: an image is rejected if its score is below it. It is -inf, which rejects
-        nothing, where the held-out images are too few for `alpha`.
+        nothing, for ``alpha=None``.
 
     See Also
     --------
@@ -66,24 +65,22 @@ class ConformalCalibrator(BaseEstimator):
     array([0.1  , 0.125, 1.   ])
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {"alpha": [Interval(Real, 0, 1, closed="neither")]}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"alpha": [Interval(Real, 0, 1, closed="neither"), None]}
 
     scores_: npt.NDArray[np.float64]
     offset_: float
 
-    def __init__(self, alpha: float = 0.05) -> None:
+    def __init__(self, alpha: float | None = 0.05) -> None:
         self.alpha = alpha
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, scores: npt.ArrayLike, *, warn: bool = True) -> Self:
-        """Set the threshold from the scores of held-out in-distribution images.
+    def fit(self, scores: npt.ArrayLike) -> Self:
+        """Set the threshold.
 
         Parameters
         ----------
         scores : array-like of shape (n_held_out,)
             Finite scores of held-out images; higher is more in-distribution.
-        warn : bool, default=True
-            Whether to warn of too few images; who has called :meth:`check_number` needs no second warning.
 
         Returns
         -------
@@ -93,52 +90,24 @@ class ConformalCalibrator(BaseEstimator):
         Raises
         ------
         ValueError
-            If `scores` is empty, not 1-d, not numeric or not finite.
-
-        Warns
-        -----
-        UserWarning
-            If the held-out images are too few for `alpha`, so that nothing can be rejected.
+            If `scores` is empty, not 1-d, not numeric or not finite, or if there are fewer than `number_needed`.
         """
-        self.scores_ = np.sort(check_scores(scores, "scores"))
-        rank = _rank_of_offset(self.scores_.size, float(self.alpha))
-        self.offset_ = float(self.scores_[rank - 1]) if rank else -np.inf
-        if warn:
-            self.check_number(self.scores_.size)
+        held_out = np.sort(check_scores(scores, "scores"))
+        if held_out.size < self.number_needed:
+            raise ValueError(
+                f"{held_out.size} held-out scores are too few for alpha={self.alpha:g}: expected at least "
+                f"{self.number_needed}. Give more images, a larger alpha, or alpha=None, which sets no threshold."
+            )
+        rank = 0 if self.alpha is None else _rank_of_offset(held_out.size, float(self.alpha))
+        self.scores_ = held_out
+        self.offset_ = float(held_out[rank - 1]) if rank else -np.inf
         return self
-
-    def check_number(self, n_held_out: int, *, n_learned_from: int = 0, n_wanted: int | None = None) -> None:
-        """Warn if so many held-out images are too few for `alpha`; nothing need be fitted.
-
-        Parameters
-        ----------
-        n_held_out : int
-            Number of held-out images.
-        n_learned_from : int, default=0
-            How many of them the threshold is not set on, because something learns from them.
-        n_wanted : int, default=None
-            How many would suffice, those learned from included; None is `number_needed`.
-
-        Warns
-        -----
-        UserWarning
-            Naming the number needed and the remedies.
-        """
-        alpha = float(self.alpha)
-        if _rank_of_offset(n_held_out - n_learned_from, alpha):
-            return
-        learned = f", {n_learned_from} of which are learned from," if n_learned_from else ""
-        warnings.warn(
-            f"{n_held_out} held-out images{learned} are too few for alpha={alpha:g}: offset_ is -inf and nothing will "
-            f"be rejected. At least {n_wanted or self.number_needed} are needed: give more images, a larger "
-            "calibration_fraction or a larger alpha.",
-            UserWarning,
-            stacklevel=4,  # the caller of `fit`, seen through scikit-learn's wrapper
-        )
 
     @property
     def number_needed(self) -> int:
-        """The least number of held-out images with which anything can be rejected: 1 / alpha - 1, rounded up."""
+        """The least number of held-out images with a finite threshold: 1 / alpha - 1, rounded up."""
+        if self.alpha is None:
+            return 1
         alpha = float(self.alpha)
         # Where 1 / alpha is a whole number, rounding must not add one.
         nearest = round(1 / alpha)

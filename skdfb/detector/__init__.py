@@ -1,6 +1,10 @@
 """The detectors: on images, and on features."""
 
+from skdfb._registry import register_classes
+from skdfb.detector import _upgrade as _upgrade
 from skdfb.detector._dfb import DFBDetector
 from skdfb.detector._features import FeatureDetector
 
 __all__ = ["DFBDetector", "FeatureDetector"]
+
+register_classes(__name__)

@@ -1,6 +1,7 @@
-"""The checkpoints of a detector's ``fit``: of what it is made, and what is kept beside the two trainings."""
+"""The checkpoints of a detector's ``fit``: what identifies a fit, and what is kept beside the two trainings."""
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,46 +10,52 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from skdfb.images import Images, spread_evenly
+from skdfb.masks import CAMMaskGenerator
 from skdfb.persistence._encode import Encoder
+from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
-from skdfb.utils import digest_of
+from skdfb.utils import PackedMasks, digest_of
 
-__all__ = ["detector_checkpoints", "kept_masks", "kept_seeds"]
+__all__ = ["check_kept_split", "detector_checkpoints", "kept_masks", "kept_seeds"]
 
-# The parameters that the networks depend on; scorers, fusion and threshold may be others when a fit goes on.
+# The parameters that the networks depend on. Scorers, fusion and alpha may change when a fit goes on; they can change
+# how many images are held out, so the held-out images are compared apart.
 _PARAMETERS = (
     "backbone",
-    "pretrained",
-    "checkpoint_path",
-    "recipe",
     "mask_generator",
     "classifier_trainer",
     "dense_trainer",
     "image_size",
     "image_shape",
-    "calibration_fraction",
     "random_state",
 )
+_DEFAULTS: dict[str, Callable[[], Any]] = {
+    "mask_generator": CAMMaskGenerator,
+    "classifier_trainer": Trainer,
+    "dense_trainer": Trainer,
+}
 _N_SAMPLES = 1000  # images whose pixels are compared
-_SHORT = 60  # characters up to which a parameter is told as it is
+_SHORT = 60  # characters up to which a parameter is quoted in full
 
 
 def detector_checkpoints(detector: Any, images: Images, y: Any) -> Checkpoints | None:
-    """Return the checkpoints of a fit to images and labels, ready to be written; None where none are wanted."""
+    """Return the checkpoints of a fit to images and labels, ready to be written; None without ``checkpoint_dir``."""
     if detector.checkpoint_dir is None:
         return None
-    fingerprint = {name: _described(_value_of(detector, name)) for name in _PARAMETERS}
+    # Other versions may train to other weights.
+    fingerprint = {package: importlib.metadata.version(package) for package in ("skdfb", "torch")}
+    fingerprint |= {name: _described(_value_of(detector, name)) for name in _PARAMETERS}
     fingerprint |= {"X": _images_described(images), "y": "None" if y is None else _described(np.asarray(y))}
-    checkpoints = Checkpoints(Path(detector.checkpoint_dir), detector.checkpoint_every, fingerprint)
+    checkpoints = Checkpoints(Path(detector.checkpoint_dir), fingerprint)
     checkpoints.prepare()
     return checkpoints
 
 
 def kept_seeds(checkpoints: Checkpoints | None, draw: Callable[[], list[int]]) -> list[int]:
-    """Return the seeds of a fit: those of the one that goes on, or new ones."""
+    """Return the seeds of a fit: the kept ones, or new ones, which are kept."""
     if checkpoints is None:
         return draw()
     kept = checkpoints.get("seeds")
@@ -59,46 +66,62 @@ def kept_seeds(checkpoints: Checkpoints | None, draw: Callable[[], list[int]]) -
     return seeds
 
 
+def check_kept_split(checkpoints: Checkpoints | None, train: npt.NDArray[np.intp]) -> None:
+    """Refuse to go on with a fit that trained on other images."""
+    if checkpoints is None:
+        return
+    kept = checkpoints.get("split")
+    if kept is None:
+        checkpoints.put("split", {}, {"train": torch.from_numpy(train)})
+    elif not np.array_equal(kept[1]["train"].numpy(), train):
+        raise ValueError(
+            f"checkpoint_dir={str(checkpoints.folder)!r} holds the checkpoints of a fit that held out other images: "
+            "pass the same calibration_fraction, and an alpha and scorers that need as many held-out images, or "
+            "another folder, or empty this one."
+        )
+
+
 def kept_masks(
-    checkpoints: Checkpoints | None, n_images: int, make: Callable[[], npt.NDArray[np.integer]]
-) -> npt.NDArray[np.integer]:
-    """Return the masks of a fit: those of the one that goes on, or new ones."""
+    checkpoints: Checkpoints | None, n_images: int, make: Callable[[], PackedMasks]
+) -> PackedMasks | npt.NDArray[np.integer]:
+    """Return the masks of a fit: the kept ones, or new ones, which are kept."""
     if checkpoints is None:
         return make()
-    if checkpoints.get("dense") is not None:  # the network that they are for is trained
+    if checkpoints.get("dense") is not None:  # the network is trained already: nothing will read its masks
         return np.zeros((n_images, 1, 1), dtype=np.uint8)
     kept = checkpoints.get("masks")
     if kept is not None:
-        masks: npt.NDArray[np.integer] = kept[1]["masks"].numpy()
-        return masks
+        return PackedMasks.from_arrays({name: tensor.numpy() for name, tensor in kept[1].items()})
     masks = make()
-    checkpoints.put("masks", {}, {"masks": torch.from_numpy(np.ascontiguousarray(masks))})
+    checkpoints.put("masks", {}, {name: torch.from_numpy(array) for name, array in masks.arrays().items()})
     return masks
 
 
 def _value_of(detector: Any, name: str) -> Any:
-    """Return a parameter, or what stands for it where it is None."""
-    if name in ("mask_generator", "classifier_trainer", "dense_trainer"):
-        return detector._component(name)
+    """Return a parameter, or its default if it is None."""
     value = getattr(detector, name)
+    if value is None and name in _DEFAULTS:
+        value = _DEFAULTS[name]()
+    if isinstance(value, Trainer):
+        value = clone(value).set_params(checkpoint_every=1)  # changes no weight
     return value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value
 
 
 def _described(value: Any) -> str:
-    """Return a text that is the same for equal values: the value where it is short, or else its digest."""
+    """Return a text that is the same for equal values: the value if it is short, or else its digest."""
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     encoder = Encoder()
     try:
         text = json.dumps(encoder.encode(value, "value"))
-    except TypeError:  # it holds somebody's object that cannot be written down
+    except TypeError:  # it holds an object that cannot be saved
         return _described_by_parts(value)
     shown = repr(value) if len(repr(value)) <= _SHORT and "\n" not in repr(value) else type(value).__name__
     return f"{shown} ({digest_of(text, encoder.tensors)[:12]})"
 
 
 def _described_by_parts(value: Any) -> str:
-    """Return what is told of an estimator's parameters one by one; of anything else, its class has to do."""
+    """Return a text made of an estimator's parameters; of any other object, its class is all that is compared."""
     name = type(value).__qualname__
     if not isinstance(value, BaseEstimator):
         return name
@@ -107,7 +130,7 @@ def _described_by_parts(value: Any) -> str:
 
 
 def _images_described(images: Images) -> str:
-    """Return number and digest of images: of all pixels of so many of them, spread evenly."""
+    """Return number and digest of images, from all pixels of at most a thousand of them, spread evenly."""
     digest = hashlib.sha256()
     for row in spread_evenly(len(images), _N_SAMPLES):
         (pixels,) = images.read(np.array([row]))

@@ -1,4 +1,4 @@
-"""The detector: how it learns. What it says of images once it has is in ``_network_detector.py``."""
+"""The detector: how it is fitted. What it computes once it is fitted is in ``_network_detector.py``."""
 
 import os
 from collections.abc import Sequence
@@ -13,41 +13,34 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skdfb.calibration import ConformalCalibrator, stratified_holdout
-from skdfb.detector._checkpoints import detector_checkpoints, kept_masks, kept_seeds
-from skdfb.detector._collect import collect
-from skdfb.detector._forward import ForwardPass
-from skdfb.detector._input import check_components, check_scorer_sizes
+from skdfb.detector._checkpoints import check_kept_split, detector_checkpoints, kept_masks, kept_seeds
+from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks
-from skdfb.detector._network_detector import NetworkDetector
-from skdfb.detector._parts import (
-    FOREGROUND_NETWORKS,
-    LabelledViews,
-    PartScorers,
-    fit_fusion,
-    is_sequence,
-    learning_share,
-    lowered_by_rounding,
-    make_parts,
-    number_to_hold_out,
-)
+from skdfb.detector._network_detector import NetworkDetector, requests_for
+from skdfb.detector._parts_parameters import PartsParameters
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
-from skdfb.detector._recipes import PAPER_IMAGE_SIZE, RECIPES
-from skdfb.fusion import Fusion
-from skdfb.images import Images, check_images, check_labels, check_readable, labels_given
+from skdfb.fusion import Fusion, TemperatureFusion
+from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, check_readable, labels_given
+from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
-from skdfb.scorers import ForegroundScorer
-from skdfb.scorers._protocol import needs_images
+from skdfb.scorers import BackgroundLogit, ForegroundScorer, Representation
+from skdfb.scoring import HeldOutSplit, JointScore, hold_out
 from skdfb.training import Trainer
-from skdfb.training._checkpoints import Checkpoints
-from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import deterministic_algorithms, resolve_device, shallow_copy, spawn_seeds
+from skdfb.training._stages import build_classifier, start_dense_network, take_over
+from skdfb.utils import resolve_device, shallow_copy, spawn_seeds
 
 __all__ = ["DFBDetector"]
 
-
-# One scorer, or several as parts of their own, with or without names.
+# One scorer, or several parts (name, view, scorer).
+Scorers = ForegroundScorer | Sequence[tuple[str, str, ForegroundScorer]]
+# One scorer, or several, with or without names.
 BackgroundScorers = ForegroundScorer | Sequence[ForegroundScorer | tuple[str, ForegroundScorer]]
+
+# Views of images and the class indices of these images: what scorers are fitted on.
+LabelledViews = tuple[dict[str, Representation], npt.NDArray[np.intp]]
+
+_DEFAULT_BACKBONE = "resnetv2_50x1_bit.goog_in21k"
+_PAPER_IMAGE_SIZE = 128
 
 
 class _Seeds(NamedTuple):
@@ -59,108 +52,70 @@ class _Seeds(NamedTuple):
     order: int
 
 
-class _Split(NamedTuple):
-    """Which images of ``fit`` trained and which were held out, and the class index of each."""
-
-    train: npt.NDArray[np.intp]
-    held_out: npt.NDArray[np.intp]
-    labels: npt.NDArray[np.intp]
-
-
-class _Seen(NamedTuple):
-    """What the networks said of the images of ``fit``."""
-
-    train: LabelledViews
-    held_out: LabelledViews
-    pooling: str
-
-
-def _stage_of(checkpoints: Checkpoints | None, name: str) -> dict[str, Any]:
-    """Return the trainer's argument for a stage; none without checkpoints, which anybody's trainer may not know."""
-    return {} if checkpoints is None else {"checkpoints": checkpoints.stage(name)}
-
-
-class DFBDetector(NetworkDetector):
+class DFBDetector(PartsParameters, NetworkDetector):
     r"""Out-of-distribution (OOD) image detector by disentangled foreground and background features.
 
     ``fit`` trains a classifier of K classes, makes pseudo masks from its class activation maps, trains a dense network
-    of K + 1 classes, the last of which is the background, and takes it, with the same weights, as a classifier again.
-    An image's score joins any foreground score with the background's:
+    of K + 1 classes, the last of which is the background, and uses it, with the same weights, as a classifier. The
+    score of an image joins any foreground score with background scores:
 
     .. math:: S(x) = \log P\Bigl(\textstyle\sum_j g(p_j(S_j(X))) \le \sum_j g(p_j(S_j(x)))\Bigr)
 
-    in short: parts :math:`S_j`, foreground and background, as in-distribution tail probabilities :math:`p_j`, joined;
-    see :class:`~skdfb.fusion.TailProbabilityFusion`, and for the paper's sum :class:`~skdfb.fusion.TemperatureFusion`.
-    **Every score is higher for in-distribution images.** The threshold is set by split conformal prediction on held-out
-    training images: a new in-distribution image is rejected with probability at most ``alpha``.
+    Here :math:`S_j` are the scores of foreground and background, and :math:`p_j` their in-distribution tail
+    probabilities; see :class:`~skdfb.fusion.TailProbabilityFusion`, and :class:`~skdfb.fusion.TemperatureFusion` for
+    the paper's sum. **Every score is higher for in-distribution images.** The threshold is set by split conformal
+    prediction on held-out training images: a new in-distribution image is rejected with probability at most ``alpha``.
 
     Parameters
     ----------
     backbone : str, torch.nn.Module or DenseClassifier, default="resnetv2_50x1_bit.goog_in21k"
-        A timm model name, a timm model, or a module that maps images (n, 3, H, W) to feature maps (n, C, h, w). A
-        :class:`~skdfb.networks.DenseClassifier` counts as a trained classifier, with its outputs in the order of
-        ``np.unique(y)``: its training is left out. Modules are copied, never changed.
-    pretrained : bool, default=True
-        Whether a named backbone starts from the weights of timm's hub.
-    checkpoint_path : path, default=None
-        Local file of weights for a named backbone, instead of the hub's.
-    recipe : {"default", "paper"}, default="default"
-        What parameters stand for that are None: what measured best, or what the paper has. See Notes.
-    scorer : ForegroundScorer, default=None
-        What scores the foreground; None is :class:`~skdfb.scorers.ViM`.
+        A timm model name, which stands for its pre-trained weights; a model from
+        :func:`~skdfb.networks.create_backbone` or timm; or a module that maps images (n, 3, H, W) to feature maps
+        (n, C, h, w). A :class:`~skdfb.networks.DenseClassifier` counts as a trained classifier with its outputs in the
+        order of ``np.unique(y)``, and is not trained again. Modules are copied, never changed.
+    scorer : ForegroundScorer, or list of (str, str, ForegroundScorer) tuples, default=None
+        Scores the foreground, on the dense network. None is :class:`~skdfb.scorers.ViM`. A list has the name, the view
+        and the scorer of each part; see :class:`~skdfb.scoring.JointScore` for the views.
     background_scorer : ForegroundScorer, or list of them or of (str, ForegroundScorer) tuples, default=None
-        What scores the background representation: features pooled over the background probability of the places, and
-        S_b as the only logit. Each of several is a part of its own. None is
-        ``[BackgroundLogit(), Mahalanobis(shrinkage="auto")]``; in the paper's recipe
-        :class:`~skdfb.scorers.BackgroundLogit`.
+        Scores the background view: features pooled over the background probability of the places, and S_b as the only
+        logit. Each of several is a part of its own; an empty list leaves the background out. None is
+        ``[BackgroundLogit(), Mahalanobis(shrinkage="auto")]``.
     fusion : Fusion, default=None
-        What joins the parts; None is :class:`~skdfb.fusion.TailProbabilityFusion`, in the paper's recipe
-        :class:`~skdfb.fusion.TemperatureFusion`.
-    foreground_network : {"dense", "plain", "both"}, default="dense"
-        The network that the foreground is scored on: the dense one (the paper's), the classifier of the first stage,
-        or each of them as a part of its own. "plain" and "both" take a second forward pass an image.
-    foreground_pooling : {"image", "foreground"}, default="image"
-        Where the dense network's features for the foreground scorer are averaged: over all places (the paper's), or
-        over the probability of not being background.
+        Joins the parts. None is :class:`~skdfb.fusion.TailProbabilityFusion`; a single part then stays as it is.
     mask_generator : transformer, default=None
-        What makes the masks; None is :class:`~skdfb.masks.CAMMaskGenerator`. The trained classifier is handed to its
-        ``backbone`` parameter. Another object needs ``fit_transform(X, y)``, which returns integer masks (n, H, W) as
-        :class:`~skdfb.masks.CAMMaskGenerator` does; its ``y`` are class indices, its ``X`` has ``len(X)`` and
-        ``X.read(indices)``, which gives pixels (b, 3, H, W), or a list of (3, H, W) where sizes differ.
+        Makes the masks. None is :class:`~skdfb.masks.CAMMaskGenerator`. The trained classifier is passed as its
+        ``backbone`` parameter. A third-party object needs ``fit_transform(X, y)``, which returns integer masks
+        (n, H, W) as :class:`~skdfb.masks.CAMMaskGenerator` does. Its ``y`` are class indices, its ``X`` has ``len(X)``
+        and ``X.read(indices)``, which returns pixels (b, 3, H, W), or a list of (3, H, W) if sizes differ.
     classifier_trainer, dense_trainer : Trainer, default=None
-        How the two networks are trained; None is ``Trainer()``, whose number of steps follows the size of the data. In
-        the paper's recipe None is ``Trainer.paper_classifier()`` and ``Trainer.paper_dense()``.
+        Train the two networks. None is ``Trainer()``, whose number of steps follows the number of images.
     image_size : int, default=None
-        Side of the network's input in pixels; None takes the backbone's own, in the paper's recipe 128. Images of any
-        size are resized to it.
+        Side of the network's input in pixels; None is the size of the backbone. Images of any size are resized to it.
     image_shape : tuple of int, default=None
-        (H, W, C) of the images in the rows of a 2-d ``X``. Without it a row is shown to the network as one line of
-        pixels, scaled by the smallest and largest value of the training data.
-    alpha : float, default=0.05
-        Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one.
-    calibration_fraction : float, default=0.1
-        Share of the training images that is held out to set the threshold, in (0, 0.5].
+        (H, W, C) of the images in the rows of a 2-d ``X``. Without it a row is one line of pixels, scaled by the
+        smallest and largest value of the training data.
+    alpha : float or None, default=0.05
+        Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one. None sets
+        no threshold: ``offset_`` is -inf and nothing is rejected.
+    calibration_fraction : float or "auto", default="auto"
+        Share of the training images that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many
+        more as ``alpha`` needs, up to half.
     checkpoint_dir : path, default=None
-        Folder to keep the state of ``fit`` in, of one fit alone. The same call of ``fit`` after a crash goes on from
-        there, to the same weights. Scorers, fusion and ``alpha`` may be others then; data, and parameters that the
-        networks depend on, may not. Pass an int as ``random_state`` to be sure of that.
-    checkpoint_every : int, default=500
-        Steps between two checkpoints of a training; the newest two are kept.
+        Folder for the state of one ``fit``. After a crash, the same call of ``fit`` goes on from there, to the same
+        weights. Scorers, fusion and ``alpha`` may change; data, and parameters that the networks depend on, may not.
+        Pass an int as ``random_state``.
     batch_size : int, default=128
-        Images a forward pass, outside training. Where so many do not fit into the device's memory, half as many are
-        taken, and a :class:`~skdfb.exceptions.BatchSizeWarning` says so.
+        Images per forward pass, outside training. If a batch does not fit into the device's memory, it is halved, with
+        a :class:`~skdfb.exceptions.BatchSizeWarning`.
     device : str, default="auto"
-        "auto" is the GPU where there is one.
+        "auto" is the GPU if there is one.
     n_jobs : int, default=None
         Threads that read images; None is 1.
     on_error : {"raise", "nan"}, default="raise"
-        What becomes of a file, a PIL image or an item of a dataset that cannot be read, after ``fit``, which always
-        raises. "raise" raises :class:`~skdfb.exceptions.UnreadableImageError`. "nan" gives the image NaN for a score,
-        a p-value, probabilities and features, so that ``predict`` says -1, and tells of all such images in one
+        How to handle a file, a PIL image or an item of a dataset that cannot be read, after ``fit``, which always
+        raises. "raise" raises :class:`~skdfb.exceptions.UnreadableImageError`. "nan" gives the image NaN as score,
+        p-value, probabilities and features, so that ``predict`` returns -1, and reports all such images in one
         :class:`~skdfb.exceptions.UnreadableImageWarning`.
-    deterministic : bool, default=False
-        Whether a GPU, too, gives the same bits each time, which is slower there; a CPU does anyway, with the same
-        number of threads. Backbones of operations that torch has no such algorithm for raise its ``RuntimeError``.
     random_state : int, RandomState or None, default=None
         Fixes the split, the augmentation and the order of the images.
     verbose : int, default=0
@@ -172,26 +127,20 @@ class DFBDetector(NetworkDetector):
         Class labels.
     classifier_ : DenseClassifier
         The network of K classes.
-    network_ : DenseClassifier
-        The dense network of K + 1 classes.
-    scorer_ : ForegroundScorer
-        As fitted; on the dense network, where the foreground is scored on both.
-    background_scorer_ : ForegroundScorer or list of them
-        As fitted.
-    part_scorers_ : dict of str to ForegroundScorer
-        All fitted scorers by the name of their part, as in :meth:`score_parts`.
-    fusion_ : Fusion
-        As fitted.
-    calibrator_ : ConformalCalibrator
-        Holds the scores of the held-out images.
-    offset_ : float
-        The threshold: ``decision_function = score_samples - offset_``.
+    dense_network_ : DenseClassifier
+        The network of K + 1 classes.
+    joint_score_ : JointScore
+        The fitted scorers, fusion and threshold.
+    calibration_fraction_ : float
+        The share of the images that was held out.
     training_history_ : dict
         ``"classifier"`` and ``"dense"``: loss and learning rate of every step.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     batch_size_ : int
-        Images a forward pass, as found to fit.
+        Images per forward pass, as found to fit.
+    image_shape_ : tuple of int or None
+        The ``image_shape`` of ``fit``.
     pixel_format_ : tuple of (str, int) or None
         Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
         Arrays of another kind are refused.
@@ -199,28 +148,35 @@ class DFBDetector(NetworkDetector):
     Raises
     ------
     ValueError, TypeError
-        From ``fit``, before any training, if images, labels, parameters or weights are not as wanted, or
-        ``checkpoint_dir`` holds the state of another fit.
+        From ``fit``, before any training, if images, labels, parameters or weights are wrong, if the held-out images
+        are too few for ``alpha``, or if ``checkpoint_dir`` holds the state of another fit.
     skdfb.exceptions.CheckpointError
-        From ``fit``, before any training, if ``checkpoint_dir`` cannot be written to. A disk that is full later on is
-        told by a :class:`~skdfb.exceptions.CheckpointWarning`, and the training goes on.
+        From ``fit``, before any training, if ``checkpoint_dir`` cannot be written to. If the disk becomes full later,
+        there is a :class:`~skdfb.exceptions.CheckpointWarning` and the training goes on.
 
     See Also
     --------
     skdfb.masks.CAMMaskGenerator : The masks alone.
+    skdfb.scoring.JointScore : Scorers, fusion and threshold alone.
     skdfb.scorers : Scorers for anyone with features and a linear head.
 
     Notes
     -----
-    Without labels (``y=None``, and no torch dataset that brings them) the images that are not held out are clustered by
-    k-means on the features of the untrained backbone, and the clusters serve as classes: ``min(10, n // 20)`` of them
+    Without labels (``y=None``, and no torch dataset that has them) the images that are not held out are clustered by
+    k-means on the features of the untrained backbone, and the clusters are the classes: ``min(10, n // 20)`` of them
     for n images, at least 2.
 
-    The default recipe differs from the paper in three places: a classification loss beside the pixel loss (see
-    :class:`~skdfb.Trainer`), a Mahalanobis score of the background's features beside S_b, and tail probabilities in the
-    place of the sum of Eq. 7. Half of the held-out images fit the tail probabilities, the other half sets the
-    threshold. ``recipe="paper"`` is the paper as it is written: 20,000 steps a stage at 128 pixels, Eq. 6, and Eq. 7
-    with T = 2.5. Parameters that are given count in both.
+    The default differs from the paper in three places: a classification loss beside the pixel loss (see
+    :class:`~skdfb.Trainer`), a Mahalanobis score of the background features beside S_b, and tail probabilities instead
+    of the sum of Eq. 7. Half of the held-out images fit the tail probabilities, the other half sets the threshold.
+    :meth:`paper` makes a detector with the recipe of the paper.
+
+    ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs`` and
+    ``on_error``, which say how images are read and scored, take effect at once. To change ``alpha`` see
+    :meth:`with_alpha`, to change scorers or fusion see :meth:`refit_scorer`.
+
+    Parameters of single parts can be set by the name of the part, if they are given as a list:
+    ``set_params(background_mahalanobis__shrinkage=0.1)``.
 
     References
     ----------
@@ -236,7 +192,7 @@ class DFBDetector(NetworkDetector):
     >>> from skdfb.training import Trainer
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
-    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
     >>> detector = DFBDetector(
     ...     backbone,
     ...     scorer=Energy(),
@@ -253,70 +209,51 @@ class DFBDetector(NetworkDetector):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": [str, nn.Module],
-        "pretrained": ["boolean"],
-        "checkpoint_path": [str, os.PathLike, None],
-        "recipe": [StrOptions(set(RECIPES))],
-        "scorer": "no_validation",  # a protocol: checked by check_scorer
+        "scorer": "no_validation",  # scorers and fusion follow protocols: checked by JointScore
         "background_scorer": "no_validation",
         "fusion": "no_validation",
-        "foreground_network": [StrOptions(set(FOREGROUND_NETWORKS))],
-        "foreground_pooling": [StrOptions({"image", "foreground"})],
-        "mask_generator": "no_validation",
+        "mask_generator": "no_validation",  # checked by check_components
         "classifier_trainer": [Trainer, None],
         "dense_trainer": [Trainer, None],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": ["array-like", None],
-        "alpha": [Interval(Real, 0, 1, closed="neither")],
-        "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
+        "alpha": [Interval(Real, 0, 1, closed="neither"), None],
+        "calibration_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"})],
         "checkpoint_dir": [str, os.PathLike, None],
-        "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "n_jobs": [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None],
+        "n_jobs": N_JOBS,
         "on_error": [StrOptions({"raise", "nan"})],
-        "deterministic": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
     def __init__(
         self,
-        backbone: str | nn.Module = "resnetv2_50x1_bit.goog_in21k",
+        backbone: str | nn.Module = _DEFAULT_BACKBONE,
         *,
-        pretrained: bool = True,
-        checkpoint_path: str | os.PathLike[str] | None = None,
-        recipe: str = "default",
-        scorer: ForegroundScorer | None = None,
+        scorer: Scorers | None = None,
         background_scorer: BackgroundScorers | None = None,
         fusion: Fusion | None = None,
-        foreground_network: str = "dense",
-        foreground_pooling: str = "image",
         mask_generator: Any = None,
         classifier_trainer: Trainer | None = None,
         dense_trainer: Trainer | None = None,
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
-        alpha: float = 0.05,
-        calibration_fraction: float = 0.1,
+        alpha: float | None = 0.05,
+        calibration_fraction: float | str = "auto",
         checkpoint_dir: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 500,
         batch_size: int = 128,
         device: str | torch.device = "auto",
         n_jobs: int | None = None,
         on_error: str = "raise",
-        deterministic: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
-        self.pretrained = pretrained
-        self.checkpoint_path = checkpoint_path
-        self.recipe = recipe
         self.scorer = scorer
         self.background_scorer = background_scorer
         self.fusion = fusion
-        self.foreground_network = foreground_network
-        self.foreground_pooling = foreground_pooling
         self.mask_generator = mask_generator
         self.classifier_trainer = classifier_trainer
         self.dense_trainer = dense_trainer
@@ -325,14 +262,48 @@ class DFBDetector(NetworkDetector):
         self.alpha = alpha
         self.calibration_fraction = calibration_fraction
         self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_every = checkpoint_every
         self.batch_size = batch_size
         self.device = device
         self.n_jobs = n_jobs
         self.on_error = on_error
-        self.deterministic = deterministic
         self.random_state = random_state
         self.verbose = verbose
+
+    @classmethod
+    def paper(cls, backbone: str | nn.Module = _DEFAULT_BACKBONE, **changes: Any) -> Self:
+        """Return a detector with the recipe of the paper.
+
+        The background score is S_b alone (Eq. 6), joined to the foreground score by Eq. 7 with T = 2.5. Each stage
+        trains for 20,000 steps at 128 pixels; see :meth:`skdfb.Trainer.paper_classifier` and
+        :meth:`skdfb.Trainer.paper_dense` for what is not in the paper's text.
+
+        Parameters
+        ----------
+        backbone : str, torch.nn.Module or DenseClassifier, default="resnetv2_50x1_bit.goog_in21k"
+            As for the class.
+        **changes : dict
+            Parameters that differ from the recipe.
+
+        Returns
+        -------
+        detector : DFBDetector
+            Not fitted.
+
+        Examples
+        --------
+        >>> from skdfb import DFBDetector
+        >>> DFBDetector.paper(alpha=0.1).fusion
+        TemperatureFusion()
+        """
+        recipe: dict[str, Any] = {
+            "background_scorer": BackgroundLogit(),
+            "fusion": TemperatureFusion(),
+            "classifier_trainer": Trainer.paper_classifier(),
+            "dense_trainer": Trainer.paper_dense(),
+        }
+        if not isinstance(backbone, DenseClassifier):  # which has its size
+            recipe["image_size"] = _PAPER_IMAGE_SIZE
+        return cls(backbone, **recipe | changes)
 
     # ------------------------------------------------------------------ fit
 
@@ -343,8 +314,8 @@ class DFBDetector(NetworkDetector):
         Parameters
         ----------
         X : images
-            n images: an array (n, H, W, 3), (n, H, W, 1) or (n, H, W), uint8 in 0..255 or float in 0..1; a sequence of
-            paths or PIL images; a torch dataset; or a 2-d array, see ``image_shape``.
+            The n images: an array (n, H, W, 3), (n, H, W, 1) or (n, H, W), uint8 in 0..255 or float in 0..1; a sequence
+            of paths or PIL images; a torch dataset; or a 2-d array, see ``image_shape``.
         y : array-like of shape (n,), default=None
             Class labels of any kind; without them, see Notes.
 
@@ -354,45 +325,60 @@ class DFBDetector(NetworkDetector):
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
         fitted = shallow_copy(self, fitted_state=False)
-        # Gradients, also where the caller has switched them off.
-        with torch.inference_mode(False), deterministic_algorithms(self.deterministic):
+        with torch.inference_mode(False):  # gradients, also if the caller has switched them off
             fitted._fit(X, y)
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
     def _fit(self, X: Any, y: Any) -> None:
+        # 1. Check all that can be checked before anything is computed.
         device = resolve_device(self.device)
         check_components(self)
-        images = check_images(self, X, reset=True)
+        joint_score = self._joint_score()
+        images, y = check_images(self, X, reset=True), labels_given(X, y)
         check_readable(images, self.batch_size, self.n_jobs)
-        checkpoints = detector_checkpoints(self, images, labels_given(X, y))
+        checkpoints = detector_checkpoints(self, images, y)
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
-        self._split_ = self._hold_out(images, X, y, seeds, device)
-        self._warn_if_too_few()
-        train_images, train_labels = images.subset(self._split_.train), self._split_.labels[self._split_.train]
 
+        # 2. Hold out images for the threshold; the others train.
+        self._split_, self._labels_ = self._hold_out(images, X, y, joint_score, seeds, device)
+        self.calibration_fraction_ = self._split_.fraction
+        check_kept_split(checkpoints, self._split_.train)
+        train, labels = images.subset(self._split_.train), self._labels_[self._split_.train]
+
+        # 3. Get the classifier, trained already or not, and check what follows from its sizes.
+        trained = isinstance(self.backbone, DenseClassifier)
+        classifier = take_over(self, self.classes_) if trained else self._build(len(self.classes_), images, seeds.build)
+        joint_score.check(classifier.num_features, len(self.classes_), len(train), len(self._split_.held_out))
+        options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
         self.training_history_: dict[str, dict[str, list[float]]] = {}
-        self.classifier_ = self._fit_classifier(train_images, train_labels, seeds, device, checkpoints)
-        masks = kept_masks(
-            checkpoints,
-            len(train_images),
-            lambda: make_masks(
-                self._unfitted_mask_generator(),
-                self.classifier_,
-                train_images,
-                train_labels,
-                random_state=seeds.masks,
-                n_jobs=self.n_jobs,
-            ),
+        if not trained:
+            stage = None if checkpoints is None else checkpoints.stage("classifier")
+            self.training_history_["classifier"] = (self.classifier_trainer or Trainer()).train(
+                classifier, train, labels, random_state=seeds.classifier, checkpoints=stage, **options
+            )
+        self.classifier_ = classifier.to(device).eval()
+
+        # 4. Make the pseudo masks, and train the dense network on them.
+        masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
+        trainer = self.dense_trainer or Trainer()
+        untrained = None if trained else lambda: self._build(len(self.classes_), images, seeds.build)
+        self.dense_network_ = start_dense_network(self.classifier_, trainer, untrained)
+        stage = None if checkpoints is None else checkpoints.stage("dense")
+        self.training_history_["dense"] = trainer.train(
+            self.dense_network_, train, labels, masks, random_state=seeds.dense, checkpoints=stage, **options
         )
-        self.network_ = self._fit_dense(train_images, train_labels, masks, seeds.dense, device, checkpoints)
         del masks
+        if checkpoints is not None:
+            checkpoints.remove("masks")
 
-        self._fit_scores(images)
+        # 5. Fit the scorers and the fusion, and set the threshold.
+        self._fit_joint_score(joint_score, images)
 
-    def _hold_out(self, images: Images, X: Any, y: Any, seeds: _Seeds, device: torch.device) -> _Split:
-        """Set ``classes_``, and choose which images to hold out; without labels, clusters are the classes."""
-        y = labels_given(X, y)
+    def _hold_out(
+        self, images: Images, X: Any, y: Any, joint_score: JointScore, seeds: _Seeds, device: torch.device
+    ) -> tuple[HeldOutSplit, npt.NDArray[np.intp]]:
+        """Set ``classes_``, and return which images to hold out, and class indices; clusters if there are no labels."""
         unlabelled = y is None and not isinstance(self.backbone, DenseClassifier)
         if unlabelled:
             check_unlabelled(len(images))
@@ -400,163 +386,74 @@ class DFBDetector(NetworkDetector):
         else:
             self.classes_, labels = check_labels(y, images, X)
             stratified_by = self.classes_[labels]
-        train, held_out = stratified_holdout(stratified_by, self.calibration_fraction, random_state=seeds.split)
-        if unlabelled:  # by the training images alone: those that set the threshold are to have no say in anything
-            untrained = self._build(2, images, seeds.build).to(device)
-            with self._batches() as batch_size:
-                forward = ForwardPass(untrained, 2, batch_size, self.n_jobs)
-                labels = pseudo_labels(forward, images, train, seeds.build)
+        n_needed = joint_score.n_held_out_needed
+        options = {"choice_seed": seeds.split, "order_seed": seeds.order}
+        split = hold_out(stratified_by, self.calibration_fraction, n_needed, **options)
+        joint_score.check_number(len(split.held_out), len(images))
+        if unlabelled:  # the held-out images must not influence the clusters
+            network = self._build(2, images, seeds.build).to(device)
+            with batch_size_of(self) as batch_size:
+                labels = pseudo_labels(network, images, split.train, seeds.build, batch_size, self.n_jobs)
             self.classes_ = np.unique(labels)
-        # In random order: a fusion may learn from the first of them, and those left must be like any others.
-        return _Split(train, np.random.RandomState(seeds.order).permutation(held_out), labels)
+        return split, labels
 
     def _build(self, n_classes: int, images: Images, seed: int) -> DenseClassifier:
-        return build_classifier(
-            self.backbone,
-            n_classes,
-            images,
-            pretrained=self.pretrained,
-            checkpoint_path=self.checkpoint_path,
-            image_size=PAPER_IMAGE_SIZE if self.image_size is None and self.recipe == "paper" else self.image_size,
-            seed=seed,
-        )
+        """Return an untrained network around the backbone."""
+        return build_classifier(self.backbone, n_classes, images, image_size=self.image_size, seed=seed)
 
-    def _fit_classifier(
-        self,
-        images: Images,
-        labels: npt.NDArray[np.intp],
-        seeds: _Seeds,
-        device: torch.device,
-        checkpoints: Checkpoints | None,
-    ) -> DenseClassifier:
-        trained = isinstance(self.backbone, DenseClassifier)
-        network = take_over(self, self.classes_) if trained else self._build(len(self.classes_), images, seeds.build)
-        scorers = self._part_scorers()
-        check_scorer_sizes(scorers, network.num_features, len(self.classes_), len(images))
-        if trained:
-            return network.to(device).eval()
-        self.training_history_["classifier"] = self._component("classifier_trainer").train(
-            network,
-            images,
-            labels,
-            device=device,
-            random_state=seeds.classifier,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-            **_stage_of(checkpoints, "classifier"),
-        )
-        return network
+    def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> Any:
+        default = CAMMaskGenerator(batch_size=self.batch_size)
+        generator = default if self.mask_generator is None else self.mask_generator
+        return make_masks(generator, self.classifier_, images, labels, random_state=seed, n_jobs=self.n_jobs)
 
-    def _fit_dense(
-        self,
-        images: Images,
-        labels: npt.NDArray[np.intp],
-        masks: npt.NDArray[np.integer],
-        seed: int,
-        device: torch.device,
-        checkpoints: Checkpoints | None,
-    ) -> DenseClassifier:
-        network = self.classifier_.with_background()
-        self.training_history_["dense"] = self._component("dense_trainer").train(
-            network,
-            images,
-            labels,
-            masks,
-            device=device,
-            random_state=seed,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-            **_stage_of(checkpoints, "dense"),
-        )
-        if checkpoints is not None:
-            checkpoints.remove("masks")
-        return network
+    def _joint_score(self) -> JointScore:
+        """Return the unfitted joint score that the parameters describe."""
+        self._validate_names([name for name, _ in self._listed_scorers])
+        return make_joint_score(self.scorer, self.background_scorer, self.fusion, self.alpha)
 
-    def _fit_scores(self, images: Images) -> None:
-        """Fit scorers, fusion and threshold on what the networks say of the images."""
-        scorers = self._part_scorers()
-        with self._batches() as batch_size:
-            views = self._views(batch_size)
-            train, held_out = (
-                LabelledViews(collect(views, images.subset(rows), scorers.views, scorer), self._split_.labels[rows])
-                for rows, scorer in (
-                    (self._split_.train, scorers.learning_foreground),
-                    (self._split_.held_out, scorers.foreground),
-                )
-            )
-        seen = _Seen(train, held_out, self.foreground_pooling)
-        self._fit_scores_on(seen)
-        self._kept_ = None if needs_images(scorers.foreground) else seen
+    def _fit_joint_score(self, joint_score: JointScore, images: Images) -> None:
+        """Compute the views of the images of ``fit``, and fit the joint score on them."""
+        train, held_out = self._views_of_fit(images, joint_score)
+        self.joint_score_ = joint_score.fit(*train, held_out=held_out)
+        # Kept for refit_scorer, if the scorers need nothing beyond features and logits.
+        self._kept_ = None if any(joint_score.view_needs().values()) else (train, held_out)
 
-    def _fit_scores_on(self, seen: _Seen) -> None:
-        fusion, share = self._component("fusion"), self._learning_share()
-        scorers = self._part_scorers().fitted_clone(seen.train, seen.held_out.first(share) if share else None)
-        parts = scorers.score(seen.held_out.views)
-        self.fusion_, joint = fit_fusion(fusion, parts, scorers.outputs, share)
-        self._group_fusions_ = {
-            group: fit_fusion(fusion, {name: parts[name] for name in names}, scorers.outputs, share)[0]
-            for group, names in scorers.groups.items()
-            if len(names) > 1
-        }
-        self._parts_, self.part_scorers_ = scorers, {name: part.scorer for name, part in scorers.parts.items()}
-        self.scorer_ = scorers.foreground
-        several = is_sequence(self._component("background_scorer"))
-        self.background_scorer_ = scorers.background if several else scorers.background[0]
-        # Neither scorers nor fusion have seen these.
-        self.calibrator_ = ConformalCalibrator(self.alpha).fit(lowered_by_rounding(joint), warn=False)
-        self.offset_ = self.calibrator_.offset_
+    def _views_of_fit(self, images: Images, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews]:
+        def views_of(rows: npt.NDArray[np.intp], training: bool) -> LabelledViews:
+            requests = requests_for(joint_score.view_needs(training=training))
+            return self._collect(images.subset(rows), requests), self._labels_[rows]
 
-    def _component(self, name: str) -> Any:
-        """Return a parameter, or what the recipe has in its place where it is None."""
-        given = getattr(self, name)
-        return RECIPES[self.recipe][name]() if given is None else given
-
-    def _unfitted_mask_generator(self) -> Any:
-        generator = self._component("mask_generator")
-        return generator.set_params(batch_size=self.batch_size) if self.mask_generator is None else generator
-
-    def _warn_if_too_few(self) -> None:
-        """Warn of too few held-out images before time is spent on anything."""
-        share, calibrator = self._learning_share(), ConformalCalibrator(self.alpha)
-        wanted = number_to_hold_out(calibrator.number_needed) if share else None
-        calibrator.check_number(len(self._split_.held_out), n_learned_from=share, n_wanted=wanted)
-
-    def _learning_share(self) -> int:
-        """Return how many of the held-out images are learned from, the first of them."""
-        learns = getattr(self._component("fusion"), "learns_from_scores", True)
-        if not learns and not self._part_scorers().learn_from_held_out:
-            return 0
-        return learning_share(len(self._split_.held_out), ConformalCalibrator(self.alpha).number_needed)
-
-    def _part_scorers(self) -> PartScorers:
-        return make_parts(self._component("scorer"), self._component("background_scorer"), self.foreground_network)
+        return views_of(self._split_.train, True), views_of(self._split_.held_out, False)
 
     # ---------------------------------------------------------------- refit
 
     def refit_scorer(
         self,
-        scorer: ForegroundScorer | None = None,
+        scorer: Scorers | None = None,
         X: Any = None,
         y: Any = None,
         *,
         background_scorer: BackgroundScorers | None = None,
         fusion: Fusion | None = None,
-        foreground_network: str | None = None,
-        foreground_pooling: str | None = None,
         alpha: float | None = None,
     ) -> Self:
         """Return a detector with the same networks and other scorers; nothing is trained.
 
         Parameters
         ----------
-        scorer, background_scorer, fusion, foreground_network, foreground_pooling, alpha
-            What to change; None keeps what this detector has.
+        scorer : ForegroundScorer, or list of (str, str, ForegroundScorer) tuples, default=None
+            As for the class; None keeps the scorer of this detector.
         X : images, default=None
-            Those of ``fit``, in the same order. They are needed where what the networks said of them was not kept:
-            after unpickling, where another network or pooling is asked for, and where the scorer, the old one or the
-            new, asks for perturbed images or activations.
+            Those of ``fit``, in the same order. They are needed if their views were not kept: after loading or
+            unpickling, if another view is needed, and if an old or a new scorer needs perturbed images or activations.
         y : array-like of shape (n,), default=None
-            Those of ``fit``, too; they are known, so that with X they are only compared.
+            Those of ``fit``. They are known, so they are only compared.
+        background_scorer : ForegroundScorer, or list of them or of (str, ForegroundScorer) tuples, default=None
+            As for the class; None keeps those of this detector.
+        fusion : Fusion, default=None
+            As for the class; None keeps that of this detector.
+        alpha : float, default=None
+            As for the class; None keeps that of this detector.
 
         Returns
         -------
@@ -566,61 +463,80 @@ class DFBDetector(NetworkDetector):
         Raises
         ------
         ValueError
-            If X is needed, or X and y are not those of ``fit``, as far as the number of images and the labels tell.
+            If X is needed, or if X and y are not those of ``fit``, as far as the number of images and the labels show.
         """
         check_is_fitted(self)
-        changes = {
-            "scorer": scorer,
-            "background_scorer": background_scorer,
-            "fusion": fusion,
-            "foreground_network": foreground_network,
-            "foreground_pooling": foreground_pooling,
-            "alpha": alpha,
-        }
+        changes = {"scorer": scorer, "background_scorer": background_scorer, "fusion": fusion, "alpha": alpha}
         other = shallow_copy(self, fitted_state=True)
         for name, value in changes.items():
             if value is not None:
                 setattr(other, name, value)
         other._validate_params()
-        check_components(other)
-        with deterministic_algorithms(self.deterministic):
-            other._refit(X, y)
-        return other
-
-    def _refit(self, X: Any, y: Any) -> None:
-        self._warn_if_too_few()
+        joint_score = other._joint_score()
+        n_train, n_held_out = (len(rows) for rows in self._split_)
+        joint_score.check(self.classifier_.num_features, len(self.classes_), n_train, n_held_out)
         if X is not None:
-            images = check_images(self, X, reset=False)
-            self._check_same(images, X, y)
-            self._fit_scores(images)
-        elif (kept := self._kept_for_parts()) is not None:
-            self._fit_scores_on(kept)
+            other._fit_joint_score(joint_score, other._images_of_fit(X, y))
+        elif (kept := other._kept_for(joint_score)) is not None:
+            train, held_out = kept
+            other.joint_score_ = joint_score.fit(*train, held_out=held_out)
         else:
             raise ValueError(
-                "X is None, but what the networks said of the training images was not kept (it is not pickled, nor "
-                "kept where a scorer asks for perturbed images or activations), or is not what the new scorer, network "
-                "or pooling asks for; pass the X and y of fit."
+                "X is None, but the views of the training images that the scorers need were not kept: expected the X "
+                "and y of fit. (Views are not saved or pickled, nor kept if a scorer needs perturbed images or "
+                "activations.)"
             )
+        return other
 
-    def _kept_for_parts(self) -> _Seen | None:
-        """Return what was kept of the images of ``fit``, if it has all that the scorers are to be fitted on."""
-        kept, scorers = self._kept_, self._part_scorers()
-        if kept is None or needs_images(scorers.foreground) or kept.pooling != self.foreground_pooling:
-            return None
-        return kept if set(scorers.views) <= set(kept.train.views) else None
+    def _kept_for(self, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews] | None:
+        """Return the views kept from ``fit``, if they are all that a joint score needs."""
+        kept, needs = self._kept_, joint_score.view_needs()
+        return None if kept is None or any(needs.values()) or not set(needs) <= set(kept[0][0]) else kept
 
-    def _check_same(self, images: Images, X: Any, y: Any) -> None:
-        """Refuse images and labels that are not those of ``fit``, as far as their number and the labels tell."""
-        wanted = self._split_.labels
-        if len(images) != len(wanted):
-            raise ValueError(f"X has {len(images)} images; the {len(wanted)} of fit are wanted.")
-        if y is None:
-            return
-        classes, labels = check_labels(y, images, X)
-        if not np.array_equal(classes, self.classes_) or not np.array_equal(labels, wanted):
-            raise ValueError("y differs from the labels of fit; the same X and y in the same order are wanted.")
+    def represent_training_images(self, X: Any, y: Any, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews]:
+        """Return what :meth:`skdfb.scoring.JointScore.fit` takes, for another joint score on these networks.
+
+        Parameters
+        ----------
+        X : images
+            Those of ``fit``, in the same order.
+        y : array-like of shape (n,)
+            Those of ``fit``.
+        joint_score : JointScore
+            Its parts say which views are needed.
+
+        Returns
+        -------
+        train : tuple of (dict of str to Representation, ndarray)
+            Views and class indices of the images that trained the networks.
+        held_out : tuple of (dict of str to Representation, ndarray)
+            Those of the held-out images, in random order.
+
+        Raises
+        ------
+        ValueError
+            If X and y are not those of ``fit``, as far as the number of images and the labels show.
+
+        Examples
+        --------
+        >>> train, held_out = detector.represent_training_images(X, y, joint_score)  # doctest: +SKIP
+        >>> joint_score.fit(*train, held_out=held_out)  # doctest: +SKIP
+        """
+        check_is_fitted(self)
+        return self._views_of_fit(self._images_of_fit(X, y), joint_score)
+
+    def _images_of_fit(self, X: Any, y: Any) -> Images:
+        """Return X, if X and y are those of ``fit`` as far as their number and the labels show."""
+        images, n_expected = check_images(self, X, reset=False), len(self._labels_)
+        if len(images) != n_expected:
+            raise ValueError(f"X has {len(images)} images: expected the {n_expected} of fit.")
+        if y is not None:
+            classes, labels = check_labels(y, images, X)
+            if not np.array_equal(classes, self.classes_) or not np.array_equal(labels, self._labels_):
+                raise ValueError("y differs from the labels of fit: expected the same X and y in the same order.")
+        return images
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the representations kept for refitting: they are large, and scoring does not need them."""
+        """Leave out the views kept for refitting: they are large, and scoring does not need them."""
         state: dict[str, Any] = super().__getstate__()
         return state | {"_kept_": None} if "_kept_" in state else state

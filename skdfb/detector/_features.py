@@ -1,25 +1,22 @@
-"""The detector for those who have features already: a linear head, a scorer and a threshold."""
+"""The detector on features instead of images: a linear head, a scorer and a threshold."""
 
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skdfb.calibration import ConformalCalibrator, stratified_holdout
-from skdfb.detector._input import check_scorer_sizes
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
-from skdfb.detector._parts import Part, PartScorers, Scores, learning_share, lowered_by_rounding, number_to_hold_out
-from skdfb.detector._thresholded import ThresholdedDetector
-from skdfb.detector._views import FOREGROUND
+from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
-from skdfb.scorers._composite import fitted_clone, member_scores
-from skdfb.scorers._protocol import needs_images, perturbation_of
+from skdfb.scorers._needs import needs_of
+from skdfb.scoring import JointScore, hold_out
+from skdfb.scoring._parts import CLASSIFIER
 from skdfb.utils import shallow_copy, spawn_seeds
 
 __all__ = ["FeatureDetector"]
@@ -27,68 +24,62 @@ __all__ = ["FeatureDetector"]
 _DTYPES = (np.float64, np.float32)
 
 
-class _Split(NamedTuple):
-    train: npt.NDArray[np.intp]
-    learning: npt.NDArray[np.intp]  # held out, and learned from by scorers that ask for such images
-    threshold: npt.NDArray[np.intp]  # held out from everything but the threshold
-
-
 class FeatureDetector(ThresholdedDetector, BaseEstimator):
     r"""Out-of-distribution (OOD) detector on features (n, C) instead of images.
 
     ``fit`` takes or fits a linear head on the features, fits a scorer on features, logits and head, and sets the
-    threshold by split conformal prediction on held-out rows. There is no network, and no background. **Every score is
-    higher for in-distribution rows.** It is for features from any source, and for choosing a scorer and its parameters
-    in seconds, before a :class:`DFBDetector` is trained with them.
+    threshold by split conformal prediction on held-out rows. There is no network and no background. **Every score is
+    higher for in-distribution rows.** Use it for features from any source, or to choose a scorer and its parameters in
+    seconds before a :class:`DFBDetector` is trained with them.
 
     Parameters
     ----------
     scorer : ForegroundScorer, default=None
-        None is :class:`~skdfb.scorers.ViM`, or :class:`~skdfb.scorers.Mahalanobis` where there is one class. Scorers
-        that ask for perturbed images or for activations need a network, and are refused.
+        None is :class:`~skdfb.scorers.ViM`, or :class:`~skdfb.scorers.Mahalanobis` if there is one class. Scorers that
+        need perturbed images or activations need a network, and are refused.
     head : classifier or tuple, default=None
-        Where the logits come from.
+        Gives the logits.
 
         - None fits ``LogisticRegression(max_iter=1000)`` on centred features, divided by one number so that their mean
-          variance is 1, and folds both into weight and bias. (Divided by a number each, features that hardly vary would
-          rule the logits of rows where they do.)
+          variance is 1, and folds both into weight and bias. (If each feature had its own number, features that hardly
+          vary would dominate the logits of rows in which they do.)
         - A linear classifier of scikit-learn's kind, with ``coef_`` and ``intercept_``, is cloned and fitted on the
           features as they are. Two classes with the one row w of a binary classifier get the rows -w/2 and w/2, whose
           softmax is the sigmoid of w.
         - ``(weight, bias)``, arrays or tensors (K, C) and (K,), is the head of a network, with its rows in the order of
           ``np.unique(y)``. Nothing is fitted.
         - ``(weight, bias, labels)`` is the same with the label of each row, in any order. Rows whose label is not in
-          ``y`` are dropped; so it goes into a cross-validation that leaves classes out.
-    alpha : float, default=0.05
-        Largest probability of rejecting an in-distribution row, over the rows of ``fit`` and the new one.
-    calibration_fraction : float, default=0.1
-        Share of the rows that is held out to set the threshold, in (0, 0.5].
+          ``y`` are dropped, so that it works in a cross-validation that leaves classes out.
+    alpha : float or None, default=0.05
+        Largest probability of rejecting an in-distribution row, over the rows of ``fit`` and the new one. None sets no
+        threshold: ``offset_`` is -inf and nothing is rejected.
+    calibration_fraction : float or "auto", default="auto"
+        Share of the rows that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many more as
+        ``alpha`` needs, up to half.
     random_state : int, RandomState or None, default=None
         Fixes which rows are held out. Head and scorer have their own.
 
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
-        Class labels; ``[0]`` where there were none.
+        Class labels; ``[0]`` if there were none.
     weight_ : ndarray of shape (K, C)
-        Weight of the head: float64, or float32 where ``head`` is.
+        Weight of the head: float64, or float32 if ``head`` is.
     bias_ : ndarray of shape (K,)
         Bias of the head.
-    scorer_ : ForegroundScorer
-        As fitted.
-    calibrator_ : ConformalCalibrator
-        Holds the scores of the held-out rows.
-    offset_ : float
-        The threshold: ``decision_function = score_samples - offset_``.
+    joint_score_ : JointScore
+        The fitted scorer and the threshold.
+    calibration_fraction_ : float
+        The share of the rows that was held out.
     n_features_in_ : int
         Number of features C.
     feature_names_in_ : ndarray of shape (C,)
-        Names of the features, where ``X`` is a data frame with names of strings.
+        Names of the features, if ``X`` is a data frame whose names are strings.
 
     Raises
     ------
     ValueError, TypeError
-        From ``fit``, before anything is fitted, if features, labels, parameters, scorer or head are not as wanted.
+        From ``fit``, before anything is fitted, if features, labels, parameters, scorer or head are wrong.
 
     See Also
     --------
@@ -99,15 +90,15 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
     -----
     With one class, or without labels (``y=None``), there is nothing to classify: the only logit is the constant 1
     (weight 0, bias 1), unless ``head`` is given as arrays. Scorers that compare classes then refuse to be fitted or
-    give the same score to every row, those that look at features work. (ViM is 1 less the residual from the origin, in
-    units of the mean residual of the training rows.)
+    give the same score to every row; scorers of features work. (ViM is 1 less the residual from the origin, in units
+    of the mean residual of the training rows.)
 
-    The head's features must be ``X`` itself: what the last layer of the network takes.
+    The head must take ``X`` itself: the input of the last layer of the network.
 
-    Features of a network tell the classes it was trained on apart, and images it was trained on from new ones. If it
-    was trained on the rows of ``X``, the held-out rows are not like new images, and the promise of ``alpha`` does not
-    hold for images; if it was trained on classes that a cross-validation leaves out, the left-out classes are easier to
-    find than unknown ones, so that candidates may be compared, but not taken by their figures.
+    A network separates the classes that it was trained on, and images that it was trained on from new ones. If it was
+    trained on the rows of ``X``, the held-out rows are not like new images, and the guarantee of ``alpha`` does not
+    hold for images. If it was trained on classes that a cross-validation leaves out, these classes are easier to find than
+    unknown ones: candidates may be compared, but their figures are too good.
 
     Examples
     --------
@@ -131,8 +122,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "scorer": "no_validation",  # a protocol: checked by check_scorer
         "head": "no_validation",
-        "alpha": [Interval(Real, 0, 1, closed="neither")],
-        "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
+        "alpha": [Interval(Real, 0, 1, closed="neither"), None],
+        "calibration_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"})],
         "random_state": ["random_state"],
     }
 
@@ -141,8 +132,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         scorer: ForegroundScorer | None = None,
         *,
         head: Any = None,
-        alpha: float = 0.05,
-        calibration_fraction: float = 0.1,
+        alpha: float | None = 0.05,
+        calibration_fraction: float | str = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.scorer = scorer
@@ -162,7 +153,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         X : array-like of shape (n, C)
             Features of n in-distribution images, finite.
         y : array-like of shape (n,), default=None
-            Class labels of any kind, with at least two rows a class; None is a single class.
+            Class labels of any kind, with at least two rows per class; None is a single class.
 
         Returns
         -------
@@ -175,40 +166,34 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         return self
 
     def _fit(self, X: Any, y: Any) -> None:
+        # 1. Check all that can be checked before anything is fitted.
         if self.scorer is not None:
             _check_scorer(self.scorer)
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         self.classes_, indices = _class_indices(X, y)
-        scorer = _default_scorer(len(self.classes_)) if self.scorer is None else self.scorer
         labels, n_features = self.classes_[indices], X.shape[1]
         head = checked_head(self.head, self.classes_, n_features)
-        check_scorer_sizes(PartScorers({"scorer": Part(FOREGROUND, scorer)}), n_features, len(self.classes_), len(X))
-        split = self._hold_out(labels, scorer)
-        calibrator, n_learning = ConformalCalibrator(self.alpha), len(split.learning)
-        calibrator.check_number(
-            len(split.threshold) + n_learning,
-            n_learned_from=n_learning,
-            n_wanted=number_to_hold_out(calibrator.number_needed) if n_learning else None,
-        )
+        scorer = _default_scorer(len(self.classes_)) if self.scorer is None else self.scorer
+        joint_score = JointScore([("foreground", CLASSIFIER, scorer)], alpha=self.alpha)
 
+        # 2. Hold out rows for the threshold.
+        choice, order = spawn_seeds(self.random_state, 2)
+        split = hold_out(
+            labels,
+            self.calibration_fraction,
+            joint_score.n_held_out_needed,
+            choice_seed=choice,
+            order_seed=order,
+        )
+        self.calibration_fraction_ = split.fraction
+        joint_score.check(n_features, len(self.classes_), len(split.train), len(split.held_out))
+
+        # 3. Fit the head, the scorer and the threshold.
         if not isinstance(head, LinearHead):
             head = fitted_head(head, X[split.train], labels[split.train])
         self.weight_, self.bias_ = head
-        train, learning = ((self._representation(X[rows]), indices[rows]) for rows in (split.train, split.learning))
-        self.scorer_ = fitted_clone(scorer, train, learning if len(split.learning) else None)
-        # Neither head nor scorer have seen these.
-        held_out = lowered_by_rounding(self._scores(X[split.threshold]))
-        self.calibrator_ = ConformalCalibrator(self.alpha).fit(held_out, warn=False)
-        self.offset_ = self.calibrator_.offset_
-
-    def _hold_out(self, labels: npt.NDArray[Any], scorer: Any) -> _Split:
-        choice, order = spawn_seeds(self.random_state, 2)
-        train, held_out = stratified_holdout(labels, self.calibration_fraction, random_state=choice)
-        # In random order: those that a scorer learns from must be like the others.
-        held_out = np.random.RandomState(order).permutation(held_out)
-        learns, n_needed = getattr(scorer, "learns_from_held_out", False), ConformalCalibrator(self.alpha).number_needed
-        share = learning_share(len(held_out), n_needed) if learns else 0
-        return _Split(train, held_out[:share], held_out[share:])
+        (train, y_train), held_out = (({CLASSIFIER: self._represent(X[rows])}, indices[rows]) for rows in split)
+        self.joint_score_ = joint_score.fit(train, y_train, held_out=held_out)
 
     # --------------------------------------------------------------- scores
 
@@ -225,7 +210,24 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         scores : ndarray of shape (n,)
             Higher is more in-distribution.
         """
-        return self._scores(self._checked(X))
+        return self.joint_score_.score_samples({CLASSIFIER: self._represent(self._checked(X))})
+
+    def score_and_classify(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
+        """Return what ``score_samples`` and ``classify`` return.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, C)
+            Features.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            Higher is more in-distribution.
+        labels : ndarray of shape (n,)
+            Most probable label of each row.
+        """
+        return self.score_samples(X), self.classify(X)
 
     # -------------------------------------------------------------- classes
 
@@ -240,13 +242,13 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n, K)
-            In the order of ``classes_``; they say nothing of whether a row is in-distribution.
+            In the order of ``classes_``. They do not tell whether a row is in-distribution.
         """
-        probabilities: Scores = self._representation(self._checked(X)).logits.softmax(1).numpy()
+        probabilities: Scores = self._represent(self._checked(X)).logits.softmax(1).numpy()
         return probabilities
 
     def classify(self, X: Any) -> npt.NDArray[Any]:
-        """Return the most probable label of each row, whether it is in-distribution or not.
+        """Return the most probable label of each row, also of OOD rows.
 
         Parameters
         ----------
@@ -256,9 +258,28 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n,)
+            Labels of ``classes_``.
         """
         labels: npt.NDArray[Any] = self.classes_[self.predict_proba(X).argmax(1)]
         return labels
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the accuracy of :meth:`classify`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, C)
+            Features of in-distribution images.
+        y : array-like of shape (n,)
+            Their labels.
+
+        Returns
+        -------
+        accuracy : float
+            In [0, 1].
+        """
+        check_is_fitted(self)
+        return self._accuracy(X, y)
 
     # -------------------------------------------------------------- private
 
@@ -267,11 +288,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         features: Features = validate_data(self, X, reset=False, dtype=_DTYPES)
         return features
 
-    def _representation(self, X: Features) -> Representation:
+    def _represent(self, X: Features) -> Representation:
         return Representation.from_numpy(features=X, weight=self.weight_, bias=self.bias_)
-
-    def _scores(self, X: Features) -> Scores:
-        return member_scores(self.scorer_, self._representation(X), "scorer")
 
 
 def _default_scorer(n_classes: int) -> ForegroundScorer:
@@ -279,21 +297,19 @@ def _default_scorer(n_classes: int) -> ForegroundScorer:
 
 
 def _check_scorer(scorer: Any) -> None:
-    """Refuse what is no scorer, what needs a network, and parameters that its own ``fit`` would refuse."""
+    """Refuse objects that are no scorers, and scorers that need a network."""
     check_scorer(scorer)
-    if needs_images(scorer):
-        asked, remedy = "activations", "choose a scorer that needs features and logits alone"
-        if perturbation_of(scorer):
-            asked, remedy = "perturbed images", "set its input_perturbation to 0"
+    if needs := needs_of(scorer):
+        remedy = "choose a scorer that needs features and logits alone"
+        if needs.perturbation:
+            remedy = "set its input_perturbation to 0"
         raise ValueError(
-            f"scorer={scorer!r} asks for {asked}, which features do not give: {remedy}, or use DFBDetector on images."
+            f"scorer={scorer!r} needs {needs}, which features do not have: {remedy}, or use DFBDetector on images."
         )
-    if hasattr(scorer, "_parameter_constraints"):
-        scorer._validate_params()
 
 
 def _class_indices(X: Features, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
-    """Return the labels and the class index of each row; without labels there is one class."""
+    """Return the class labels and the class index of each row; without labels there is one class."""
     if y is None:
         return np.zeros(1, dtype=np.intp), np.zeros(len(X), dtype=np.intp)
     y = column_or_1d(y, warn=True)

@@ -1,82 +1,82 @@
-"""What ``fit`` checks of the objects and images it is given, beyond their form, before any training."""
+"""What ``fit`` checks of its parameters, and how they become the parts of a joint score."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from skdfb.detector._parts import PartScorers, is_sequence, named_background_scorers
-from skdfb.detector._views import BACKGROUND
-from skdfb.scorers import activations_needed, check_scorer, scorer_output
-from skdfb.scorers._protocol import needs_images, perturbation_of
+from skdfb.fusion import Fusion
+from skdfb.scorers import BackgroundLogit, Mahalanobis, ViM
+from skdfb.scorers._composite import check_nested_parameters, named_scorers
+from skdfb.scoring import JointScore
+from skdfb.scoring._parts import BACKGROUND, DENSE, VIEWS, Part
 from skdfb.utils import launched_processes
 
-__all__ = ["check_components", "check_scorer_sizes"]
+__all__ = ["check_components", "make_joint_score", "named_parts"]
+
+
+def make_joint_score(scorer: Any, background_scorer: Any, fusion: Fusion | None, alpha: float | None) -> JointScore:
+    """Return the unfitted joint score that a detector's parameters describe.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they do not describe one.
+    """
+    parts = named_parts(ViM() if scorer is None else scorer, _default_background(background_scorer))
+    joint_score = JointScore(parts, fusion=fusion, alpha=alpha)
+    joint_score.check_parameters()
+    unknown = [part for part in parts if part.view not in VIEWS]
+    if unknown:
+        raise ValueError(f"part {unknown[0].name!r} is on the view {unknown[0].view!r}: expected one of {list(VIEWS)}.")
+    return joint_score
+
+
+def _default_background(background_scorer: Any) -> Any:
+    """Return the background scorers, or those that measured best by default."""
+    return [BackgroundLogit(), Mahalanobis(shrinkage="auto")] if background_scorer is None else background_scorer
+
+
+def named_parts(scorer: Any, background_scorer: Any) -> list[Part]:
+    """Return the parts of one or several foreground scorers and of one or several background scorers.
+
+    A single foreground scorer is the part ``"foreground"`` on the dense network's view; several come as (name, view,
+    scorer). A single background scorer is ``"background"``; each of several is named after its class, like
+    ``"background_mahalanobis"``, or as its tuple (name, scorer) says.
+    """
+    parts = _foreground_parts(scorer) if _is_list(scorer) else [Part("foreground", DENSE, scorer)]
+    if not _is_list(background_scorer):
+        return [*parts, Part("background", BACKGROUND, background_scorer)]
+    for member in background_scorer:
+        if isinstance(member, tuple) and not (len(member) == 2 and isinstance(member[0], str)):
+            raise ValueError(f"background_scorer holds {member!r}: expected scorers, or tuples (name, scorer).")
+    return parts + [Part(name, BACKGROUND, member) for name, member in named_scorers(background_scorer, "background_")]
+
+
+def _foreground_parts(scorer: Sequence[Any]) -> list[Part]:
+    for member in scorer:
+        is_triple = isinstance(member, tuple) and len(member) == 3 and all(isinstance(text, str) for text in member[:2])
+        if not is_triple:
+            raise ValueError(
+                f"scorer holds {member!r}: expected tuples (name, view, scorer), like ('foreground', 'dense', ViM())."
+            )
+    return [Part(*member) for member in scorer]
+
+
+def _is_list(scorers: Any) -> bool:
+    return isinstance(scorers, Sequence) and not isinstance(scorers, str)
 
 
 def check_components(detector: Any) -> None:
-    """Refuse parameters of a detector that only a later step would stumble on."""
+    """Refuse parameters of a detector that would only fail in a later step."""
     if detector.random_state is None and launched_processes() > 1:
         raise ValueError(
             f"random_state=None in each of {launched_processes()} processes that train together, which would hold out "
-            "different images; pass an int."
+            "different images: expected an int."
         )
-    if detector.foreground_network == "plain" and detector.foreground_pooling == "foreground":
-        raise ValueError(
-            "foreground_pooling='foreground' wants the dense network's background, which foreground_network='plain' "
-            "leaves out; choose pooling over the 'image', or the 'dense' network or 'both'."
-        )
-    scorers = {"scorer": detector.scorer} | _background_scorers(detector.background_scorer)
-    for name, scorer in scorers.items():
-        if scorer is not None:
-            check_scorer(scorer, name)
-            scorer_output(scorer)
-            activations_needed(scorer)
-            _check_nested_parameters(scorer, name)
-        if name != "scorer" and needs_images(scorer):
-            asked = "perturbed images" if perturbation_of(scorer) else "activations"
-            raise ValueError(
-                f"{name}={scorer!r} asks for {asked}, which only scorer= is given; choose a scorer that needs features "
-                "and logits alone."
-            )
-    for name, methods in (("fusion", ("fit", "combine")), ("mask_generator", ("fit_transform",))):
-        given = getattr(detector, name)
-        missing = [method for method in methods if given is not None and not callable(getattr(given, method, None))]
-        if missing or isinstance(given, type):
-            raise TypeError(f"{name}={given!r}; an object with the methods {' and '.join(methods)} is wanted.")
-    for name in ("fusion", "mask_generator"):
-        _check_nested_parameters(getattr(detector, name), name)
+    generator = detector.mask_generator
+    has_method = callable(getattr(generator, "fit_transform", None))
+    if generator is not None and (isinstance(generator, type) or not has_method):
+        raise TypeError(f"mask_generator={generator!r}: expected an object with the method fit_transform.")
+    check_nested_parameters(generator, "mask_generator")
     for name in ("classifier_trainer", "dense_trainer"):
         if getattr(detector, name) is not None:
             getattr(detector, name).validate(name)
-
-
-def _background_scorers(given: Any) -> dict[str, Any]:
-    """Return the background scorers by the name that errors call them, the only one or an item of the list."""
-    if not is_sequence(given):
-        return {"background_scorer": given}
-    if isinstance(given, str) or not len(given):
-        raise ValueError(f"background_scorer={given!r}; a scorer or a list of at least one is wanted.")
-    for member in given:
-        if isinstance(member, tuple) and not (len(member) == 2 and isinstance(member[0], str)):
-            raise ValueError(f"background_scorer holds {member!r}; scorers, or tuples (name, scorer), are wanted.")
-    named = named_background_scorers(given)
-    if len(named) < len(given):
-        raise ValueError(f"background_scorer gives one name to several scorers, {list(named)}; give each its own.")
-    return {f"background_scorer[{place}]": scorer for place, scorer in enumerate(named.values())}
-
-
-def check_scorer_sizes(scorers: PartScorers, n_features: int, n_classes: int, n_images: int) -> None:
-    """Ask the scorers that can tell whether they can be fitted on a network of these sizes."""
-    for part in scorers.parts.values():
-        if hasattr(part.scorer, "check_sizes"):
-            try:
-                part.scorer.check_sizes(n_features, 1 if part.view == BACKGROUND else n_classes, n_images)
-            except ValueError as error:
-                raise ValueError(f"{part.role}={part.scorer!r}: {error}") from None
-
-
-def _check_nested_parameters(component: Any, name: str) -> None:
-    """Refuse parameters of a scikit-learn estimator that its own ``fit`` would refuse, after the training."""
-    if hasattr(component, "_parameter_constraints"):
-        try:
-            component._validate_params()
-        except ValueError as error:
-            raise type(error)(f"{name}: {error}") from None

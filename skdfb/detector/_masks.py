@@ -1,4 +1,4 @@
-"""Masks of the training images, from whatever makes them."""
+"""Masks of the training images, from any mask generator."""
 
 from typing import Any
 
@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skdfb.images import Images
+from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._inner import check_masks, hand_over
 from skdfb.networks import DenseClassifier
+from skdfb.utils import PackedMasks
 
 __all__ = ["make_masks"]
 
@@ -20,11 +22,11 @@ def make_masks(
     *,
     random_state: int,
     n_jobs: int | None,
-) -> npt.NDArray[np.integer]:
-    """Run a clone of a mask generator on the trained classifier; masks come at the network's input size.
+) -> PackedMasks:
+    """Return the masks that a clone of a mask generator makes with the trained classifier, at the network's input size.
 
-    The classifier is handed over as ``backbone``, the other settings where the user left them open (None or "auto"),
-    to generators inside the generator as well.
+    The classifier is passed as ``backbone``. Other settings that the user left open (None or "auto") are filled in as
+    well, also in generators inside the generator.
     """
     settings = {
         "backbone": classifier,
@@ -33,5 +35,9 @@ def make_masks(
         "random_state": random_state,
         "n_jobs": n_jobs,
     }
-    masks = hand_over(generator, settings).fit_transform(images, labels)
-    return check_masks(masks, len(images), classifier.num_classes, "mask_generator")
+    prepared, n_classes = hand_over(generator, settings), classifier.num_classes
+    if isinstance(prepared, BaseMaskGenerator):  # batch by batch: dense masks of all images may not fit into memory
+        batches = prepared.fit(images, labels).iter_masks(images, labels)
+        return PackedMasks.from_batches(batches, labels, n_classes)
+    masks = check_masks(prepared.fit_transform(images, labels), len(images), n_classes, "mask_generator")
+    return PackedMasks.pack(masks, labels, n_classes)

@@ -1,50 +1,49 @@
-"""What a fitted detector says of images; how it became so is in ``_dfb.py``."""
+"""What a fitted detector of images computes; how it is fitted is in ``_dfb.py``."""
 
-import warnings
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.detector._forward import ForwardPass
-from skdfb.detector._outputs import for_readable, run
-from skdfb.detector._parts import PartScorers, Scores
-from skdfb.detector._thresholded import ThresholdedDetector
-from skdfb.detector._views import Views
+from skdfb.detector._outputs import Output, class_probability_maps, outputs_of
+from skdfb.detector._thresholded import Scores, ThresholdedDetector
+from skdfb.detector._views import NetworkViews, ViewRequest
 from skdfb.fusion import Fusion
-from skdfb.images import BatchSize, batch_size_of, check_images, labels_given
+from skdfb.images import BatchSize, Images, batch_size_of, check_images, labels_given
 from skdfb.networks import DenseClassifier
-from skdfb.utils import deterministic_algorithms
+from skdfb.scorers import Representation
+from skdfb.scorers._needs import ScorerNeeds
+from skdfb.scoring._parts import DENSE, VIEWS
 
-__all__ = ["NetworkDetector"]
+__all__ = ["NetworkDetector", "requests_for"]
+
+_WHOLE = "whole image"  # key of the dense view as it is, next to views with what scorers need
 
 
 class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
-    """Scores, classes and maps of images, by two trained networks and the scorers fitted on them.
-
-    Its ``fit`` learns all that is named here.
-    """
+    """Scores, classes and maps of images, from two trained networks and a fitted joint score."""
 
     batch_size: int
     n_jobs: int | None
-    foreground_pooling: str
     on_error: str
-    deterministic: bool
-    image_shape: tuple[int, ...] | None
 
-    classes_: npt.NDArray[Any]
     classifier_: DenseClassifier
-    network_: DenseClassifier
-    fusion_: Fusion
+    dense_network_: DenseClassifier
     batch_size_: int
-    _parts_: PartScorers
-    _group_fusions_: Mapping[str, Fusion]
+
+    @property
+    def fusion_(self) -> Fusion | None:
+        """The fitted fusion; None if a single part is the joint score."""
+        return self.joint_score_.fusion_  # type: ignore[no-any-return]
+
+    @property
+    def part_scorers_(self) -> dict[str, Any]:
+        """The fitted scorers by the name of their part, as in :meth:`score_parts`."""
+        return {name: scorer for name, _, scorer in self.joint_score_.parts_}
 
     # --------------------------------------------------------------- scores
 
@@ -54,14 +53,14 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         scores : ndarray of shape (n,)
             Higher is more in-distribution.
         """
-        return self._combine(self.score_parts(X))
+        return self.joint_score_.combine(self.score_parts(X))
 
     def score_parts(self, X: Any) -> dict[str, Scores]:
         """Return the scores before they are joined.
@@ -69,57 +68,71 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         parts : dict of str to ndarray of shape (n,)
-            ``"foreground"``, or ``"foreground_dense"`` and ``"foreground_plain"``; ``"background"``, or, of several,
-            a name each such as ``"background_logit"``. Higher is more in-distribution in each.
+            By the name of the part, such as ``"foreground"`` and ``"background_logit"``. Higher is more in-distribution
+            in each.
         """
-        parts: dict[str, Scores] = self._run(X, "parts")[0]
+        check_is_fitted(self)
+        parts: dict[str, Scores] = self._run(X, self._score_requests(), [self.joint_score_.score_parts])[0]
         return parts
 
     def score_foreground(self, X: Any) -> Scores:
-        """Return the foreground's score of each image.
+        """Return the score of the foreground parts.
 
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         scores : ndarray of shape (n,)
-            The foreground part of :meth:`score_parts`; several are joined by the fusion, fitted on them alone. Higher
+            The parts on other views than the background; several are joined by the fusion, fitted on them alone. Higher
             is more in-distribution.
         """
-        return self._score_group("foreground", X)
+        parts = self.score_parts(X)
+        return self.joint_score_.combine_group("foreground", parts)
 
     def score_background(self, X: Any) -> Scores:
-        """Return the background's score of each image.
+        """Return the score of the background parts.
 
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         scores : ndarray of shape (n,)
-            The background part of :meth:`score_parts`; several are joined by the fusion, fitted on them alone. Higher
-            is more in-distribution.
+            The parts on the background view; several are joined by the fusion, fitted on them alone. Higher is more
+            in-distribution.
         """
-        return self._score_group("background", X)
+        parts = self.score_parts(X)
+        return self.joint_score_.combine_group("background", parts)
 
-    def _score_group(self, group: str, X: Any) -> Scores:
-        return self._combine_group(group, self.score_parts(X))
+    def score_and_classify(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
+        """Return what ``score_samples`` and ``classify`` return, from one pass over the images.
 
-    def _combine_group(self, group: str, parts: dict[str, Scores]) -> Scores:
-        names = self._parts_.groups[group]
-        if len(names) == 1:
-            return parts[names[0]]
-        return for_readable(self._group_fusions_[group].combine, {name: parts[name] for name in names})
+        Parameters
+        ----------
+        X : images
+            The n images.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            Higher is more in-distribution.
+        labels : ndarray of shape (n,)
+            Most probable label of each image.
+        """
+        check_is_fitted(self)
+        requests = self._score_requests() | {_WHOLE: ViewRequest(DENSE)}
+        parts, logits = self._run(X, requests, [self.joint_score_.score_parts, _logits])
+        return self.joint_score_.combine(parts), self.classes_[logits.argmax(1)]
 
     # ----------------------------------------------------- classes and maps
 
@@ -129,66 +142,37 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         probabilities : ndarray of shape (n, K)
-            In the order of ``classes_``; they say nothing of whether an image is in-distribution.
+            In the order of ``classes_``. They do not tell whether an image is in-distribution.
         """
-        logits = torch.from_numpy(self._run(X, "logits")[0])
+        logits = torch.from_numpy(self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_logits])[0])
         return logits.softmax(1).numpy()
 
     def classify(self, X: Any) -> npt.NDArray[Any]:
-        """Return the most probable label of each image, whether it is in-distribution or not.
+        """Return the most probable label of each image, also of OOD images.
 
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         labels : ndarray of shape (n,)
+            Labels of ``classes_``.
 
         Raises
         ------
         skdfb.exceptions.UnreadableImageError
             If an image cannot be read, also with ``on_error="nan"``: there is no label for it.
         """
-        return self._labels(self._run(X, "logits", lenient=False)[0])
-
-    def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
-        """Return the most probable label of in-distribution images, and ``unknown_label`` for the others.
-
-        Parameters
-        ----------
-        X : images
-            n images.
-        unknown_label : label, default=None
-            Must not be a class. None is -1, or "unknown" where the classes are strings.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,)
-            Of dtype object where strings and numbers meet, or classes are booleans. Images that cannot be read, with
-            ``on_error="nan"``, get ``unknown_label``.
-
-        Raises
-        ------
-        ValueError
-            If ``unknown_label`` is one of ``classes_``.
-        """
-        check_is_fitted(self)
-        if unknown_label is None:
-            unknown_label = "unknown" if self.classes_.dtype.kind in "OUS" else -1
-        if unknown_label in self.classes_.tolist():
-            raise ValueError(f"unknown_label={unknown_label!r} is one of classes_; a label of its own is wanted.")
-        scores, labels = self._scores_and_labels(X)
-        known, unknown = scores >= self.offset_, np.asarray(unknown_label)
-        if (labels.dtype.kind in "US") != (unknown.dtype.kind in "US") or labels.dtype.kind == "b":
-            labels = labels.astype(object)  # else NumPy would turn numbers to strings, and False to 0
-        return np.where(known, labels, unknown)
+        (logits,) = self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_logits], lenient=False)
+        labels: npt.NDArray[Any] = self.classes_[logits.argmax(1)]
+        return labels
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the accuracy of :meth:`classify`.
@@ -196,44 +180,35 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            n in-distribution images.
+            The n in-distribution images.
         y : array-like of shape (n,), default=None
-            Their labels; a torch dataset of (image, label) items brings its own.
+            Their labels. None takes those of a torch dataset of (image, label) items.
 
         Returns
         -------
         accuracy : float
+            In [0, 1].
         """
         check_is_fitted(self)
-        y = labels_given(X, y)
-        if y is None:
-            raise ValueError("y is None; the label of each image is wanted.")
-        n_unseen = int((~np.isin(np.asarray(y), self.classes_)).sum())
-        if n_unseen:
-            warnings.warn(
-                f"{n_unseen} of {len(y)} labels are of classes that fit did not see, and count as wrong. In cross-"
-                "validation, pass cv=StratifiedKFold() so that each class is in each part.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return float(accuracy_score(y, self.classify(X)))
+        return self._accuracy(X, labels_given(X, y))
 
     def segment(self, X: Any) -> npt.NDArray[np.float32]:
-        """Return class probabilities a pixel.
+        """Return class probabilities per pixel.
 
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         probabilities : ndarray of shape (n, H, W, K + 1)
-            In the order of ``classes_``, the background last. H, W are the images' own where they come as an array,
+            In the order of ``classes_``, the background last. H, W are the images' own size if they come as an array,
             else the network's input size.
         """
-        probabilities: npt.NDArray[np.float32] = self._run(X, "segments")[0]
-        return probabilities
+        images = self._checked_images(X)
+        with batch_size_of(self) as batch_size:
+            return class_probability_maps(self._views(batch_size), images)
 
     def transform(self, X: Any) -> npt.NDArray[np.floating]:
         """Return the pooled features of the dense network.
@@ -241,61 +216,103 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         features : ndarray of shape (n, C)
+            Mean of the feature map over its places.
         """
-        features: npt.NDArray[np.floating] = self._run(X, "features")[0]
+        features: npt.NDArray[np.floating] = self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_features])[0]
         return features
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
-        """Return the names of the columns of :meth:`transform`, shape (C,)."""
+        """Return the names of the columns of :meth:`transform`.
+
+        Parameters
+        ----------
+        input_features : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (C,)
+            Names like ``"dfb_feature0"``.
+        """
         check_is_fitted(self)
-        return np.asarray([f"dfb_feature{index}" for index in range(self.network_.num_features)], dtype=object)
+        return np.asarray([f"dfb_feature{index}" for index in range(self.dense_network_.num_features)], dtype=object)
+
+    def represent(
+        self, X: Any, views: Sequence[str] | Mapping[str, ScorerNeeds] = ("dense",)
+    ) -> dict[str, Representation]:
+        """Return views of images, for scorers that are used without a detector.
+
+        Parameters
+        ----------
+        X : images
+            The n images.
+        views : sequence of str, or mapping of str to ScorerNeeds, default=("dense",)
+            Some of ``"classifier"``, ``"dense"``, ``"foreground"`` and ``"background"``, see
+            :class:`~skdfb.scoring.JointScore`; or what :meth:`skdfb.scoring.JointScore.view_needs` returns.
+
+        Returns
+        -------
+        representations : dict of str to Representation
+            By the name of the view, on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If there is no such view.
+        """
+        images = self._checked_images(X, lenient=False)
+        return self._collect(images, requests_for(views))
 
     # -------------------------------------------------------------- private
 
-    def _views(self, batch_size: BatchSize) -> Views:
-        n_classes, n_jobs = len(self.classes_), self.n_jobs
-        dense = ForwardPass(self.network_, n_classes, batch_size, n_jobs, self.foreground_pooling)
-        return Views(dense, ForwardPass(self.classifier_, n_classes, batch_size, n_jobs))
+    def _views(self, batch_size: BatchSize) -> NetworkViews:
+        return NetworkViews(self.classifier_, self.dense_network_, len(self.classes_), batch_size, self.n_jobs)
 
-    def _run(self, X: Any, *wanted: str, lenient: bool = True) -> list[Any]:
-        """Run the networks over X once; see :func:`skdfb.detector._outputs.run`.
+    def _score_requests(self) -> dict[str, ViewRequest]:
+        return requests_for(self.joint_score_.view_needs())
 
-        An image that cannot be read raises, unless ``on_error`` and ``lenient`` are for NaN.
-        """
+    def _checked_images(self, X: Any, *, lenient: bool = True) -> Images:
+        """Return readable images; those that cannot be read raise unless ``on_error`` and ``lenient`` allow NaN."""
         check_is_fitted(self)
-        images = check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
-        with self._batches() as batch_size:
-            return run(self._views(batch_size), images, wanted, self._parts_)
+        return check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
 
-    @contextmanager
-    def _batches(self) -> Generator[BatchSize]:
-        """Give the size of batches for passes of the networks, by deterministic algorithms where these are wanted."""
-        with batch_size_of(self) as batch_size, deterministic_algorithms(self.deterministic):
-            yield batch_size
+    def _run(
+        self, X: Any, requests: dict[str, ViewRequest], outputs: Sequence[Output], *, lenient: bool = True
+    ) -> list[Any]:
+        """Run the networks over X once; see :func:`skdfb.detector._outputs.outputs_of`."""
+        images = self._checked_images(X, lenient=lenient)
+        with batch_size_of(self) as batch_size:
+            return outputs_of(self._views(batch_size), images, requests, outputs)
 
-    def _scores_and_labels(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
-        """Return what ``score_samples`` and ``classify`` do, from one pass over X."""
-        parts, logits = self._run(X, "parts", "logits")
-        return self._combine(parts), self._labels(logits)
-
-    def _combine(self, parts: dict[str, Scores]) -> Scores:
-        scores: Scores = np.asarray(for_readable(self.fusion_.combine, parts), dtype=np.float64)
-        return scores
-
-    def _labels(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[Any]:
-        labels: npt.NDArray[Any] = self.classes_[logits.argmax(1)]
-        return labels
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "offset_")
+    def _collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:
+        with batch_size_of(self) as batch_size:
+            return self._views(batch_size).collect(images, requests)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = []  # features have the network's
+        tags.transformer_tags.preserves_dtype = []  # features have the dtype of the network
         return tags
+
+
+def _logits(found: dict[str, Representation]) -> npt.NDArray[np.floating]:
+    """Return the class logits of the dense network (Eq. 5)."""
+    return found[_WHOLE].logits.numpy()
+
+
+def _features(found: dict[str, Representation]) -> npt.NDArray[np.floating]:
+    return found[_WHOLE].features.numpy()
+
+
+def requests_for(views: Sequence[str] | Mapping[str, ScorerNeeds]) -> dict[str, ViewRequest]:
+    """Return a request for each view, under its name."""
+    needs = views if isinstance(views, Mapping) else {view: ScorerNeeds() for view in views}
+    unknown = [view for view in needs if view not in VIEWS]
+    if isinstance(views, str) or unknown:
+        raise ValueError(f"views={views!r}: expected a list of some of {list(VIEWS)}.")
+    return {view: ViewRequest(view, need) for view, need in needs.items()}

@@ -4,39 +4,42 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
 
-from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_foreground
-from skdfb.detector._views import to_cpu
-from skdfb.images import Images
+from skdfb.detector._views import NetworkViews, ViewRequest
+from skdfb.images import BatchSize, Images
+from skdfb.networks import DenseClassifier
+from skdfb.scoring._parts import CLASSIFIER
 
 __all__ = ["check_unlabelled", "pseudo_labels"]
 
-_MOST_CLUSTERS, _IMAGES_A_CLUSTER = 10, 20
+_MOST_CLUSTERS, _IMAGES_PER_CLUSTER = 10, 20
 _LEAST_IMAGES = 4  # two clusters of two
 
 
 def check_unlabelled(n_images: int) -> None:
-    """Refuse too few images to make classes of."""
+    """Refuse too few images to form classes."""
     if n_images < _LEAST_IMAGES:
-        raise ValueError(
-            f"X has {n_images} images and y is None; without labels, at least {_LEAST_IMAGES} images are wanted."
-        )
+        raise ValueError(f"X has {n_images} images and y is None: expected at least {_LEAST_IMAGES} images, or labels.")
 
 
-def pseudo_labels(forward: ForwardPass, images: Images, train: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.intp]:
-    """Cluster the images at ``train`` by k-means on the features of the untrained backbone, and label all by them.
+def pseudo_labels(
+    network: DenseClassifier,
+    images: Images,
+    train: npt.NDArray[np.intp],
+    seed: int,
+    batch_size: BatchSize,
+    n_jobs: int | None,
+) -> npt.NDArray[np.intp]:
+    """Return class indices 0..K-1 of all images, from k-means on the features of an untrained network.
 
-    There are ``min(10, n // 20)`` clusters for n images, but at least 2; who knows the number better clusters first and
-    passes ``y``. Clusters of a single image are given up. Where fewer than two are left, as for images that
-    all have the same features, the images are split at random. The other images get the label of the nearest cluster.
+    There are ``min(10, n // 20)`` clusters for n images at ``train``, but at least 2. Clusters of a single image are
+    dropped. If fewer than two are left, as for images that all have the same features, the images are split at random.
+    The other images get the label of the nearest cluster.
     """
-
-    def features_of(batch: NetworkBatch) -> npt.NDArray[np.floating]:
-        part = represent_foreground(forward.network, batch.feature_map, forward.n_classes)
-        return to_cpu(part).features.numpy()
-
-    features = np.concatenate(list(forward.over(images, features_of))).astype(np.float64)
+    views = NetworkViews(network, network, network.num_classes, batch_size, n_jobs)
+    collected = views.collect(images, {CLASSIFIER: ViewRequest(CLASSIFIER)})
+    features = collected[CLASSIFIER].features.numpy().astype(np.float64)
     rng = np.random.RandomState(seed)
-    n_clusters = max(2, min(_MOST_CLUSTERS, len(features) // _IMAGES_A_CLUSTER))
+    n_clusters = max(2, min(_MOST_CLUSTERS, len(features) // _IMAGES_PER_CLUSTER))
     if len(np.unique(features[train], axis=0)) >= n_clusters:
         clustering = KMeans(n_clusters, n_init=3, random_state=rng).fit(features[train])
         shared = np.bincount(clustering.labels_, minlength=n_clusters) > 1

@@ -1,29 +1,32 @@
-"""What follows from a score and a threshold, for every detector."""
+"""Decisions, labels and p-values that follow from a joint score, shared by all detectors."""
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import OutlierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
-from skdfb.detector._outputs import for_readable
-from skdfb.detector._parts import Scores
 from skdfb.persistence import save
+from skdfb.scoring import JointScore
+from skdfb.utils import shallow_copy
 
-__all__ = ["ThresholdedDetector"]
+__all__ = ["Scores", "ThresholdedDetector"]
+
+Scores = npt.NDArray[np.float64]
 
 
 class ThresholdedDetector(OutlierMixin, ABC):
-    """Decisions and p-values of a detector that scores samples, images or rows of features.
+    """A detector of samples: images, or rows of features. Its ``fit`` sets ``classes_`` and ``joint_score_``."""
 
-    Its ``fit`` sets ``offset_``, the threshold, and ``calibrator_``.
-    """
-
-    offset_: float
-    calibrator_: ConformalCalibrator
+    alpha: float | None
+    classes_: npt.NDArray[Any]
+    joint_score_: JointScore
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -33,13 +36,43 @@ class ThresholdedDetector(OutlierMixin, ABC):
     def score_samples(self, X: Any) -> Scores:
         """Return the score of each sample; higher is more in-distribution."""
 
+    @abstractmethod
+    def classify(self, X: Any) -> npt.NDArray[Any]:
+        """Return the most probable label of each sample."""
+
+    @abstractmethod
+    def score_and_classify(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
+        """Return the scores and the labels of samples, from one pass over them."""
+
+    # ------------------------------------------------------- fitted attributes
+
+    @property
+    def offset_(self) -> float:
+        """The threshold: ``decision_function = score_samples - offset_``."""
+        return float(self.joint_score_.offset_)
+
+    @property
+    def calibrator_(self) -> ConformalCalibrator:
+        """The fitted calibrator, with the scores of the held-out samples."""
+        calibrator: ConformalCalibrator = self.joint_score_.calibrator_
+        return calibrator
+
+    @property
+    def scorer_(self) -> Any:
+        """The fitted scorer of the first part."""
+        return self.joint_score_.parts_[0][2]
+
+    # ------------------------------------------------------------- decisions
+
     def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[np.intp]:
-        """Return ``fit(X, y).predict(X)``: samples of the training set that score below the threshold get -1.
+        """Return ``fit(X, y).predict(X)``: training samples that score below the threshold get -1.
 
         Parameters
         ----------
-        X, y
-            As in :meth:`fit`; the labels are used, unlike in scikit-learn's other outlier detectors.
+        X : images or array-like of features
+            As in :meth:`fit`.
+        y : array-like of shape (n,), default=None
+            Labels. They are used, unlike in scikit-learn's other outlier detectors.
 
         Returns
         -------
@@ -54,7 +87,7 @@ class ThresholdedDetector(OutlierMixin, ABC):
         Parameters
         ----------
         X : images or array-like of features
-            n samples, as in :meth:`fit`.
+            The n samples, as in :meth:`fit`.
 
         Returns
         -------
@@ -65,12 +98,12 @@ class ThresholdedDetector(OutlierMixin, ABC):
         return decisions
 
     def predict(self, X: Any) -> npt.NDArray[np.intp]:
-        """Tell in-distribution from OOD samples.
+        """Predict which samples are in-distribution.
 
         Parameters
         ----------
         X : images or array-like of features
-            n samples, as in :meth:`fit`.
+            The n samples, as in :meth:`fit`.
 
         Returns
         -------
@@ -85,19 +118,92 @@ class ThresholdedDetector(OutlierMixin, ABC):
         Parameters
         ----------
         X : images or array-like of features
-            n samples, as in :meth:`fit`.
+            The n samples, as in :meth:`fit`.
 
         Returns
         -------
         p_values : ndarray of shape (n,)
-            In (0, 1]; an in-distribution sample gets one of at most a with probability at most a. ``predict`` rejects
-            where it is at most ``alpha``.
+            In (0, 1]; an in-distribution sample gets a p-value of at most a with probability at most a. ``predict``
+            rejects where it is at most ``alpha``.
         """
-        scores = {"joint": self.score_samples(X)}
-        return for_readable(lambda parts: self.calibrator_.p_values(parts["joint"]), scores)
+        return self.joint_score_.p_values(self.score_samples(X))
+
+    def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
+        """Return the most probable label of in-distribution samples, and ``unknown_label`` for the others.
+
+        Parameters
+        ----------
+        X : images or array-like of features
+            The n samples, as in :meth:`fit`.
+        unknown_label : label, default=None
+            Must not be a class. None is -1, or "unknown" if the classes are strings.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,)
+            Of dtype object if strings and numbers are mixed, or if classes are booleans. Images that cannot be read,
+            with ``on_error="nan"``, get ``unknown_label``.
+
+        Raises
+        ------
+        ValueError
+            If ``unknown_label`` is one of ``classes_``.
+        """
+        check_is_fitted(self)
+        if unknown_label is None:
+            unknown_label = "unknown" if self.classes_.dtype.kind in "OUS" else -1
+        if unknown_label in self.classes_.tolist():
+            raise ValueError(f"unknown_label={unknown_label!r} is one of classes_: expected a label of no class.")
+        scores, labels = self.score_and_classify(X)
+        known, unknown = scores >= self.offset_, np.asarray(unknown_label)
+        # Otherwise NumPy would turn numbers into strings, and False into 0.
+        if (labels.dtype.kind in "US") != (unknown.dtype.kind in "US") or labels.dtype.kind == "b":
+            labels = labels.astype(object)
+        return np.where(known, labels, unknown)
+
+    def _accuracy(self, X: Any, y: Any) -> float:
+        """Return the share of samples whose label :meth:`classify` finds."""
+        if y is None:
+            raise ValueError("y is None: expected the label of each sample.")
+        n_unseen = int((~np.isin(np.asarray(y), self.classes_)).sum())
+        if n_unseen:
+            warnings.warn(
+                f"{n_unseen} of {len(y)} labels are of classes that were not in fit, and count as wrong. In cross-"
+                "validation, pass cv=StratifiedKFold() so that each class is in each part.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return float(accuracy_score(y, self.classify(X)))
+
+    def with_alpha(self, alpha: float | None) -> Self:
+        """Return a detector with the threshold for another ``alpha``; every score stays as it is.
+
+        The threshold comes from the held-out scores that the detector keeps, so no samples are needed. It works on a
+        loaded detector, too.
+
+        Parameters
+        ----------
+        alpha : float or None
+            Largest probability of rejecting an in-distribution sample, in (0, 1); None sets no threshold.
+
+        Returns
+        -------
+        detector : detector
+            A new one, which shares everything else with this one. This one stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If the kept held-out scores are too few for ``alpha``.
+        """
+        check_is_fitted(self)
+        other = shallow_copy(self, fitted_state=True)
+        other.joint_score_ = self.joint_score_.with_alpha(alpha)
+        other.alpha = alpha
+        return other
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the detector to a file; see :func:`skdfb.save`, and :func:`skdfb.load` for the way back.
+        """Write the detector to a file; see :func:`skdfb.save`, and :func:`skdfb.load` for reading it.
 
         Parameters
         ----------
@@ -105,3 +211,6 @@ class ThresholdedDetector(OutlierMixin, ABC):
             The file, usually ``*.safetensors``.
         """
         save(self, path)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "joint_score_")

@@ -1,98 +1,128 @@
-"""The views of an image that scorers are shown: representations by name, from one pass over the images."""
+"""The views of images, computed by the two networks in one pass over the images."""
 
-from collections.abc import Callable, Collection, Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skdfb.detector._forward import ForwardPass, NetworkBatch, represent_background
-from skdfb.images import Images, Indices
+from skdfb.detector._represent import represent
+from skdfb.images import BatchSize, Images, Indices
+from skdfb.networks import DenseClassifier
+from skdfb.networks._inputs import run_over
 from skdfb.scorers import Representation
+from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
+from skdfb.scoring._parts import CLASSIFIER
+from skdfb.utils import evaluation_mode
 
-__all__ = ["BACKGROUND", "FOREGROUND", "PLAIN", "VIEWS", "ViewBatch", "Views", "to_cpu"]
+__all__ = ["NetworkViews", "ViewRequest"]
 
-# The foreground by the dense network and by the plain classifier, and the background by the dense network.
-FOREGROUND, PLAIN, BACKGROUND = VIEWS = ("foreground", "plain", "background")
-
-
-Result = TypeVar("Result")
+MEMORY_BUDGET = 2**30  # bytes that an array may take before it goes to a file
 
 
-@dataclass(frozen=True)
-class ViewBatch:
-    """A batch of images as the networks saw it, each of them only where it was asked for."""
+class ViewRequest(NamedTuple):
+    """A view, and what its scorers need beyond features and logits."""
 
-    indices: Indices
-    dense: NetworkBatch | None
-    plain: NetworkBatch | None
+    view: str
+    needs: ScorerNeeds = NO_NEEDS
 
 
 @dataclass(frozen=True)
-class Views:
-    """How representations are made of images, by the dense network and, where it is asked for, the plain classifier.
+class NetworkViews:
+    """Computes views of images with the classifier and the dense network.
 
-    Both take the same inputs, so an image is read once for all views.
+    Both networks take the same inputs, so each image is read once. Weights and train flags stay as they are.
     """
 
-    dense: ForwardPass
-    plain: ForwardPass
+    classifier: DenseClassifier
+    dense: DenseClassifier
+    n_classes: int
+    batch_size: BatchSize
+    n_jobs: int | None = None
 
-    def over(
-        self,
-        images: Images,
-        wanted: Collection[str],
-        process: Callable[[ViewBatch], Result],
-        scorer: Any = None,
-        *,
-        maps: bool = False,
-    ) -> Iterator[Result]:
-        """Yield ``process`` of what the networks say that the ``wanted`` views are of, a batch at a time.
+    def batches(
+        self, images: Images, requests: Mapping[str, ViewRequest]
+    ) -> Iterator[tuple[Indices, dict[str, Representation]]]:
+        """Yield the indices of each batch and its representations by the keys of ``requests``, on the CPU."""
+        networks = {key: self._network_of(request.view) for key, request in requests.items()}
+        # Requests that record layers come first: the feature map they compute serves the other requests, too.
+        order = sorted(requests, key=lambda key: "layers" not in requests[key].needs.activations)
 
-        The foreground ``scorer`` may ask for layers. With ``maps`` the dense network is run whatever views are wanted.
-        """
-        looks: dict[str, Callable[[Tensor], NetworkBatch]] = {}
-
-        def look(indices: Indices, inputs: Tensor) -> Result:
-            seen = {name: look_by(inputs) for name, look_by in looks.items()}
-            return process(ViewBatch(indices, seen.get("dense"), seen.get("plain")))
+        def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
+            maps: dict[int, Tensor] = {}  # by network: one forward pass per batch
+            found = {}
+            for key in order:
+                (view, needs), network = requests[key], networks[key]
+                known = maps.get(id(network))
+                found[key], feature_map = represent(network, view, self.n_classes, inputs, needs, known)
+                if not needs.perturbation:
+                    maps[id(network)] = feature_map
+            return indices, {key: found[key] for key in requests}
 
         with ExitStack() as stack:
-            if maps or {FOREGROUND, BACKGROUND} & set(wanted):
-                looks["dense"] = stack.enter_context(self.dense.ready(scorer if FOREGROUND in wanted else None))
-            if PLAIN in wanted:
-                looks["plain"] = stack.enter_context(self.plain.ready(scorer))
-            yield from self.dense.over_inputs(images, look)
+            for network in {id(network): network for network in networks.values()}.values():
+                stack.enter_context(evaluation_mode(network))
+            yield from run_over(self.dense, images, self.batch_size, self.n_jobs, represent_batch)
 
-    def represent(self, batch: ViewBatch, view: str, scorer: Any = None) -> Representation:
-        """Return one view of a batch on the CPU, with what the foreground ``scorer`` asks for.
+    def collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:
+        """Return the requested views of a whole image set after one pass over it.
 
-        On the CPU, because a scorer may be anybody's, written in NumPy.
+        Features and logits are on the CPU, as float32 (float64 for a float64 network); large arrays are mapped to
+        files. Activations are not kept: :meth:`StreamedRepresentation.batches` computes them again.
         """
-        seen = batch.plain if view == PLAIN else batch.dense
-        assert seen is not None, "batches() was asked for this view"
-        if view == BACKGROUND:
-            return to_cpu(represent_background(self.dense.network, seen))
-        return to_cpu((self.plain if view == PLAIN else self.dense).foreground(seen, scorer))
+        stores: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
+        last: dict[str, Representation] = {}
+        for indices, last in self.batches(images, requests):
+            for key, part in last.items():
+                if key not in stores:
+                    stores[key] = _store(len(images), part.features), _store(len(images), part.logits)
+                stores[key][0][indices] = part.features.numpy()
+                stores[key][1][indices] = part.logits.numpy()
+        collected = {}
+        for key, (features, logits) in stores.items():
+            collected[key] = replace(
+                last[key], features=torch.from_numpy(features), logits=torch.from_numpy(logits), activations=None
+            )
+            if requests[key].needs.activations:
+                kept = {field.name: getattr(collected[key], field.name) for field in fields(Representation)}
+                collected[key] = StreamedRepresentation(**kept, source=self, images=images, request=requests[key])
+        return collected
 
-    def stream(self, images: Images, view: str, scorer: Any) -> Iterator[Representation]:
-        """Yield one view of all images, a batch at a time."""
-        return self.over(images, (view,), lambda batch: self.represent(batch, view, scorer), scorer)
+    def _network_of(self, view: str) -> DenseClassifier:
+        return self.classifier if view == CLASSIFIER else self.dense
 
 
-def to_cpu(part: Representation) -> Representation:
-    """Return a representation on the CPU, in at least float32: NumPy knows no bfloat16."""
-    wide = torch.promote_types(part.features.dtype, torch.float32)
-    activations = part.activations
-    if activations is not None:
-        activations = {name: tensor.to("cpu", wide) for name, tensor in activations.items()}
-    return Representation(
-        features=part.features.to("cpu", wide),
-        logits=part.logits.to("cpu", wide),
-        weight=part.weight.to("cpu", wide),
-        bias=part.bias.to("cpu", wide),
-        activations=activations,
-        input_perturbation=part.input_perturbation,
-    )
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StreamedRepresentation(Representation):
+    """Features and logits of a whole image set; activations are computed again in each round of :meth:`batches`.
+
+    So maps and layers of at most one batch of images exist at a time.
+    """
+
+    source: NetworkViews
+    images: Images
+    request: ViewRequest
+
+    def batches(self, batch_size: int | None = None) -> Iterator[Representation]:  # type: ignore[override]
+        """Yield batches with the activations that the scorers need; the forward pass sets their size."""
+        for _, views in self.source.batches(self.images, {"": self.request}):
+            yield views[""]
+
+    def __getitem__(self, index: Any) -> Self:
+        rows = np.arange(len(self))[index]
+        return replace(super().__getitem__(index), images=self.images.subset(rows))
+
+
+def _store(n_images: int, like: Tensor) -> npt.NDArray[Any]:
+    """Return an empty array (n_images, width); a large one is mapped to a file that is deleted with it."""
+    dtype = like.numpy().dtype
+    shape = (n_images, like.shape[1])
+    if n_images * like.shape[1] * dtype.itemsize <= MEMORY_BUDGET:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(prefix="skdfb-") as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

@@ -1,7 +1,10 @@
 """Masks of foreground and background as transformers, usable without a detector."""
 
+from skdfb._registry import register_classes
 from skdfb.masks._affinity import AffinityMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._dense import DenseMaskGenerator
 
 __all__ = ["AffinityMaskGenerator", "CAMMaskGenerator", "DenseMaskGenerator"]
+
+register_classes(__name__)

@@ -10,11 +10,13 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from skdfb._registry import registered_class, upgraded
 from skdfb.exceptions import InvalidModelError
 from skdfb.images import Preprocessor
 from skdfb.networks import DenseClassifier
 from skdfb.networks._records import built_backbone, freeze_weights
-from skdfb.persistence._classes import find_class, qualified_name
+from skdfb.persistence._classes import qualified_name
+from skdfb.persistence._format import FORMAT
 
 __all__ = ["Decoder"]
 
@@ -22,14 +24,15 @@ _LARGEST_SIDE = 8192  # pixels; a network is tried on one image of its size
 
 
 class Decoder:
-    """Makes the object anew that :class:`Encoder` has stored.
+    """Makes the object again that :class:`Encoder` has stored.
 
-    Classes are looked up among those of the library; others are taken from ``customs``, by their qualified name. Each
-    tensor is wanted exactly once.
+    Classes are looked up among the registered ones of the library; others are taken from ``customs``, by their
+    qualified name. Each tensor must be read exactly once.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], customs: Mapping[str, Any]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], customs: Mapping[str, Any], file_format: int = FORMAT) -> None:
         self.unread = dict(tensors)
+        self.file_format = file_format
         self.customs = customs
         self.networks: list[DenseClassifier] = []
         self._made: dict[str, Any] = {}
@@ -40,7 +43,7 @@ class Decoder:
         Raises
         ------
         InvalidModelError
-            If the node is none that the encoder writes.
+            If the encoder does not write such nodes.
         """
         if node is None or isinstance(node, bool | int | float | str):
             return node
@@ -73,7 +76,8 @@ class Decoder:
     def _map(self, node: Any, path: str) -> dict[Any, Any]:
         keys, values = (_field(node, name, list, path) for name in ("keys", "values"))
         keys = [self.decode(key, f"{path}.key{place}") for place, key in enumerate(keys)]
-        paths = [f"{path}.{key if isinstance(key, str) else place}" for place, key in enumerate(keys)]
+        by_key = self.file_format == 1  # which had the keys in the paths
+        paths = [f"{path}.{key if by_key and isinstance(key, str) else place}" for place, key in enumerate(keys)]
         items = [self.decode(value, at) for value, at in zip(values, paths, strict=True)]
         return dict(zip(keys, items, strict=True))
 
@@ -129,7 +133,7 @@ class Decoder:
         module = self._custom(_field(node, "class", str, path), path)
         module = module() if isinstance(module, type) or not isinstance(module, nn.Module) else module
         if not isinstance(module, nn.Module):
-            raise TypeError(f"what customs holds for {path} made a {type(module).__name__}; an nn.Module is wanted.")
+            raise TypeError(f"customs made a {type(module).__name__} for {path}: expected an nn.Module.")
         module.load_state_dict(weights, assign=True)
         return _freeze(module.eval(), node)
 
@@ -139,10 +143,15 @@ class Decoder:
             cls = self._custom(_field(node, "custom", str, path), path)
         else:
             name = _field(node, "class", str, path)
-            cls = find_class(name)
+            cls = registered_class(name)
             if cls is None:
-                raise InvalidModelError(f"{path} is of the class {name!r}, which this version does not have")
+                raise InvalidModelError(
+                    f"{path} is of the class {name!r}, which this version does not have, or whose package is not "
+                    "imported: use skdfb.load"
+                )
         values = {key: self.decode(item, f"{path}.{key}") for key, item in state.items()}
+        if "class" in node:
+            values = upgraded(name, values, self.file_format, FORMAT)
         return _with_state(cls, values, path)
 
     def _custom(self, name: str, path: str) -> Any:
@@ -184,7 +193,7 @@ def _field(node: Any, name: str, kind: type, path: str) -> Any:
 
 
 def _freeze(module: nn.Module, node: Any) -> nn.Module:
-    """Freeze the weights that were frozen; files of earlier versions do not say which."""
+    """Freeze the weights that were frozen; the first files did not hold which."""
     if "frozen" in node:
         freeze_weights(module, _field(node, "frozen", list, "a module"))
     return module
@@ -198,7 +207,7 @@ def _dtype(node: Any, path: str) -> np.dtype[Any]:
 
 
 def _defaults(cls: type[BaseEstimator]) -> dict[str, Any]:
-    """Return the defaults of parameters, for those younger than a file: by default they do what was done before."""
+    """Return the defaults of parameters, for those that a file is too old to have: they keep the former behaviour."""
     signature = inspect.signature(cls.__init__)
     return {
         name: parameter.default

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skdfb._registry import registered_name
 from skdfb.networks import DenseClassifier
 from skdfb.networks._records import backbone_record, frozen_weights
-from skdfb.persistence._classes import library_name, qualified_name
+from skdfb.persistence._classes import qualified_name
 
 __all__ = ["Encoder"]
 
@@ -25,18 +26,18 @@ class Encoder:
     """Turns an object into a JSON value, whose large parts are tensors by name.
 
     Numbers, strings, None and lists stand for themselves. Everything else is an object with the key ``"is"``; the
-    methods below show what each kind holds. A tensor's name is the path to its node, such as
-    ``"model.network_.head.weight"``. Objects that are reached twice are stored once.
+    methods below show what each kind holds. The name of a tensor is the path to its node, such as
+    ``"model.classifier_.weight"``. An object that occurs twice is stored once.
     """
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._paths: dict[int, str] = {}
-        self._seen: list[Any] = []  # kept alive, or another object might get the same id
+        self._seen: list[Any] = []  # kept alive, otherwise another object might get the same id
         self._storages: set[int] = set()
 
     def encode(self, value: Any, path: str) -> Node:
-        """Return the node of a value; ``path`` is unique among all nodes.
+        """Return the node of a value; ``path`` must be unique among all nodes.
 
         Raises
         ------
@@ -60,7 +61,9 @@ class Encoder:
         return self._object(value, path)
 
     def _add(self, path: str, tensor: Tensor) -> None:
-        """Keep a tensor for the file; no two of them may share memory."""
+        """Keep a tensor for the file; no two tensors of a file may share memory."""
+        if path in self.tensors:
+            raise TypeError(f"two values have the path {path!r}, so they cannot be saved: rename one of them.")
         tensor = tensor.detach().cpu().contiguous()
         storage = tensor.untyped_storage().data_ptr()
         self.tensors[path] = tensor.clone() if storage in self._storages else tensor
@@ -69,10 +72,8 @@ class Encoder:
     def _container(self, value: Any, path: str) -> Node:
         if isinstance(value, Mapping):
             keys = [self.encode(key, f"{path}.key{place}") for place, key in enumerate(value)]
-            values = [
-                self.encode(item, f"{path}.{_key_in_path(key, place)}")
-                for place, (key, item) in enumerate(value.items())
-            ]
+            # By place, not by key: {"a": {"b": x}, "a.b": y} would give two values the same path.
+            values = [self.encode(item, f"{path}.{place}") for place, item in enumerate(value.values())]
             return {"is": "map", "keys": keys, "values": values}
         if len(value) >= _LONG and all(type(item) is float for item in value):
             self._add(path, torch.tensor(value, dtype=torch.float64))
@@ -134,10 +135,10 @@ class Encoder:
         return node | {"weights": names, "frozen": frozen_weights(module)}
 
     def _instance(self, value: Any, path: str) -> Node:
-        """Store an estimator, a dataclass or a named tuple of the library, or an instance of anybody's class."""
-        name, state = library_name(type(value)), _state_of(value)
+        """Return the node of an estimator, a dataclass or a named tuple, of the library or not."""
+        name, state = registered_name(type(value)), _state_of(value)
         if name is not None and state is not None:
-            state.pop("_sklearn_version", None)  # which the library's own state does not depend on
+            state.pop("_sklearn_version", None)  # the state of the library's own classes does not depend on it
         if state is None or (name is None and type(value).__module__ == "builtins"):
             raise TypeError(
                 f"{path} is {value!r}, a {type(value).__name__}, which cannot be saved: numbers, strings, arrays, "
@@ -151,10 +152,6 @@ class Encoder:
         )
 
 
-def _key_in_path(key: Any, place: int) -> str:
-    return key if isinstance(key, str) else str(place)
-
-
 def _state_of(value: Any) -> dict[str, Any] | None:
     """Return the attributes that make an instance what it is; None where it has none."""
     if isinstance(value, type):
@@ -165,5 +162,5 @@ def _state_of(value: Any) -> dict[str, Any] | None:
         return {field.name: getattr(value, field.name) for field in fields(value)}
     state = value.__getstate__() if hasattr(value, "__dict__") else ()
     if state is None and not callable(value):
-        return {}  # an instance that has nothing of its own yet
+        return {}  # an instance without attributes
     return dict(state) if isinstance(state, dict) else None

@@ -1,8 +1,11 @@
 """The number of the file format.
 
-It is raised by one whenever a file of the version before could not be read by the code as it is. `load` then brings
-older files up to date, from OLDEST_FORMAT on, and a file of each number lies in ``tests/data``.
+Raise it by one when the code could not read the files of the version before. `load` reads older files from
+OLDEST_FORMAT on, with the upgrades that packages register for their classes. A file of each number is in
+``tests/data``.
+
+2: detectors hold a joint score; paths inside of mappings go by place.
 """
 
-FORMAT = 1
+FORMAT = 2
 OLDEST_FORMAT = 1

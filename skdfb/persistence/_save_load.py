@@ -143,7 +143,7 @@ def load(
         text, tensors = read_file(path)
         document = json.loads(text, parse_constant=_no_constant)
         _check_document(document)
-        decoder = Decoder(tensors, made_by)
+        decoder = Decoder(tensors, made_by, document["format"])
         with isolated_rng(0, torch.device("cpu")):  # a network that is built draws weights, which are then replaced
             model = decoder.decode(document["model"], _ROOT)
         if decoder.unread:

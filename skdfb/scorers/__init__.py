@@ -4,6 +4,7 @@ A scorer takes a :class:`Representation` and returns one number an image; higher
 No scorer takes a network, so all of them work on features from any source (see `Representation.from_numpy`).
 """
 
+from skdfb._registry import register_classes
 from skdfb.scorers._ash import ASH
 from skdfb.scorers._background_logit import BackgroundLogit
 from skdfb.scorers._class_gaussian_mixture import ClassGaussianMixture
@@ -89,3 +90,5 @@ __all__ = [
     "check_scorer",
     "scorer_output",
 ]
+
+register_classes(__name__)

@@ -1,4 +1,4 @@
-"""What a scorer is: two methods and what it may declare."""
+"""The protocol of scorers: two methods, and what a scorer may declare."""
 
 import inspect
 from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
@@ -14,15 +14,14 @@ ACTIVATIONS = ("feature_map", "layers")
 
 @runtime_checkable
 class ForegroundScorer(Protocol):
-    """What an object must have to score images; there is nothing to inherit.
+    """The methods that an object must have to score images; nothing has to be inherited.
 
-    The same protocol serves background scorers, which see the background representation.
+    Background scorers follow the same protocol; they get the background representation.
 
     Attributes
     ----------
     output : {"logit", "probability", "log_probability"}
-        Optional; "logit" where it is absent. The branch of the paper's Eq. 7 that joins this score to the background
-        score S_b:
+        Optional, default "logit". The branch of the paper's Eq. 7 that joins this score to the background score S_b:
 
         - "logit": ``S = score + S_b / T``;
         - "probability": the score is a softmax probability, ``S = score + log S_b``;
@@ -31,30 +30,34 @@ class ForegroundScorer(Protocol):
 
         Read it with :func:`scorer_output`.
     needs_activations : tuple of str
-        Optional; empty where it is absent. What the scorer reads of ``representation.activations``, which whoever owns
-        the network then supplies in the same forward pass, a batch at a time:
+        Optional, default empty. The entries of ``representation.activations`` that the scorer reads. The owner of the
+        network supplies them in the same forward pass, one batch at a time:
 
         - "feature_map": ``activations["feature_map"]``, the map (n, C, h, w) whose mean over the places are the
           features;
-        - "layers": one entry a layer of the network, in order, each channel's maximum over the places (n, C_l).
+        - "layers": one entry per layer of the network, in order: the maximum of each channel over the places (n, C_l).
 
-        In `fit` they are in what ``representation.batches()`` yields, and only there: they are never held for all
-        images at once. Read it with :func:`activations_needed`.
+        In `fit`, only the batches of ``representation.batches()`` have them, so that they are never held for all images
+        at once. Read it with :func:`activations_needed`.
     learns_from_images : bool
-        Optional; True where it is absent. False says that `fit` notes sizes and nothing else: a detector then spares
-        the training images what only scoring needs, perturbation and activations.
-
-    Notes
-    -----
-    A method ``check_sizes(n_features, n_classes, n_images)`` is optional, too: a detector calls it before it trains, so that a
-    scorer that cannot be fitted on such a network says so, by a ValueError, before hours are spent.
-
-    The detector hands over representations on the CPU, whatever device the network is on.
+        Optional, default True. False means that `fit` only notes sizes. A detector then computes neither perturbed
+        images nor activations of the training images.
+    learns_from_held_out : bool
+        Optional, default False. True means that `fit` takes a keyword ``held_out=(representation, y)``: images that the
+        network was not trained on.
 
     See Also
     --------
     InputPerturbingScorer : For scorers whose images are perturbed first.
     check_scorer : Check an object against this protocol.
+    skdfb.testing.check_foreground_scorer : Tests for a scorer of your own.
+
+    Notes
+    -----
+    A method ``check_sizes(n_features, n_classes, n_images)`` is optional. A detector calls it before it trains a
+    network. It raises a ValueError if the scorer cannot be fitted on representations of these sizes.
+
+    A detector passes representations on the CPU, also if the network is on a GPU.
 
     Examples
     --------
@@ -77,7 +80,7 @@ class ForegroundScorer(Protocol):
         representation : Representation
             The n training images.
         y : array-like of shape (n,) or None
-            Their classes as integers 0..K-1; None where there are none.
+            Their classes as integers 0..K-1; None if there are none.
 
         Returns
         -------
@@ -104,15 +107,15 @@ class ForegroundScorer(Protocol):
 
 @runtime_checkable
 class InputPerturbingScorer(ForegroundScorer, Protocol):
-    r"""A scorer that asks for the representation of perturbed images.
+    r"""A scorer that needs the representation of perturbed images.
 
-    Who owns the network (the detector) computes, for each image x with pixel values of 0..1,
+    The owner of the network (the detector) computes, for each image x with pixel values in 0..1,
 
     .. math:: x' = x + \varepsilon \, \mathrm{sign}(\nabla_x o(f(x))) / \sigma
 
     where x' and x are normalised images, ε is `input_perturbation`, o is `perturbation_objective`, f(x) are the logits
-    and σ is the normalising standard deviation of each channel. It then hands the scorer the representation of x',
-    with ``representation.input_perturbation = input_perturbation``, in `fit` and in `score_samples`.
+    and σ is the standard deviation of each channel, as used for normalising. In `fit` and in `score_samples`, the
+    scorer then gets the representation of x', with ``representation.input_perturbation = input_perturbation``.
     `perturbation_objective` must work before `fit`. With `input_perturbation` 0 nothing is perturbed.
 
     Attributes
@@ -167,14 +170,14 @@ def scorer_output(scorer: Any) -> ScorerOutput:
     allowed = get_args(ScorerOutput)
     if output not in allowed:
         raise ValueError(
-            f"{type(scorer).__name__}.output is {output!r}; wanted one of {', '.join(map(repr, allowed))}. "
+            f"{type(scorer).__name__}.output is {output!r}: expected one of {', '.join(map(repr, allowed))}. "
             "Leave the attribute out for a score made of logits."
         )
     return output
 
 
 def activations_needed(scorer: Any) -> tuple[str, ...]:
-    """Return which activations a scorer asks for.
+    """Return which activations a scorer needs.
 
     Parameters
     ----------
@@ -200,26 +203,26 @@ def activations_needed(scorer: Any) -> tuple[str, ...]:
     needed = getattr(scorer, "needs_activations", ())
     if isinstance(needed, str) or not set(needed) <= set(ACTIVATIONS):
         raise ValueError(
-            f"{type(scorer).__name__}.needs_activations is {needed!r}; wanted a tuple of "
+            f"{type(scorer).__name__}.needs_activations is {needed!r}: expected a tuple of "
             f"{' and '.join(map(repr, ACTIVATIONS))}."
         )
     return tuple(needed)
 
 
 def check_scorer(scorer: Any, name: str = "scorer") -> None:
-    """Refuse an object that does not keep the protocol of :class:`ForegroundScorer`.
+    """Refuse an object that does not follow the protocol of :class:`ForegroundScorer`.
 
     Parameters
     ----------
     scorer : object
-        What a user gave as a scorer.
+        A scorer, or an object that a user passed as one.
     name : str, default="scorer"
-        The argument it was given as, for the message.
+        Name of the argument, for the message.
 
     Raises
     ------
     TypeError
-        If it is a class, or lacks `fit` or `score_samples`, or they take other arguments.
+        If it is a class, lacks `fit` or `score_samples`, or one of them takes other arguments.
 
     Examples
     --------
@@ -228,32 +231,19 @@ def check_scorer(scorer: Any, name: str = "scorer") -> None:
     >>> check_scorer(Energy, name="background_scorer")
     Traceback (most recent call last):
     ...
-    TypeError: background_scorer is the class Energy; wanted an instance: pass Energy().
+    TypeError: background_scorer is the class Energy: expected an instance, pass Energy().
     """
     if isinstance(scorer, type):
-        raise TypeError(f"{name} is the class {scorer.__name__}; wanted an instance: pass {scorer.__name__}().")
+        raise TypeError(f"{name} is the class {scorer.__name__}: expected an instance, pass {scorer.__name__}().")
     missing = [method for method in ("fit", "score_samples") if not callable(getattr(scorer, method, None))]
-    wanted = "fit(representation, y) and score_samples(representation), such as skdfb.scorers.Energy()"
+    expected = "expected a scorer with fit(representation, y) and score_samples(representation), such as Energy()"
     if missing:
-        raise TypeError(
-            f"{name} is {scorer!r}, a {type(scorer).__name__} without {' and '.join(missing)}; wanted a scorer with "
-            f"{wanted}."
-        )
+        raise TypeError(f"{name} is {scorer!r}, a {type(scorer).__name__} without {' and '.join(missing)}: {expected}.")
     for method, arguments in (("fit", (None, None)), ("score_samples", (None,))):
         try:
             inspect.signature(getattr(scorer, method)).bind(*arguments)
         except TypeError as error:
             raise TypeError(
-                f"{name} is {scorer!r}, whose {method} cannot be called with {len(arguments)} argument(s) ({error}); "
-                f"wanted a scorer with {wanted}."
+                f"{name} is {scorer!r}, whose {method} cannot be called with {len(arguments)} argument(s) ({error}): "
+                f"{expected}."
             ) from None
-
-
-def perturbation_of(scorer: Any) -> float:
-    """Return the input perturbation that a scorer asks for; 0 for those that ask for none."""
-    return float(scorer.input_perturbation) if isinstance(scorer, InputPerturbingScorer) else 0.0
-
-
-def needs_images(scorer: Any) -> bool:
-    """Tell whether a scorer asks for more than the features and logits of the images as they are."""
-    return bool(perturbation_of(scorer) or activations_needed(scorer))

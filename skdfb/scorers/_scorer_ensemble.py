@@ -1,4 +1,4 @@
-"""Several scorers, also of several networks, joined as tail probabilities."""
+"""Several scorers, of one network or of several, joined as tail probabilities."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -13,10 +13,10 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores
+from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores, named_scorers
 from skdfb.scorers._protocol import check_scorer
 from skdfb.scorers._representation import Representation
-from skdfb.utils import TailProbability, numbered
+from skdfb.utils import TailProbability
 
 
 class ScorerEnsemble(_BaseComposition):
@@ -31,10 +31,10 @@ class ScorerEnsemble(_BaseComposition):
     Parameters
     ----------
     scorers : list of ForegroundScorer, or of (str, ForegroundScorer) tuples
-        The members. Names serve ``set_params(name__parameter=...)``; the default ones are those of the classes in
-        lower case, numbered where a class comes twice.
+        The members. Their names are those of ``set_params(name__parameter=...)``. The default names are those of the
+        classes, like ``"max_logit"``, numbered if a class occurs more than once.
     calibration_fraction : float, default=0.2
-        Where `fit` is given no held-out images, it holds out this share of its own at random, in (0, 0.5].
+        Share of the training images that `fit` holds out at random if it gets no held-out images, in (0, 0.5].
     random_state : int, RandomState instance or None, default=None
         Seed of that choice; pass an int for the same one each time.
 
@@ -43,7 +43,7 @@ class ScorerEnsemble(_BaseComposition):
     scorers_ : list of ForegroundScorer
         The fitted clones of the members.
     tails_ : list of TailProbability
-        What p_j was learned, a member each.
+        The tail probability p_j of each member.
     output : str
         "logit".
 
@@ -53,16 +53,16 @@ class ScorerEnsemble(_BaseComposition):
 
     Notes
     -----
-    `fit` and `score_samples` take one representation for all members, or a list of them, one a member: of other
-    networks, or of the images perturbed for one member. A detector hands over one, and so refuses members that ask
-    for perturbed images or activations.
+    `fit` and `score_samples` take one representation for all members, or a list with one per member: from other
+    networks, or of images that are perturbed for one member. A detector passes one representation, and so refuses
+    members that need perturbed images or activations.
 
-    Fisher's rule takes the members for independent. Those that are not count more than once, so the sum is no
-    calibrated p-value itself; its order is what counts, and a detector's threshold is set on it.
+    Fisher's rule assumes independent members. Members that are not independent count more than once, so the sum is
+    not a calibrated p-value. Only its order matters; a detector sets its threshold on the sum.
 
-    A share held out inside of `fit` was seen by the network if it trained on the images, so scores of new images are
-    a little lower; pass ``held_out=(representation, y)`` where there are others, as a detector does. The share is
-    copied, and so are the remaining images: give `held_out` beside a memory-mapped representation.
+    If the network was trained on the images that `fit` holds out, their scores are a little too high. Pass
+    ``held_out=(representation, y)`` if there are other images, as a detector does. Both shares are copied: pass
+    `held_out` with a memory-mapped representation.
 
     References
     ----------
@@ -105,28 +105,62 @@ class ScorerEnsemble(_BaseComposition):
 
     @property
     def named_scorers(self) -> list[tuple[str, Any]]:
-        """The members by name."""
-        pairs = [member if isinstance(member, tuple) else ("", member) for member in self.scorers]
-        plain = [type(scorer).__name__.lower() for _, scorer in pairs]
-        defaults = numbered(plain, "-")
-        return [(name or default, scorer) for (name, scorer), default in zip(pairs, defaults, strict=True)]
+        """The members as (name, scorer) pairs."""
+        return named_scorers(self.scorers)
 
     @named_scorers.setter
     def named_scorers(self, pairs: list[tuple[str, Any]]) -> None:
         self.scorers = pairs
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with ``deep=True`` the members by name and their parameters, too."""
+        """Return the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to add the members by name, and their parameters as ``name__parameter``.
+
+        Returns
+        -------
+        params : dict
+            Values by name.
+        """
         params: dict[str, Any] = self._get_params("named_scorers", deep=deep)
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters: the ensemble's, members by name, or a member's as ``name__parameter``."""
+        """Set parameters of the ensemble, members by name, or parameters of members.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name; ``name__parameter`` is a parameter of a member.
+
+        Returns
+        -------
+        ScorerEnsemble
+            The ensemble itself.
+        """
         self._set_params("named_scorers", **params)
         return self
 
     def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        """Refuse members that one network of these sizes cannot serve; see :class:`ForegroundScorer`."""
+        """Refuse members that cannot be fitted on one network of these sizes.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features C.
+        n_classes : int
+            Number of columns K of the logits.
+        n_images : int
+            Number of training images.
+
+        Raises
+        ------
+        ValueError
+            If a member cannot be fitted, or needs more than features and logits.
+        """
         self._validate_params()
         self._check_members()
         for name, scorer in self.named_scorers:
@@ -143,7 +177,7 @@ class ScorerEnsemble(_BaseComposition):
 
         Parameters
         ----------
-        representation : Representation, or sequence of them, one a member
+        representation : Representation, or sequence of them, one per member
             The n training images.
         y : array-like of shape (n,), default=None
             Their classes, integers 0..K-1.
@@ -158,7 +192,7 @@ class ScorerEnsemble(_BaseComposition):
         Raises
         ------
         ValueError
-            If there are no members, representations do not fit them, or too few images are given to hold some out.
+            If there are no members, representations do not fit them, or there are too few images to hold some out.
         """
         self._check_members()
         parts = self._one_each(representation, "representation")
@@ -177,7 +211,7 @@ class ScorerEnsemble(_BaseComposition):
 
         Parameters
         ----------
-        representation : Representation, or sequence of them, one a member
+        representation : Representation, or sequence of them, one per member
             The n images.
 
         Returns
@@ -197,24 +231,24 @@ class ScorerEnsemble(_BaseComposition):
     def _check_members(self) -> None:
         names = [name for name, _ in self.named_scorers]
         if not names:
-            raise ValueError("scorers is empty; a list of scorers is wanted, like [MSP(), KNN()].")
+            raise ValueError("scorers is empty: expected a list of scorers, like [MSP(), KNN()].")
         self._validate_names(names)
         for name, scorer in self.named_scorers:
             check_scorer(scorer, f"scorers[{name!r}]")
 
     def _one_each(self, given: Any, argument: str) -> list[Any]:
-        """Return one representation a member, all of the same images."""
+        """Return one representation per member, all of the same images."""
         n_members = len(self.scorers)
         if isinstance(given, Representation):
             return [given] * n_members
         parts = list(given) if isinstance(given, (list, tuple)) else []
         if len(parts) != n_members or not all(isinstance(part, Representation) for part in parts):
             raise TypeError(
-                f"{argument} is {type(given).__name__} of {len(parts)}; one Representation for all members, or a list "
-                f"of {n_members}, one a member, is wanted."
+                f"{argument} is {type(given).__name__} of {len(parts)}: expected one Representation for all members, "
+                f"or a list of {n_members}, one per member."
             )
         if len({len(part) for part in parts}) > 1:
-            raise ValueError(f"{argument} holds {[len(part) for part in parts]} images; the same ones are wanted.")
+            raise ValueError(f"{argument} holds {[len(part) for part in parts]} images: expected the same ones.")
         return parts
 
     def _hold_out(self, parts: list[Any], y: ArrayLike | None) -> tuple[Labelled, Labelled]:
@@ -223,7 +257,7 @@ class ScorerEnsemble(_BaseComposition):
         if not 0 < n_held_out < n_images:
             raise ValueError(
                 f"representation holds {n_images} image(s), of which calibration_fraction={self.calibration_fraction} "
-                f"leaves {n_held_out} to hold out; give more images, or pass held_out=."
+                f"would hold out {n_held_out}: give more images, or pass held_out=."
             )
         order = check_random_state(self.random_state).permutation(n_images)
         held_out, kept = np.sort(order[:n_held_out]), np.sort(order[n_held_out:])

@@ -1,4 +1,4 @@
-"""Where a network in training sees the classes, for the augmentation that wants to know."""
+"""Attention maps of a network in training, for augmentations that use them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +16,15 @@ __all__ = ["AttentionKeeper", "attention_bank"]
 
 
 def attention_bank(augmentation: Any, images: Images, device: torch.device) -> AttentionBank | None:
-    """Return the bank that an augmentation asks for, on a device; None where it asks for none."""
+    """Return the bank of an augmentation that has one, on a device."""
     make = getattr(augmentation, "attention_bank", None)
     if make is None:
         return None
     bank = make(len(images))
     if not isinstance(bank, AttentionBank) or len(bank.maps) != len(images):
         raise ValueError(
-            f"augmentation.attention_bank({len(images)}) returned {bank!r}; an AttentionBank of {len(images)} images "
-            "is wanted."
+            f"augmentation.attention_bank({len(images)}) returned {bank!r}: expected an AttentionBank of {len(images)} "
+            "images."
         )
     bank.maps = bank.maps.to(device)
     return bank
@@ -39,21 +39,21 @@ class AttentionKeeper:
     fabric: Fabric
     at_once: BatchSize
 
-    def look_at(self, batch: Batch, all_indices: Indices) -> None:
-        """Move the averages of all processes' images, of which this one's are the batch, towards what is seen now."""
+    def update(self, batch: Batch, all_indices: Indices) -> None:
+        """Move the averages of a batch towards the present maps, in all processes; ``batch`` is this one's share."""
         n, labels = len(batch.images), batch.targets.argmax(1)
 
-        def seen(rows: slice) -> Tensor:
-            return self._seen(batch.images[rows], labels[rows])
+        def maps_of(rows: slice) -> Tensor:
+            return self._maps(batch.images[rows], labels[rows])
 
         with evaluation_mode(self.network):
             if self.fabric.world_size == 1:
-                maps = torch.cat(list(self.at_once.pieces(n, seen)))
+                maps = torch.cat(list(self.at_once.pieces(n, maps_of)))
             else:  # processes that wait for each other must all do the same
-                maps = self._gathered(seen(slice(n)), len(all_indices))
+                maps = self._gathered(maps_of(slice(n)), len(all_indices))
         self.bank.update(all_indices, maps)
 
-    def _seen(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _maps(self, images: Tensor, labels: Tensor) -> Tensor:
         height, width = self.bank.maps.shape[1:]
         with self.fabric.autocast():
             return attention_maps(

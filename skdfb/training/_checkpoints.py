@@ -1,6 +1,8 @@
-"""What a training keeps on disk, so that a broken one goes on where it was."""
+"""What a training keeps on disk, so that an interrupted one goes on where it was."""
 
 import json
+import os
+import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,37 +15,38 @@ from torch import Tensor, nn
 from skdfb.augmentation import AttentionBank
 from skdfb.exceptions import CheckpointError, CheckpointWarning, InvalidModelError
 from skdfb.images import BatchSize
-from skdfb.utils import read_file, write_file
+from skdfb.utils import launched_processes, read_file, write_file
 
 __all__ = ["Checkpoints", "StageCheckpoints", "TrainingState"]
 
-_KEPT = 2  # unfinished states of a stage: were the newest lost, the one before it is there
+_KEPT = 2  # unfinished states of a stage; the second is there if the newest is damaged
 _SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder of what one ``fit`` has reached: finished stages, and the newest states of the stage it is in.
+    """A folder with the progress of one ``fit``: finished stages, and the newest states of the present stage.
 
-    ``fingerprint`` says by name what a ``fit`` is made of; a folder of another one is refused. Nothing that is cut or
-    changed is ever taken: each file holds a digest of itself.
+    ``fingerprint`` describes by name what a ``fit`` is made of; the folder of another ``fit`` is refused. Each file
+    holds a digest of itself, so that damaged files are never used. Of several processes that train together, the first
+    one writes.
     """
 
     folder: Path
-    every: int
     fingerprint: Mapping[str, str]
 
     def prepare(self) -> None:
-        """Make the folder and try to write to it, before hours are spent.
+        """Make the folder and try to write to it, before any training.
 
         Raises
         ------
         CheckpointError
             If nothing can be written there.
         ValueError
-            If it holds what another ``fit`` has written.
+            If it holds the files of another ``fit``.
         """
-        trial = self.folder / f"trial{_SUFFIX}"
+        # A name of its own: several processes may try at the same time, and none may remove another one's file.
+        trial = self.folder / f".trial-{uuid.uuid4().hex}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_file(trial, "", {"zeros": torch.zeros(1024)})
@@ -57,22 +60,23 @@ class Checkpoints:
             self._read(path)
 
     def get(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """Return what was kept under a name; None where it is absent or damaged."""
-        path = self.folder / f"{name}{_SUFFIX}"
-        return self._read(path) if path.is_file() else None
+        """Return what was kept under a name; None if it is absent or damaged."""
+        return self._read(self.folder / f"{name}{_SUFFIX}")
 
     def put(self, name: str, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-        """Keep notes and tensors under a name, and tell whether they are kept.
+        """Keep notes and tensors under a name, and return whether they are kept.
 
-        Where they cannot be written, a warning says so and all goes on.
+        If they cannot be written, there is a warning and the training goes on.
         """
+        if not _is_first_process():
+            return False
         text = json.dumps({"fingerprint": dict(self.fingerprint), "notes": dict(notes)})
         try:
             write_file(self.folder / f"{name}{_SUFFIX}", text, tensors)
-        except Exception as error:  # the disk may be full, the folder gone: the training is worth more than its copy
+        except Exception as error:  # a full disk must not end the training
             warnings.warn(
-                f"the checkpoint {name!r} cannot be written to {str(self.folder)!r} ({error}). The training goes on in"
-                " memory alone, and tries again at the next one; free some space.",
+                f"the checkpoint {name!r} cannot be written to {str(self.folder)!r} ({error}). The training goes on "
+                "without it, and tries again at the next one; free some space.",
                 CheckpointWarning,
                 stacklevel=2,
             )
@@ -81,11 +85,11 @@ class Checkpoints:
 
     def remove(self, *names: str) -> None:
         """Remove what was kept under names."""
-        for name in names:
+        for name in names if _is_first_process() else ():
             (self.folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """Return the names of all that is kept, in order."""
+        """Return the names of everything that is kept, in order."""
         return [path.name.removesuffix(_SUFFIX) for path in self._files()]
 
     def stage(self, name: str) -> "StageCheckpoints":
@@ -98,7 +102,7 @@ class Checkpoints:
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         try:
             text, tensors = read_file(path)
-        except InvalidModelError:
+        except (InvalidModelError, FileNotFoundError):
             return None
         document = json.loads(text)
         self._check_same(document["fingerprint"])
@@ -114,14 +118,14 @@ class Checkpoints:
         ]
         if changed:
             raise ValueError(
-                f"checkpoint_dir={str(self.folder)!r} holds the checkpoints of another fit: {'; '.join(changed)}. Give "
-                "fit what it had then, or another folder, or empty this one."
+                f"checkpoint_dir={str(self.folder)!r} holds the checkpoints of another fit: {'; '.join(changed)}. Call "
+                "fit as before, or pass another folder, or empty this one."
             )
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that a step of a training changes. Random numbers are none of it: they follow from the seed and the step."""
+    """Everything that a training step changes. Random numbers are not part of it: they follow from seed and step."""
 
     network: nn.Module
     optimizer: Any
@@ -139,7 +143,7 @@ class StageCheckpoints:
     name: str
 
     def load(self, state: "TrainingState") -> int:
-        """Bring a training to the newest state that is whole, and return its number of steps."""
+        """Load the newest undamaged state into a training, and return its number of steps."""
         for name in reversed(self._unfinished()):
             kept = self.all.get(name)
             if kept is not None:
@@ -155,19 +159,15 @@ class StageCheckpoints:
         return 0
 
     def load_finished(self, network: nn.Module) -> Tensor | None:
-        """Bring the network to the end of the stage, and return the losses of its steps; None before its end."""
+        """Load the trained network and return the losses of its steps; None if the stage has not ended."""
         kept = self.all.get(self.name)
         if kept is None:
             return None
         _load_network(network, kept[1])
         return kept[1]["losses"]
 
-    def is_due(self, step: int) -> bool:
-        """Tell whether the state after so many steps is to be kept."""
-        return step % self.all.every == 0
-
     def keep(self, step: int, state: "TrainingState") -> None:
-        """Keep the state after so many steps, beside the one before."""
+        """Keep the state after so many steps, and the one before it."""
         tensors, numbers = _optimizer_state(state.optimizer)
         tensors |= _network_state(state.network) | {"losses": state.losses[:step].cpu()}
         if state.bank is not None:
@@ -182,12 +182,16 @@ class StageCheckpoints:
         self.all.remove(*self._unfinished()[:-_KEPT])
 
     def finish(self, network: nn.Module, losses: Tensor) -> None:
-        """Keep the end of the stage, and let go of the states before."""
+        """Keep the trained network, and remove the states before."""
         if self.all.put(self.name, {}, _network_state(network) | {"losses": losses.cpu()}):
             self.all.remove(*self._unfinished())
 
     def _unfinished(self) -> list[str]:
         return [name for name in self.all.names() if name.startswith(f"{self.name}-")]
+
+
+def _is_first_process() -> bool:
+    return launched_processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def _network_state(network: nn.Module) -> dict[str, Tensor]:
@@ -201,7 +205,7 @@ def _load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _optimizer_state(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return what an optimiser has learned of each weight: tensors by name, and numbers by name."""
+    """Return the state that an optimiser has for each weight: tensors by name, and numbers by name."""
     tensors, numbers = {}, {}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():

@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["bit_steps", "learning_rate_factor"]
+__all__ = ["SCHEDULES", "bit_steps", "learning_rate_factor", "learning_rates"]
 
 SCHEDULES = ("step", "cosine", "constant")
 _MILESTONES, _DROP = (0.3, 0.6, 0.9), 0.1
@@ -20,7 +20,7 @@ def bit_steps(n_images: int) -> int:
 
 
 def learning_rate_factor(step: int, max_steps: int, warmup_steps: int, schedule: str) -> float:
-    """Return what the learning rate is multiplied with at ``step`` (0 to max_steps - 1).
+    """Return the factor on the learning rate at ``step`` (0 to max_steps - 1).
 
     A linear warm-up to 1, then the schedule: ``"step"`` divides by ten at 30 %, 60 % and 90 % of all steps,
     ``"cosine"`` falls to 0 along half a cosine, ``"constant"`` stays.
@@ -32,3 +32,9 @@ def learning_rate_factor(step: int, max_steps: int, warmup_steps: int, schedule:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, max_steps - warmup_steps)))
     return 1.0
+
+
+def learning_rates(n_steps: int, highest: float, warmup_steps: int | None, schedule: str) -> list[float]:
+    """Return the learning rate of every step; the default warm-up is 500 steps, but at most a fifth of all."""
+    warmup = min(500, n_steps // 5) if warmup_steps is None else warmup_steps
+    return [float(highest * learning_rate_factor(step, n_steps, warmup, schedule)) for step in range(n_steps)]

@@ -45,12 +45,12 @@ def test_wrong_output(output):
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        (Energy, r"^background_scorer is the class Energy; .* pass Energy\(\)"),
-        (None, "^background_scorer is None, a NoneType without fit and score_samples; "),
+        (Energy, r"^background_scorer is the class Energy: .* pass Energy\(\)"),
+        (None, "^background_scorer is None, a NoneType without fit and score_samples: "),
         ("vim", "^background_scorer is 'vim'"),
         (np.zeros(3), "^background_scorer"),
-        (type("NoScore", (), {"fit": lambda self, representation, y: self})(), "without score_samples;"),
-        (type("NoMethod", (FirstLogit,), {"fit": 3})(), "without fit;"),
+        (type("NoScore", (), {"fit": lambda self, representation, y: self})(), "without score_samples:"),
+        (type("NoMethod", (FirstLogit,), {"fit": 3})(), "without fit:"),
     ],
     ids=["class", "none", "str", "array", "no-score", "no-method"],
 )

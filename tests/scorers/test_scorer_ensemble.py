@@ -72,7 +72,11 @@ def test_members_of_different_networks():
     assert ensemble.scorers_[0].n_features_in_ == 8
     assert ensemble.scorers_[1].n_features_in_ == 5
     assert ensemble.score_samples([one, other]).shape == (80,)
-    for wrong, message in (([one], "of 1; one Representation"), ([one, other[:40]], r"\[80, 40\] images"), (3, "int")):
+    for wrong, message in (
+        ([one], "of 1: expected one Representation"),
+        ([one, other[:40]], r"\[80, 40\] images"),
+        (3, "int"),
+    ):
         with pytest.raises((TypeError, ValueError), match=message):
             ensemble.score_samples(wrong)
 
@@ -111,12 +115,12 @@ def test_held_out_images_reach_members_that_learn_from_them():
 
 def test_names_and_parameters():
     ensemble = ScorerEnsemble([Energy(), ("mine", ViM()), Energy(temperature=2.0)])
-    assert [name for name, _ in ensemble.named_scorers] == ["energy-1", "mine", "energy-2"]
+    assert [name for name, _ in ensemble.named_scorers] == ["energy_1", "mine", "energy_2"]
     ensemble.set_params(mine__n_components=3)
     assert dict(ensemble.named_scorers)["mine"].n_components == 3
     ensemble.set_params(mine=MSP())
     assert isinstance(dict(ensemble.named_scorers)["mine"], MSP)
-    assert [name for name, _ in clone(ensemble).named_scorers] == ["energy-1", "mine", "energy-2"]
+    assert [name for name, _ in clone(ensemble).named_scorers] == ["energy_1", "mine", "energy_2"]
     assert clone(ensemble) is not ensemble
 
 
@@ -147,5 +151,5 @@ def test_too_few_images_to_hold_some_out():
 
 
 def test_one_network_cannot_serve_perturbing_members():
-    with pytest.raises(ValueError, match="asks for perturbed images"):
+    with pytest.raises(ValueError, match="needs perturbed images"):
         ScorerEnsemble([MaxLogit(), ODIN()]).check_sizes(8, 4, 1000)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skdfb.scorers import Representation, activations_needed
-from skdfb.scorers._protocol import perturbation_of
+from skdfb.scorers._needs import needs_of
 
 Labels = NDArray[np.int64]
 
@@ -81,7 +81,7 @@ def training_data(
         weight=tensor(weight, 1 / scale),
         bias=tensor(bias),
         activations={name: tensor(array, scale) for name, array in activations.items()} or None,
-        input_perturbation=perturbation_of(scorer),
+        input_perturbation=needs_of(scorer).perturbation,
     )
     return Data(representation, y)
 

@@ -1,0 +1,528 @@
+"""The joint score: scorers on views, fused, with a threshold."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.metaestimators import _BaseComposition
+from sklearn.utils.validation import check_is_fitted
+
+from skdfb.calibration import ConformalCalibrator
+from skdfb.fusion import Fusion, TailProbabilityFusion
+from skdfb.scorers import ForegroundScorer, Representation, scorer_output
+from skdfb.scorers._composite import check_nested_parameters, fitted_clone, member_scores
+from skdfb.scorers._needs import ScorerNeeds
+from skdfb.scoring._hold_out import check_number, learning_share, number_to_hold_out
+from skdfb.scoring._parts import BACKGROUND, Part, as_parts, check_parts, labelled, view_needs
+from skdfb.utils import shallow_copy
+
+__all__ = ["JointScore", "Scores", "Views"]
+
+Scores = npt.NDArray[np.float64]
+
+# Representations of the same images by the name of the view.
+Views = Mapping[str, Representation]
+
+
+class JointScore(_BaseComposition):
+    r"""Scorers on views of images, fused into one score, with a conformal threshold.
+
+    A *view* is a :class:`~skdfb.scorers.Representation` of the images by name, a *part* is a scorer on a view. No
+    network is involved: whoever has one computes the views. **Every score is higher for in-distribution images.**
+
+    .. math:: S(x) = \mathrm{fusion}\bigl(S_1(x), \dots, S_m(x)\bigr), \qquad
+        \text{rejected if } S(x) < \mathrm{offset}
+
+    Parameters
+    ----------
+    parts : list of (str, str, ForegroundScorer) tuples
+        Name, view and scorer of each part. A :class:`~skdfb.DFBDetector` supplies these views:
+
+        - ``"classifier"``: features and K logits of the classifier;
+        - ``"dense"``: those of the dense network, without the background logit;
+        - ``"foreground"``: the same with features pooled over the probability of not being background;
+        - ``"background"``: features of the dense network, pooled over the background probability, and the background
+          logit as the only one.
+    fusion : Fusion, default=None
+        Joins the parts. None is :class:`~skdfb.fusion.TailProbabilityFusion`; a single part then stays as it is.
+    alpha : float or None, default=0.05
+        Largest probability of rejecting an in-distribution image, in (0, 1), over the held-out images and the new one.
+        None sets no threshold: ``offset_`` is -inf and nothing is rejected.
+
+    Attributes
+    ----------
+    parts_ : list of (str, str, ForegroundScorer) tuples
+        The parts with fitted scorers.
+    fusion_ : Fusion or None
+        The fitted fusion; None for a single part that stays as it is.
+    calibrator_ : ConformalCalibrator
+        Holds the joint scores of the held-out images that set the threshold.
+    offset_ : float
+        The threshold on the joint score.
+
+    See Also
+    --------
+    skdfb.DFBDetector : Trains networks that supply the views.
+    skdfb.detector.FeatureDetector : A joint score of a single view of given features.
+    skdfb.scorers.ScorerEnsemble : Several scorers as one scorer.
+
+    Notes
+    -----
+    Held-out images have two purposes that exclude each other: those that the fusion or a scorer learned from must not
+    set the threshold. If one of them learns, the first half of the held-out images is learned from and the other half
+    sets the threshold (the first part is smaller if the threshold needs more). So the held-out images must be in random
+    order; see :func:`hold_out`.
+
+    Scorers of the background view get the label 0 for every image, since that view has one class.
+
+    Parameters of scorers can be set by the name of the part, as ``set_params(foreground__n_components=10)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.scorers import KNN, Energy, Representation
+    >>> from skdfb.scoring import JointScore
+    >>> rng = np.random.default_rng(0)
+    >>> head = {"weight": np.eye(2, 4), "bias": np.zeros(2)}
+    >>> known = [Representation.from_numpy(features=rng.normal(3, 1, (n, 4)), **head) for n in (200, 100)]
+    >>> y = [rng.integers(0, 2, 200), rng.integers(0, 2, 100)]
+    >>> joint_score = JointScore([("foreground", "dense", Energy()), ("near", "dense", KNN(n_neighbors=5))])
+    >>> joint_score = joint_score.fit({"dense": known[0]}, y[0], held_out=({"dense": known[1]}, y[1]))
+    >>> new = {"dense": Representation.from_numpy(features=np.array([[3.0] * 4, [-9.0] * 4]), **head)}
+    >>> joint_score.score_samples(new) >= joint_score.offset_
+    array([ True, False])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "parts": "no_validation",  # checked by as_parts
+        "fusion": "no_validation",  # a protocol
+        "alpha": [Interval(Real, 0, 1, closed="neither"), None],
+    }
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[str, str, ForegroundScorer]],
+        *,
+        fusion: Fusion | None = None,
+        alpha: float | None = 0.05,
+    ) -> None:
+        self.parts = parts
+        self.fusion = fusion
+        self.alpha = alpha
+
+    # ----------------------------------------------------------- parameters
+
+    @property
+    def _named_scorers(self) -> list[tuple[str, Any]]:
+        """The scorers as (name, scorer) pairs, for scikit-learn's nested parameters."""
+        return [(name, scorer) for name, _, scorer in self.parts]
+
+    @_named_scorers.setter
+    def _named_scorers(self, pairs: list[tuple[str, Any]]) -> None:
+        self.parts = [(name, part[1], scorer) for (name, scorer), part in zip(pairs, self.parts, strict=True)]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to add the scorers by the name of their part, and their parameters as ``name__parameter``.
+
+        Returns
+        -------
+        params : dict
+            Values by name.
+        """
+        params: dict[str, Any] = self._get_params("_named_scorers", deep=deep)
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, scorers by the name of their part, or parameters of scorers.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name; ``name__parameter`` is a parameter of the scorer of a part.
+
+        Returns
+        -------
+        JointScore
+            The joint score itself.
+        """
+        self._set_params("_named_scorers", **params)
+        return self
+
+    # --------------------------------------------------------- early checks
+
+    def check_parameters(self) -> None:
+        """Refuse all that parameters alone can tell is wrong.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the parameter or the part.
+        """
+        self._validate_params()
+        parts = as_parts(self.parts)
+        self._validate_names([part.name for part in parts])
+        check_parts(parts)
+        missing = [name for name in ("fit", "combine") if not callable(getattr(self.fusion, name, None))]
+        if self.fusion is not None and (missing or isinstance(self.fusion, type)):
+            raise TypeError(f"fusion={self.fusion!r}: expected an object with the methods fit and combine.")
+        check_nested_parameters(self.fusion, "fusion")
+        fusion = self._fusion()
+        if hasattr(fusion, "check_names"):
+            fusion.check_names([part.name for part in parts])
+
+    def check(self, n_features: int, n_classes: int, n_train: int, n_held_out: int) -> None:
+        """Refuse all that can be refused before a network is trained.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features C of the views.
+        n_classes : int
+            Number of classes K. The background view has one.
+        n_train : int
+            Number of images that the scorers are fitted on.
+        n_held_out : int
+            Number of held-out images.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If parameters, parts or fusion are wrong, if a scorer cannot be fitted on views of these sizes, or if the
+            held-out images are too few for a finite threshold.
+        """
+        self.check_parameters()
+        for name, view, scorer in as_parts(self.parts):
+            if hasattr(scorer, "check_sizes"):
+                try:
+                    scorer.check_sizes(n_features, 1 if view == BACKGROUND else n_classes, n_train)
+                except ValueError as error:
+                    raise ValueError(f"part {name!r}, {scorer!r}: {error}") from None
+        self.check_number(n_held_out, n_train + n_held_out)
+
+    def check_number(self, n_held_out: int, n_images: int) -> None:
+        """Refuse held-out images that are too few for a finite threshold.
+
+        Parameters
+        ----------
+        n_held_out : int
+            Number of held-out images.
+        n_images : int
+            Number of all images, for the message.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than :attr:`n_held_out_needed`; the message gives the remedies.
+        """
+        if self.alpha is not None:
+            check_number(n_held_out, self.n_held_out_needed, n_images, float(self.alpha), learns=self._learns())
+        elif n_held_out < self.n_held_out_needed:
+            raise ValueError(f"{n_held_out} image(s) are held out: expected at least {self.n_held_out_needed}.")
+
+    @property
+    def n_held_out_needed(self) -> int:
+        """The least number of held-out images for a finite threshold, those that are learned from included."""
+        n_needed = self._n_for_threshold()
+        return number_to_hold_out(n_needed) if self._learns() else n_needed
+
+    def view_needs(self, *, training: bool = False) -> dict[str, ScorerNeeds]:
+        """Return which views the scorers need, and what of the network beyond features and logits.
+
+        Parameters
+        ----------
+        training : bool, default=False
+            Whether for the images that scorers are fitted on: scorers that do not learn from images need nothing then.
+
+        Returns
+        -------
+        needs : dict of str to ScorerNeeds
+            By the name of the view; perturbed images and activations.
+        """
+        return view_needs(as_parts(self.parts), training=training)
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(self, views: Views, y: npt.ArrayLike | None = None, *, held_out: tuple[Views, Any]) -> Self:
+        """Fit the scorers and the fusion, and set the threshold.
+
+        Parameters
+        ----------
+        views : mapping of str to Representation
+            The training images by the name of the view.
+        y : array-like of shape (n,), default=None
+            Their classes, integers 0..K-1.
+        held_out : tuple of (mapping of str to Representation, array-like)
+            Views and classes of images that trained nothing, in random order.
+
+        Returns
+        -------
+        JointScore
+            The joint score itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If parameters, parts or views are wrong, or the held-out images are too few; see :meth:`check`.
+        """
+        self.check_parameters()
+        parts, (held_out_views, y_held_out) = as_parts(self.parts), held_out
+        _check_views(views, parts, "views")
+        _check_views(held_out_views, parts, "held_out")
+        n_held_out = len(held_out_views[parts[0].view])
+        self.check_number(n_held_out, len(views[parts[0].view]) + n_held_out)
+
+        # 1. Scorers learn from the training images, and from the first held-out images if they ask for such.
+        share = learning_share(n_held_out, self._n_for_threshold()) if self._learns() else 0
+        y_first = None if y_held_out is None else np.asarray(y_held_out)[:share]
+        first = {name: view[:share] for name, view in held_out_views.items()} if share else {}
+        fitted = [
+            Part(
+                name,
+                view,
+                fitted_clone(scorer, labelled(views, view, y), labelled(first, view, y_first) if share else None),
+            )
+            for name, view, scorer in parts
+        ]
+
+        # 2. The fusion learns from the scores of the first held-out images.
+        scores = _score_parts(fitted, held_out_views)
+        self._group_fusions_ = {
+            group: self._fitted_fusion(fitted, {name: scores[name] for name in names}, share)
+            for group, names in _groups(fitted).items()
+            if len(names) > 1
+        }
+        self.fusion_ = self._fitted_fusion(fitted, scores, share)
+        self.parts_ = [tuple(part) for part in fitted]
+
+        # 3. The other held-out images, which nothing learned from, set the threshold.
+        joint = self.combine({name: part[share:] for name, part in scores.items()})
+        self.calibrator_ = ConformalCalibrator(self.alpha).fit(_lowered_by_rounding(joint))
+        self.offset_ = self.calibrator_.offset_
+        return self
+
+    def _fitted_fusion(self, parts: Sequence[Part], scores: Mapping[str, Scores], share: int) -> Any:
+        """Return a clone of the fusion, fitted on the first ``share`` scores; on all if it learns nothing."""
+        fusion = clone(self._fusion(), safe=False)
+        if fusion is None:
+            return None
+        learned = {name: part[:share] for name, part in scores.items()} if _learns(fusion) else dict(scores)
+        outputs = {part.name: scorer_output(part.scorer) for part in parts if part.name in scores}
+        takes_outputs = "outputs" in inspect.signature(fusion.fit).parameters
+        fusion.fit(learned, **({"outputs": outputs} if takes_outputs else {}))
+        return fusion
+
+    def _fusion(self) -> Any:
+        """Return the fusion, or its default; None if the single part is the joint score."""
+        if self.fusion is None:
+            return TailProbabilityFusion() if len(self.parts) > 1 else None
+        return self.fusion
+
+    def _learns(self) -> bool:
+        """Return whether the fusion or a scorer learns from held-out images."""
+        scorers_learn = any(getattr(part[2], "learns_from_held_out", False) for part in self.parts)
+        return scorers_learn or _learns(self._fusion())
+
+    def _n_for_threshold(self) -> int:
+        return 1 if self.alpha is None else ConformalCalibrator(self.alpha).number_needed
+
+    # --------------------------------------------------------------- scores
+
+    def score_parts(self, views: Views) -> dict[str, Scores]:
+        """Return the scores of each part.
+
+        Parameters
+        ----------
+        views : mapping of str to Representation
+            n images by the name of the view.
+
+        Returns
+        -------
+        parts : dict of str to ndarray of shape (n,)
+            By the name of the part; higher is more in-distribution.
+        """
+        check_is_fitted(self)
+        parts = [Part(*part) for part in self.parts_]
+        _check_views(views, parts, "views")
+        return _score_parts(parts, views)
+
+    def score_samples(self, views: Views) -> Scores:
+        """Return the joint score of each image.
+
+        Parameters
+        ----------
+        views : mapping of str to Representation
+            n images by the name of the view.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            Higher is more in-distribution.
+        """
+        return self.combine(self.score_parts(views))
+
+    def combine(self, parts: Mapping[str, Scores]) -> Scores:
+        """Return the joint score from the scores of the parts.
+
+        Parameters
+        ----------
+        parts : mapping of str to ndarray of shape (n,)
+            As from :meth:`score_parts`. Images that could not be read have NaN in every part.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            Higher is more in-distribution; NaN for images that could not be read.
+        """
+        return _combine(self.fusion_, parts)
+
+    def combine_group(self, group: str, parts: Mapping[str, Scores]) -> Scores:
+        """Return the score of the foreground parts alone, or of the background parts alone.
+
+        Parameters
+        ----------
+        group : {"foreground", "background"}
+            Background parts are those on the view ``"background"``, foreground parts are all others.
+        parts : mapping of str to ndarray of shape (n,)
+            As from :meth:`score_parts`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,)
+            The part itself; several parts are joined by the fusion, fitted on them alone.
+
+        Raises
+        ------
+        ValueError
+            If there is no such part.
+        """
+        check_is_fitted(self)
+        names = _groups([Part(*part) for part in self.parts_])[group]
+        if not names:
+            raise ValueError(f"there is no {group} part: expected one of the parts {list(parts)} to be one.")
+        return _combine(self._group_fusions_.get(group), {name: parts[name] for name in names})
+
+    def p_values(self, scores: npt.ArrayLike) -> Scores:
+        """Return conformal p-values of joint scores.
+
+        Parameters
+        ----------
+        scores : array-like of shape (n,)
+            Joint scores; NaN for images that could not be read.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n,)
+            In (0, 1]; an in-distribution image gets a p-value of at most a with probability at most a. NaN where the
+            score is NaN.
+        """
+        check_is_fitted(self)
+        scores = np.asarray(scores, dtype=np.float64)
+        readable = ~np.isnan(scores)
+        p_values = np.full(scores.shape, np.nan)
+        if readable.any():
+            p_values[readable] = self.calibrator_.p_values(scores[readable])
+        return p_values
+
+    def with_alpha(self, alpha: float | None) -> Self:
+        """Return a copy with the threshold for another ``alpha``; every score stays as it is.
+
+        Parameters
+        ----------
+        alpha : float or None
+            In (0, 1); None sets no threshold.
+
+        Returns
+        -------
+        joint_score : JointScore
+            A copy that shares everything else with this one.
+
+        Raises
+        ------
+        ValueError
+            If the kept held-out scores are too few for ``alpha``.
+        """
+        check_is_fitted(self)
+        other = shallow_copy(self, fitted_state=True)
+        other.alpha = alpha
+        other._validate_params()
+        other.calibrator_ = ConformalCalibrator(alpha).fit(self.calibrator_.scores_)
+        other.offset_ = other.calibrator_.offset_
+        return other
+
+    def with_foreground(self, scorer: ForegroundScorer) -> Self:
+        """Return an unfitted copy in which another scorer scores every foreground part.
+
+        Parameters
+        ----------
+        scorer : ForegroundScorer
+            Takes the place of the scorers on all views but ``"background"``.
+
+        Returns
+        -------
+        joint_score : JointScore
+            A clone with the same names and views.
+        """
+        copy: Self = clone(self)
+        copy.parts = [
+            (name, view, old if view == BACKGROUND else clone(scorer, safe=False)) for name, view, old in copy.parts
+        ]
+        return copy
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "offset_")
+
+
+def _learns(fusion: Any) -> bool:
+    return fusion is not None and bool(getattr(fusion, "learns_from_scores", True))
+
+
+def _groups(parts: Sequence[Part]) -> dict[str, list[str]]:
+    """Return the names of the foreground and of the background parts."""
+    groups: dict[str, list[str]] = {"foreground": [], "background": []}
+    for name, view, _ in parts:
+        groups["background" if view == BACKGROUND else "foreground"].append(name)
+    return groups
+
+
+def _check_views(views: Views, parts: Sequence[Part], name: str) -> None:
+    missing = sorted({part.view for part in parts} - set(views))
+    if missing:
+        raise ValueError(f"{name} holds the views {list(views)}: expected {missing} as well, which parts are on.")
+    sizes = {part.view: len(views[part.view]) for part in parts}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{name} holds views of {sizes} images: expected views of the same images.")
+
+
+def _score_parts(parts: Sequence[Part], views: Views) -> dict[str, Scores]:
+    return {name: member_scores(scorer, views[view], f"the scorer of part {name!r}") for name, view, scorer in parts}
+
+
+def _combine(fusion: Any, parts: Mapping[str, Scores]) -> Scores:
+    """Return the fused scores; NaN for images all of whose parts are NaN, which no fusion has to know."""
+    readable = ~np.all([np.isnan(part) for part in parts.values()], axis=0)
+    scores = np.full(len(readable), np.nan)
+    if readable.any():
+        kept = {name: part[readable] for name, part in parts.items()}
+        (scores[readable],) = kept.values() if fusion is None else (fusion.combine(kept),)
+    return scores
+
+
+def _lowered_by_rounding(held_out: Scores) -> Scores:
+    """Return held-out scores, lowered by what rounding may change in a score.
+
+    One of these scores becomes the threshold. If its image is scored again in a batch of another size, the score may
+    be lower by a few bits, and the image must not be rejected for that. The conformal guarantee still holds.
+    """
+    spread = float(np.subtract(*np.quantile(held_out, [0.75, 0.25])))  # an outlier does not change it
+    lowered: Scores = held_out - 1e-6 * np.maximum(np.abs(held_out), spread)
+    return lowered

@@ -1,0 +1,107 @@
+"""Parts of a joint score: triples (name, view, scorer)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from skdfb.scorers import Representation, check_scorer, scorer_output
+from skdfb.scorers._composite import Labelled, check_nested_parameters
+from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds, needs_of
+
+__all__ = [
+    "BACKGROUND",
+    "CLASSIFIER",
+    "DENSE",
+    "FOREGROUND",
+    "Part",
+    "as_parts",
+    "check_parts",
+    "labelled",
+    "view_needs",
+]
+
+# The views that a DFBDetector can supply; see JointScore.
+CLASSIFIER, DENSE, FOREGROUND, BACKGROUND = VIEWS = ("classifier", "dense", "foreground", "background")
+
+
+class Part(NamedTuple):
+    """A scorer, the name of its scores, and the view that it scores."""
+
+    name: str
+    view: str
+    scorer: Any
+
+
+def as_parts(parts: Any) -> list[Part]:
+    """Return the parts of a list of (name, view, scorer) tuples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not such a list, or names occur twice.
+    """
+    expected = "expected a list of tuples (name, view, scorer), like [('foreground', 'dense', ViM())]"
+    if isinstance(parts, str) or not isinstance(parts, Sequence):
+        raise TypeError(f"parts={parts!r}: {expected}.")
+    if not parts:
+        raise ValueError(f"parts is empty: {expected}.")
+    for part in parts:
+        is_triple = isinstance(part, tuple) and len(part) == 3 and all(isinstance(text, str) for text in part[:2])
+        if not is_triple:
+            raise TypeError(f"parts holds {part!r}: {expected}.")
+    names = [part[0] for part in parts]
+    if len(set(names)) < len(names):
+        raise ValueError(f"parts has the names {names}: expected a different name for each part.")
+    return [Part(*part) for part in parts]
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Refuse scorers that break the protocol, and scorers on one view that need different inputs of the network."""
+    for name, view, scorer in parts:
+        check_scorer(scorer, f"the scorer of part {name!r}")
+        scorer_output(scorer)
+        check_nested_parameters(scorer, f"part {name!r}")
+        if view == BACKGROUND and (needs := needs_of(scorer)):
+            raise ValueError(
+                f"part {name!r} is {scorer!r}, which needs {needs}, but the background view has none: choose a scorer "
+                "that needs features and logits alone."
+            )
+    for view in dict.fromkeys(part.view for part in parts):
+        _check_same_inputs([part for part in parts if part.view == view])
+
+
+def _check_same_inputs(parts: Sequence[Part]) -> None:
+    """Refuse scorers of one view of which one needs perturbed images and another one does not."""
+    first, *others = parts
+    for other in others:
+        if needs_of(first.scorer).perturbation != needs_of(other.scorer).perturbation:
+            raise ValueError(
+                f"parts {first.name!r} and {other.name!r} share the view {first.view!r}, but need different input "
+                "perturbations: expected scorers of the same input_perturbation on one view; put them on different "
+                "views, or leave one out."
+            )
+
+
+def view_needs(parts: Sequence[Part], *, training: bool) -> dict[str, ScorerNeeds]:
+    """Return what the scorers of each view need.
+
+    With ``training`` only of scorers that learn from images: the others need nothing of training images.
+    """
+    needs: dict[str, ScorerNeeds] = {}
+    for _, view, scorer in parts:
+        skipped = training and not getattr(scorer, "learns_from_images", True)
+        own, others = NO_NEEDS if skipped else needs_of(scorer), needs.get(view, NO_NEEDS)
+        activations = tuple(dict.fromkeys(others.activations + own.activations))
+        perturbed = own if own.perturbation else others
+        needs[view] = ScorerNeeds(activations, perturbed.perturbation, perturbed.objective)
+    return needs
+
+
+def labelled(views: Mapping[str, Representation], view: str, y: Any) -> Labelled:
+    """Return a view with the class indices of its images; a view with a single logit has a single class."""
+    representation = views[view]
+    one_class = representation.n_classes == 1
+    labels: npt.NDArray[np.intp] | None = np.zeros(len(representation), dtype=np.intp) if one_class else y
+    return representation, labels
