@@ -35,13 +35,13 @@ from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.detector._recipes import PAPER_IMAGE_SIZE, RECIPES
 from skdfb.fusion import Fusion
 from skdfb.images import Images, check_images, check_labels, check_readable, labels_given
-from skdfb.networks import DenseClassifier
+from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import ForegroundScorer
 from skdfb.scorers._protocol import needs_images
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import deterministic_algorithms, resolve_device, shallow_copy, spawn_seeds
+from skdfb.utils import deterministic_algorithms, isolated_rng, resolve_device, shallow_copy, spawn_seeds
 
 __all__ = ["DFBDetector"]
 
@@ -411,15 +411,16 @@ class DFBDetector(NetworkDetector):
         return _Split(train, np.random.RandomState(seeds.order).permutation(held_out), labels)
 
     def _build(self, n_classes: int, images: Images, seed: int) -> DenseClassifier:
-        return build_classifier(
-            self.backbone,
-            n_classes,
-            images,
-            pretrained=self.pretrained,
-            checkpoint_path=self.checkpoint_path,
-            image_size=PAPER_IMAGE_SIZE if self.image_size is None and self.recipe == "paper" else self.image_size,
-            seed=seed,
-        )
+        backbone = self.backbone
+        image_size = PAPER_IMAGE_SIZE if self.image_size is None and self.recipe == "paper" else self.image_size
+        if isinstance(backbone, str):
+            with isolated_rng(seed, torch.device("cpu")):
+                backbone = create_backbone(
+                    backbone, pretrained=self.pretrained, checkpoint_path=self.checkpoint_path, image_size=image_size
+                )
+        elif self.checkpoint_path is not None:
+            raise ValueError("backbone is a module, so checkpoint_path would have no effect; build the module with it.")
+        return build_classifier(backbone, n_classes, images, image_size=image_size, seed=seed)
 
     def _fit_classifier(
         self,

@@ -151,9 +151,10 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: Mappin
 def _no_weights(name: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()
     return (
-        f"the pretrained weights of backbone={name!r} cannot be had ({type(error).__name__}: "
-        f"{reason[0] if reason else 'no reason given'}). Without a network there are two ways round: give a local file "
-        "of weights by checkpoint_path=, or start from random weights by pretrained=False."
+        f"the pre-trained weights of backbone={name!r} cannot be loaded ({type(error).__name__}: "
+        f"{reason[0] if reason else 'no reason given'}). Without an internet connection, take a local file of weights "
+        f"by create_backbone({name!r}, checkpoint_path=...), or start from random weights by "
+        f"create_backbone({name!r}, pretrained=False)."
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -233,13 +234,20 @@ def test_nothing_in_a_file_is_run(trained: nn.Module, tmp_path: Path, how: str, 
         assert target.exists()  # the payload works
 
 
-def test_without_a_network_two_ways_round_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_remedies_without_a_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The message names two calls. Both are run here."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        ValueError, match=r"weights of backbone='resnet18.a1_in1k' cannot be had.*checkpoint_path=.*pretrained=False"
-    ):
-        create_backbone("resnet18.a1_in1k")
+    name = "test_resnet.r160_in1k"
+    with pytest.raises(ValueError, match=f"the pre-trained weights of backbone='{name}' cannot be loaded") as raised:
+        create_backbone(name)
+    calls = re.findall(r"create_backbone\([^)]*\)", str(raised.value))
+    assert calls == [f"create_backbone({name!r}, checkpoint_path=...)", f"create_backbone({name!r}, pretrained=False)"]
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    for call in calls:
+        expression = call.replace("...", repr(str(path)))
+        assert eval(expression, {"create_backbone": create_backbone}).num_features == 96
 
 
 class _Mismatch:
