@@ -12,6 +12,7 @@ from torch import nn
 
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.networks._network_state import network_state
+from skdfb.networks._records import backbone_record
 from tests.helpers import TinyBackbone
 
 
@@ -273,5 +274,9 @@ def test_random_numbers_are_left_alone():
     network = timm_network()
     before = torch.get_rng_state()
     by_state(network)
+    assert torch.equal(torch.get_rng_state(), before)
+    backbone = create_backbone("swinv2_tiny_window8_256", pretrained=False, image_size=128, depths=(1, 1, 1, 1))
+    before = torch.get_rng_state()
+    assert backbone_record(backbone) is not None  # builds the like of it twice, because of its tables
     assert torch.equal(torch.get_rng_state(), before)
     assert np.all(network.head.weight.detach().numpy() == timm_network().head.weight.detach().numpy())
