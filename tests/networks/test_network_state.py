@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from sklearn.base import clone
 from torch import nn
 
 from skdfb.networks import DenseClassifier, create_backbone
@@ -252,6 +253,48 @@ def test_pickles_hold_the_module():
     network = timm_network()
     network.feature_map.backbone.bn1.momentum = 0.01
     assert by_pickle(network).feature_map.backbone.bn1.momentum == 0.01
+
+
+class Weighted(DenseClassifier):
+    """A network with an attribute that a state of names and arrays has, too."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.weights = [1, 2]
+
+
+class WeightedBackbone(TinyBackbone):
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+
+
+NAMED_WEIGHTS = {
+    "of a subclass": lambda: Weighted(TinyBackbone(), 3, image_size=64),
+    "of an instance": lambda: with_attribute(DenseClassifier(TinyBackbone(), 3, image_size=64), [1, 2], "weights"),
+    "of a timm network": lambda: with_attribute(timm_network(), [1, 2], "weights"),
+    "of a backbone": lambda: DenseClassifier(WeightedBackbone([1, 2]), 3, image_size=64),
+    "parameter of a backbone": lambda: DenseClassifier(WeightedBackbone(nn.Parameter(torch.ones(2))), 3, image_size=64),
+    "module of a network": lambda: with_attribute(timm_network(), nn.Linear(2, 2), "weights"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED_WEIGHTS)
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, copy.copy, by_pickle, lambda network: clone(network, safe=False)],
+    ids=["deepcopy", "copy", "pickle", "clone"],
+)
+def test_an_attribute_named_weights(kind, copied):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = NAMED_WEIGHTS[kind]().eval()
+    other = copied(network)
+    assert_same(network, other)
+    holders = [network.feature_map.backbone, other.feature_map.backbone] if "backbone" in kind else [network, other]
+    before, after = (holder.weights for holder in holders)
+    assert before == after if isinstance(before, list) else type(before) is type(after)
+    assert network.with_background().num_classes == 4
 
 
 def train_in_place(network):
