@@ -1,6 +1,5 @@
 """Pseudo masks from class activation maps (Eq. 1, 2)."""
 
-import os
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
@@ -41,10 +40,9 @@ class CAMMaskGenerator(NetworkMaskGenerator):
     Parameters
     ----------
     backbone : str, torch.nn.Module or DenseClassifier, default="resnetv2_50x1_bit.goog_in21k"
-        What ``fit`` trains: a timm model name or a module that maps images to feature maps. A
-        :class:`~skdfb.networks.DenseClassifier` counts as trained and is taken as it is.
-    pretrained, checkpoint_path
-        Where the weights of a named backbone come from; see :func:`skdfb.networks.create_backbone`.
+        What ``fit`` trains: a timm model name, which stands for timm's pre-trained weights, or a module that maps
+        images to feature maps, such as one from :func:`~skdfb.networks.create_backbone`. A
+        :class:`~skdfb.networks.DenseClassifier` counts as trained and is used as it is.
     scales : sequence of float, default=(1.0, 0.5, 1.5, 2.0)
         Factors on the side of the network's input; one forward pass each. Networks that take one size only are given
         that one, with a warning.
@@ -122,8 +120,6 @@ class CAMMaskGenerator(NetworkMaskGenerator):
         self,
         backbone: str | nn.Module = "resnetv2_50x1_bit.goog_in21k",
         *,
-        pretrained: bool = True,
-        checkpoint_path: str | os.PathLike[str] | None = None,
         scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
         flip: bool = True,
         sigma: float = 4.0,
@@ -139,8 +135,6 @@ class CAMMaskGenerator(NetworkMaskGenerator):
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
-        self.pretrained = pretrained
-        self.checkpoint_path = checkpoint_path
         self.scales = scales
         self.flip = flip
         self.sigma = sigma

@@ -1,6 +1,5 @@
 """Masks re-estimated by a dense network that was trained on a first set of masks."""
 
-import os
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -41,8 +40,10 @@ class DenseMaskGenerator(NetworkMaskGenerator):
     Parameters
     ----------
     backbone : str, torch.nn.Module or DenseClassifier, default="resnetv2_50x1_bit.goog_in21k"
-        What ``fit`` trains to be the classifier, from which the dense network starts: a timm model name or a module
-        that maps images to feature maps. A :class:`~skdfb.networks.DenseClassifier` of K classes counts as trained.
+        What ``fit`` trains to be the classifier, from which the dense network starts: a timm model name, which stands
+        for timm's pre-trained weights, or a module that maps images to feature maps, such as one from
+        :func:`~skdfb.networks.create_backbone`. A :class:`~skdfb.networks.DenseClassifier` of K classes counts as
+        trained and is used as it is.
     generator : mask generator, default=None
         What makes the first masks; None is ``CAMMaskGenerator()``. ``fit`` trains a clone, which gets the classifier as
         ``backbone`` and, where it has None or "auto", this object's ``mask_size``, ``device``, ``random_state`` and
@@ -51,8 +52,6 @@ class DenseMaskGenerator(NetworkMaskGenerator):
     n_rounds : int, default=1
         How many dense networks are trained, each on the masks of the one before it, and each from the classifier's
         weights. The last is kept.
-    pretrained, checkpoint_path
-        Where the weights of a named backbone come from; see :func:`skdfb.networks.create_backbone`.
     scales : sequence of float, default=(1.0, 1.5, 2.0)
         Factors on the side of the network's input; one forward pass each. Networks that take one size only are given
         that one, with a warning.
@@ -150,8 +149,6 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         *,
         generator: Any = None,
         n_rounds: int = 1,
-        pretrained: bool = True,
-        checkpoint_path: str | os.PathLike[str] | None = None,
         scales: Sequence[float] = (1.0, 1.5, 2.0),
         flip: bool = False,
         threshold: float = 0.5,
@@ -169,8 +166,6 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         self.backbone = backbone
         self.generator = generator
         self.n_rounds = n_rounds
-        self.pretrained = pretrained
-        self.checkpoint_path = checkpoint_path
         self.scales = scales
         self.flip = flip
         self.threshold = threshold

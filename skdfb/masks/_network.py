@@ -1,6 +1,5 @@
 """What mask generators with a network of their own share: its training, its views of an image, the masks' size."""
 
-import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -29,8 +28,6 @@ class NetworkMaskGenerator(BaseMaskGenerator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": [str, nn.Module],
-        "pretrained": ["boolean"],
-        "checkpoint_path": [str, os.PathLike, None],
         "scales": ["array-like"],
         "flip": ["boolean"],
         "trainer": [Trainer, None],
@@ -45,8 +42,6 @@ class NetworkMaskGenerator(BaseMaskGenerator):
     }
 
     backbone: str | nn.Module
-    pretrained: bool
-    checkpoint_path: str | os.PathLike[str] | None
     scales: Sequence[float]
     flip: bool
     trainer: Trainer | None
@@ -77,13 +72,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         if isinstance(self.backbone, DenseClassifier):
             return take_over(self, self.classes_).to(device).eval()
         network = build_classifier(
-            self.backbone,
-            len(self.classes_),
-            images,
-            pretrained=self.pretrained,
-            checkpoint_path=self.checkpoint_path,
-            image_size=self.image_size,
-            seed=build_seed,
+            self.backbone, len(self.classes_), images, image_size=self.image_size, seed=build_seed
         )
         trainer = Trainer() if self.trainer is None else self.trainer
         trainer.train(

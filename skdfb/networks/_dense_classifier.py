@@ -193,8 +193,9 @@ class DenseClassifier(nn.Module):
         return network_state(self) or self._module_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take either state."""
-        state = vars(restored_network(state)) if "weights" in state else state
+        """Take either state; ``_modules`` is in every module's own, and in no other."""
+        if "_modules" not in state:
+            state = vars(restored_network(state, DenseClassifier))
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     @classmethod

@@ -1,5 +1,6 @@
 """What a network is, in plain types: for skops, whose files hold those alone."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,8 @@ def network_state(network: Any) -> dict[str, Any] | None:
     }
 
 
-def restored_network(state: dict[str, Any]) -> nn.Module:
-    """Return the network of a state; on the CPU where its device is not there."""
-    from skdfb.networks._dense_classifier import DenseClassifier  # which asks for its state here
-
+def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -> nn.Module:
+    """Return the network of a state, made by its class; it lies on the CPU if this machine lacks its device."""
     weights = {name: torch.tensor(array) for name, array in state["weights"].items()}
     weights |= {name: weights[name].view(torch.bfloat16) for name in state["bfloat16"]}
     of_backbone = {
@@ -49,9 +48,11 @@ def restored_network(state: dict[str, Any]) -> nn.Module:
     preprocessor = state["preprocessor"]
     with isolated_rng(0, torch.device("cpu")):  # the weights it draws are replaced
         backbone = built_backbone(state["backbone"], of_backbone)
-        network = DenseClassifier(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
+        network: nn.Module = network_class(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
     network.preprocessor = preprocessor
-    network.head.load_state_dict({name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True)
+    network.get_submodule("head").load_state_dict(
+        {name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True
+    )
     freeze_weights(network, state["frozen"])
     for name, module in network.named_modules():
         module.training = name in set(state["training"])

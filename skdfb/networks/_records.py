@@ -78,7 +78,7 @@ def built_backbone(arguments: dict[str, Any], weights: dict[str, Tensor]) -> nn.
     reading = sorted(READING_OPTIONS & set(arguments["options"]))
     if reading:
         raise ValueError(f"the options {reading} would have weights read from elsewhere.")
-    options = {**arguments["options"], "pretrained": False, "image_size": arguments["image_size"]}
+    options = {**arguments["options"], "pretrained": False, "image_size": arguments["image_size"], "random_state": 0}
     # First without memory: a file may name a network of any size.
     with torch.device("meta"):
         backbone = create_backbone(arguments["name"], **options)

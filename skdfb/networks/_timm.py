@@ -5,6 +5,8 @@ import os
 import pickle
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.images import Preprocessor
+from skdfb.utils import isolated_rng
 
 try:
     import timm
@@ -48,6 +51,7 @@ def create_backbone(
     pretrained: bool = True,
     checkpoint_path: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
+    random_state: int | None = None,
     **options: Any,
 ) -> nn.Module:
     """Create a timm model without its classifier.
@@ -63,6 +67,9 @@ def create_backbone(
         ``weights_only=True``: nothing in it is run.
     image_size : int, default=None
         Side of the input in pixels, for families that are built for one size; None takes timm's.
+    random_state : int, default=None
+        Seed of the random weights. With an int, the same call gives the same weights, and the state of torch's random
+        number generator does not change. None draws from that generator.
     **options
         Passed on to :func:`timm.create_model`, like ``output_stride=8``.
 
@@ -88,14 +95,23 @@ def create_backbone(
     base, _, tag = name.partition(".")
     if not timm.is_model(name) or (tag and name not in _tagged_names(base)):
         raise ValueError(_unknown_name(name))
-    fetch = pretrained and checkpoint_path is None
-    model = _create(name, fetch, image_size, options)
+    with _seeded(random_state):
+        model = _create(name, pretrained and checkpoint_path is None, image_size, options)
     if checkpoint_path is not None:
         _load_checkpoint(model, name, Path(checkpoint_path))
     # What it takes to build the like of it again, from no file: see creation_arguments.
     building = {key: value for key, value in options.items() if key not in READING_OPTIONS}
     model.skdfb_arguments = {"name": name, "image_size": image_size, "options": building}  # type: ignore[assignment]
     return model
+
+
+def _seeded(random_state: int | None) -> AbstractContextManager[None]:
+    """Return a context in which torch's random numbers follow from a seed; None changes nothing."""
+    if random_state is None:
+        return nullcontext()
+    if not isinstance(random_state, Integral):
+        raise TypeError(f"random_state={random_state!r}: expected an int or None, got a {type(random_state).__name__}.")
+    return isolated_rng(int(random_state), torch.get_default_device())
 
 
 def creation_arguments(model: nn.Module) -> dict[str, Any] | None:
@@ -151,9 +167,10 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: Mappin
 def _no_weights(name: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()
     return (
-        f"the pretrained weights of backbone={name!r} cannot be had ({type(error).__name__}: "
-        f"{reason[0] if reason else 'no reason given'}). Without a network there are two ways round: give a local file "
-        "of weights by checkpoint_path=, or start from random weights by pretrained=False."
+        f"the pre-trained weights of backbone={name!r} cannot be loaded ({type(error).__name__}: "
+        f"{reason[0] if reason else 'no reason given'}). Without an internet connection, take a local file of weights "
+        f"by create_backbone({name!r}, checkpoint_path=...), or start from random weights by "
+        f"create_backbone({name!r}, pretrained=False)."
     )
 
 

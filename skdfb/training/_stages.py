@@ -1,7 +1,6 @@
-"""The first stage, shared by the detector and the mask generators: get a trained classifier."""
+"""The network of the first stage, for the detector and the mask generators."""
 
 import copy
-import os
 from typing import Any
 
 import numpy.typing as npt
@@ -20,48 +19,41 @@ def build_classifier(
     n_classes: int,
     images: Images,
     *,
-    pretrained: bool,
-    checkpoint_path: str | os.PathLike[str] | None,
     image_size: int | None,
     seed: int,
 ) -> DenseClassifier:
-    """Return an untrained classifier around ``backbone``; a module is copied, so that the user's stays as it is.
+    """Return an untrained classifier around ``backbone``.
 
-    Modules that name no input size of their own get the images', where all share one. ``seed`` fixes random weights.
+    A name stands for timm's pre-trained weights. A module is copied: the user's own does not change. The input size of
+    a module without one of its own is that of the images, where all images have the same. ``seed`` fixes whatever the
+    construction draws at random.
     """
     if isinstance(backbone, nn.Module):
         backbone = copy.deepcopy(backbone)
     fallback = max(images.size) if images.size is not None else None
     with isolated_rng(seed, torch.device("cpu")):
-        return DenseClassifier(
-            backbone,
-            n_classes,
-            pretrained=pretrained,
-            checkpoint_path=checkpoint_path,
-            image_size=image_size,
-            fallback_size=fallback,
-        )
+        return DenseClassifier(backbone, n_classes, image_size=image_size, fallback_size=fallback)
 
 
 def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
-    """Return a copy of the trained classifier that an estimator was given as ``backbone``.
+    """Return a copy of the trained classifier that an estimator has as its ``backbone``.
 
     Raises
     ------
     ValueError
-        If it does not have one output a class, or if other parameters ask for what it has settled.
+        If it does not have one output per class, or if the estimator's ``image_size`` is another than the classifier's.
     """
     network: DenseClassifier = estimator.backbone
     own = network.preprocessor.image_size
-    if estimator.checkpoint_path is not None or estimator.image_size not in (None, own):
+    if estimator.image_size not in (None, own):
         raise ValueError(
-            f"checkpoint_path={estimator.checkpoint_path!r} and image_size={estimator.image_size} are given beside a "
-            f"DenseClassifier as backbone, which has its weights and its size, {own}; leave both None."
+            f"image_size={estimator.image_size} is given beside a DenseClassifier as backbone, which takes images of "
+            f"{own} pixels: expected image_size=None or {own}; leave image_size=None."
         )
     if network.num_classes != len(classes):
         raise ValueError(
             f"backbone is a DenseClassifier with {network.num_classes} outputs, which counts as trained, but y has "
-            f"{len(classes)} classes; outputs are wanted in the order of np.unique(y). To train from its weights "
-            "instead, pass backbone=network.feature_map.backbone."
+            f"{len(classes)} classes: expected one output per class, in the order of np.unique(y). To train from its "
+            "weights instead, pass backbone=network.feature_map.backbone."
         )
     return copy.deepcopy(network)

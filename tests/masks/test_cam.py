@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import huggingface_hub.constants
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skdfb.exceptions import TrainingDivergedError
-from skdfb.masks import CAMMaskGenerator
+from skdfb.masks import CAMMaskGenerator, DenseMaskGenerator
+from skdfb.networks import create_backbone
 from skdfb.training import Trainer
 from tests.helpers import TinyBackbone
 from tests.masks.helpers import QUICK, SIZE, K, N, trained_network
@@ -261,10 +263,26 @@ def test_a_backbone_is_copied_trained_and_fixed_by_the_seed(images, labels):
     assert first.network_.preprocessor.image_size == SIZE  # the images', as the module names none
 
 
-def test_a_backbone_by_name():
+def test_a_backbone_of_timm():
     images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
-    generator = CAMMaskGenerator("test_efficientnet", pretrained=False, image_size=128, **QUICK)
+    backbone = create_backbone("test_efficientnet", pretrained=False)
+    generator = CAMMaskGenerator(backbone, image_size=128, **QUICK)
     assert generator.fit_transform(images, list("ababab")).shape == (6, 64, 64)
+
+
+def test_a_name_stands_for_pretrained_weights(images, labels, monkeypatch, tmp_path):
+    """Without a connection and without a cache there are none; the error names both remedies."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for generator in (CAMMaskGenerator("resnet10t.c3_in1k", **QUICK), DenseMaskGenerator("resnet10t.c3_in1k", **QUICK)):
+        with pytest.raises(ValueError, match=r"create_backbone\('resnet10t.c3_in1k', pretrained=False\)"):
+            generator.fit(images, labels)
+        assert not {"pretrained", "checkpoint_path"} & set(generator.get_params())
+
+
+def test_a_trained_network_brings_its_size(images, labels):
+    with pytest.raises(ValueError, match=r"image_size=48 .* DenseClassifier .* 32"):
+        CAMMaskGenerator(trained_network(), image_size=48, device="cpu").fit(images, labels)
 
 
 def test_the_trainer_stays_as_it_is(images, labels):

@@ -2,19 +2,21 @@
 
 import importlib.util
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from skdfb.networks import DenseClassifier, _timm, create_backbone
+from skdfb.networks import DenseClassifier, _records, _timm, create_backbone
 
 Weights = dict[str, Tensor]
 
@@ -84,6 +86,48 @@ class TestOptions:
     def test_size_means_nothing_to_convolutions(self) -> None:
         model = create_backbone("test_resnet", pretrained=False, image_size=96)
         assert model.forward_features(torch.zeros(1, 3, 64, 64)).shape[2:] == (2, 2)
+
+
+class TestRandomState:
+    @staticmethod
+    def weights(random_state: Any, name: str = "test_resnet") -> Tensor:
+        model = create_backbone(name, pretrained=False, random_state=random_state)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+    def test_an_int_fixes_the_weights(self, name: str) -> None:
+        first = self.weights(3, name)
+        torch.manual_seed(1)
+        assert torch.equal(self.weights(3, name), first)
+        assert torch.equal(self.weights(np.int64(3), name), first)
+        assert not torch.equal(self.weights(4, name), first)
+
+    def test_an_int_leaves_the_callers_generator_alone(self) -> None:
+        before = torch.get_rng_state()
+        self.weights(3)
+        assert torch.equal(torch.get_rng_state(), before)
+        with pytest.raises(ValueError, match="does not take the options"):
+            create_backbone("test_resnet", pretrained=False, random_state=3, colour="blue")
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_none_draws_from_the_callers_generator(self) -> None:
+        torch.manual_seed(1)
+        first, second = self.weights(None), self.weights(None)
+        assert not torch.equal(first, second)
+        torch.manual_seed(1)
+        assert torch.equal(self.weights(None), first)
+        assert torch.equal(self.weights(1), first)  # the int is the generator's seed
+
+    @pytest.mark.parametrize("random_state", ["3", 3.0, torch.Generator()])
+    def test_anything_else_is_refused(self, random_state: Any) -> None:
+        with pytest.raises(TypeError, match=r"random_state=.*: expected an int or None"):
+            self.weights(random_state)
+
+    def test_it_is_no_part_of_the_record(self) -> None:
+        model = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=3)
+        expected = {"name": "test_resnet", "image_size": None, "options": {"output_stride": 8}}
+        assert _timm.creation_arguments(model) == expected
+        assert _records.backbone_record(model) == expected
 
 
 def wrapped(key: str) -> Callable[[Weights], dict[str, Any]]:
@@ -233,13 +277,20 @@ def test_nothing_in_a_file_is_run(trained: nn.Module, tmp_path: Path, how: str, 
         assert target.exists()  # the payload works
 
 
-def test_without_a_network_two_ways_round_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_remedies_without_a_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The message names two calls. Both are run here."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        ValueError, match=r"weights of backbone='resnet18.a1_in1k' cannot be had.*checkpoint_path=.*pretrained=False"
-    ):
-        create_backbone("resnet18.a1_in1k")
+    name = "test_resnet.r160_in1k"
+    with pytest.raises(ValueError, match=f"the pre-trained weights of backbone='{name}' cannot be loaded") as raised:
+        create_backbone(name)
+    calls = re.findall(r"create_backbone\([^)]*\)", str(raised.value))
+    assert calls == [f"create_backbone({name!r}, checkpoint_path=...)", f"create_backbone({name!r}, pretrained=False)"]
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    for call in calls:
+        expression = call.replace("...", repr(str(path)))
+        assert eval(expression, {"create_backbone": create_backbone}).num_features == 96
 
 
 class _Mismatch:

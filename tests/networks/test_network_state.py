@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from sklearn.base import clone
 from torch import nn
 
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.networks._network_state import network_state
+from skdfb.networks._records import backbone_record
 from tests.helpers import TinyBackbone
 
 
@@ -253,6 +255,48 @@ def test_pickles_hold_the_module():
     assert by_pickle(network).feature_map.backbone.bn1.momentum == 0.01
 
 
+class Weighted(DenseClassifier):
+    """A network with an attribute that a state of names and arrays has, too."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.weights = [1, 2]
+
+
+class WeightedBackbone(TinyBackbone):
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+
+
+NAMED_WEIGHTS = {
+    "of a subclass": lambda: Weighted(TinyBackbone(), 3, image_size=64),
+    "of an instance": lambda: with_attribute(DenseClassifier(TinyBackbone(), 3, image_size=64), [1, 2], "weights"),
+    "of a timm network": lambda: with_attribute(timm_network(), [1, 2], "weights"),
+    "of a backbone": lambda: DenseClassifier(WeightedBackbone([1, 2]), 3, image_size=64),
+    "parameter of a backbone": lambda: DenseClassifier(WeightedBackbone(nn.Parameter(torch.ones(2))), 3, image_size=64),
+    "module of a network": lambda: with_attribute(timm_network(), nn.Linear(2, 2), "weights"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED_WEIGHTS)
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, copy.copy, by_pickle, lambda network: clone(network, safe=False)],
+    ids=["deepcopy", "copy", "pickle", "clone"],
+)
+def test_an_attribute_named_weights(kind, copied):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = NAMED_WEIGHTS[kind]().eval()
+    other = copied(network)
+    assert_same(network, other)
+    holders = [network.feature_map.backbone, other.feature_map.backbone] if "backbone" in kind else [network, other]
+    before, after = (holder.weights for holder in holders)
+    assert before == after if isinstance(before, list) else type(before) is type(after)
+    assert network.with_background().num_classes == 4
+
+
 def train_in_place(network):
     with torch.no_grad():
         network.head.weight.add_(1)
@@ -273,5 +317,9 @@ def test_random_numbers_are_left_alone():
     network = timm_network()
     before = torch.get_rng_state()
     by_state(network)
+    assert torch.equal(torch.get_rng_state(), before)
+    backbone = create_backbone("swinv2_tiny_window8_256", pretrained=False, image_size=128, depths=(1, 1, 1, 1))
+    before = torch.get_rng_state()
+    assert backbone_record(backbone) is not None  # builds the like of it twice, because of its tables
     assert torch.equal(torch.get_rng_state(), before)
     assert np.all(network.head.weight.detach().numpy() == timm_network().head.weight.detach().numpy())
