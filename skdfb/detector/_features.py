@@ -97,8 +97,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
 
     A network separates the classes that it was trained on, and images that it was trained on from new ones. If it was
     trained on the rows of ``X``, the held-out rows are not like new images, and the guarantee of ``alpha`` does not
-    hold for images. If it was trained on classes that a cross-validation leaves out, these classes are easier to find than
-    unknown ones: candidates may be compared, but their figures are too good.
+    hold for images. If it was trained on classes that a cross-validation leaves out, these classes are easier to find
+    than unknown ones: candidates may be compared, but their figures are too good.
 
     Examples
     --------

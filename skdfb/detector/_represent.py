@@ -35,7 +35,9 @@ def represent(
         inputs = _perturbed(network, view, n_classes, inputs, needs)
     layers: Mapping[str, Tensor] = {}
     if feature_map is None or needs.perturbation or record:
-        recording: AbstractContextManager[Mapping[str, Tensor]] = recorded_layers(network) if record else nullcontext({})
+        recording: AbstractContextManager[Mapping[str, Tensor]] = (
+            recorded_layers(network) if record else nullcontext({})
+        )
         with recording as recorded:
             feature_map = network.feature_map(inputs)
             layers = dict(recorded)

@@ -39,7 +39,9 @@ def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) 
 
 
 def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
-    image_shape = estimator.image_shape
+    if reset:
+        estimator.image_shape_ = estimator.image_shape  # set_params after fit must not change how images are read
+    image_shape = estimator.image_shape_
     if isinstance(X, Iterator | DataLoader):
         raise TypeError(
             f"X is a {type(X).__name__}, which can be read only once or in batches; pass a list, an array or a "

@@ -173,15 +173,32 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         return indices
 
     def _masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> npt.NDArray[np.unsignedinteger]:
+        return _gather(len(images), self.iter_masks(images, labels))
+
+    def iter_masks(
+        self, images: Images, labels: npt.NDArray[np.intp] | None
+    ) -> Iterator[tuple[Indices, npt.NDArray[np.unsignedinteger[Any]]]]:
+        """Yield masks of images, one batch at a time, for image sets whose masks do not fit into memory.
+
+        Parameters
+        ----------
+        images : Images
+            The n images, checked.
+        labels : ndarray of int of shape (n,) or None
+            Class indices; None takes the predicted classes.
+
+        Yields
+        ------
+        indices : ndarray of shape (b,)
+            Which images.
+        masks : ndarray of shape (b, H, W)
+            Their masks, as from :meth:`fit_transform`.
+        """
         background = len(self.classes_)
         dtype = np.min_scalar_type(background)
-
-        def batches() -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
-            for indices, maps, targets in self._stream(images, labels):
-                values = torch.where(maps >= self.threshold, targets[:, None, None], background)
-                yield indices, values.cpu().numpy().astype(dtype)
-
-        return _gather(len(images), batches())
+        for indices, maps, targets in self._stream(images, labels):
+            values = torch.where(maps >= self.threshold, targets[:, None, None], background)
+            yield indices, values.cpu().numpy().astype(dtype)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

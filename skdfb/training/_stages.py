@@ -1,6 +1,7 @@
-"""The network of the first stage, for the detector and the mask generators."""
+"""The networks before their training, for the detector and the mask generators."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
@@ -9,9 +10,10 @@ from torch import nn
 
 from skdfb.images import Images
 from skdfb.networks import DenseClassifier
+from skdfb.training._trainer import Trainer
 from skdfb.utils import isolated_rng
 
-__all__ = ["build_classifier", "take_over"]
+__all__ = ["build_classifier", "start_dense_network", "take_over"]
 
 
 def build_classifier(
@@ -57,3 +59,25 @@ def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
             "weights instead, pass backbone=network.feature_map.backbone."
         )
     return copy.deepcopy(network)
+
+
+def start_dense_network(
+    classifier: DenseClassifier, trainer: Trainer, build: Callable[[], DenseClassifier] | None
+) -> DenseClassifier:
+    """Return the dense network before its training: the classifier, or the backbone before any, with a background.
+
+    ``build`` returns the untrained classifier; None if the user passed a trained one.
+
+    Raises
+    ------
+    ValueError
+        If the trainer asks for the backbone before training, which is not known of a classifier passed as trained.
+    """
+    if trainer.dense_start == "classifier":
+        return classifier.with_background()
+    if build is None:
+        raise ValueError(
+            "dense_trainer has dense_start='pretrained', but backbone is a DenseClassifier, which counts as trained: "
+            "expected dense_start='classifier'; or pass the backbone before training."
+        )
+    return build().with_background().to(classifier.device)

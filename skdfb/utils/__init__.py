@@ -11,10 +11,12 @@ from skdfb.utils._devices import (
 )
 from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
+from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TailProbability
 
 __all__ = [
+    "PackedMasks",
     "TailProbability",
     "available_device",
     "check_scores",
