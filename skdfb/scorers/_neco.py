@@ -95,8 +95,7 @@ class NECO(BaseScorer):
         self.n_components = n_components
         self.scale_by_max_logit = scale_by_max_logit
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         if n_features < 2 or (self.n_components is not None and self.n_components >= n_features):
             raise ValueError(
                 f"n_components={self.n_components} leaves nothing outside the principal space of the {n_features} "

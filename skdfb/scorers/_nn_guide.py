@@ -106,13 +106,11 @@ class NNGuide(BaseScorer):
         self.bank_size = bank_size
         self.random_state = random_state
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
-        check_bank(self.n_neighbors, self.bank_size)
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        check_bank(self.n_neighbors, n_images, self._choose_bank_size(n_images))
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         images = draw_images(len(representation), self._choose_bank_size(len(representation)), self.random_state)
-        check_bank(self.n_neighbors, len(images))
         energies = _energies(representation, images)
         scale = float(np.abs(energies).max()) or 1.0  # keeps any energy within float32
         bank = unit_bank(representation, images, energies / scale)

@@ -65,8 +65,7 @@ class RankFeat(ShapedEnergy):
 
     needs_activations = ("feature_map",)
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         if n_features < 2:
             raise ValueError(
                 f"representation has {n_features} feature; RankFeat takes the strongest pattern off the feature map, "

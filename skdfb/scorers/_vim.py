@@ -99,8 +99,7 @@ class ViM(BaseScorer):
     def __init__(self, n_components: int | None = None) -> None:
         self.n_components = n_components
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         check_components(self.n_components, n_features, "Energy() needs no features.")
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:

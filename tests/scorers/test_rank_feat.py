@@ -173,7 +173,7 @@ def test_broken_logits_are_refused():
 def test_needs_maps():
     assert activations_needed(RankFeat()) == ("feature_map",)
     scorer = RankFeat().fit(random_representation())
-    with pytest.raises(ValueError, match="wanted 'feature_map'"):
+    with pytest.raises(ValueError, match="expected 'feature_map'"):
         scorer.score_samples(random_representation())
 
 
