@@ -13,10 +13,10 @@ from skdfb.utils import check_scores
 
 
 class ConformalCalibrator(BaseEstimator):
-    r"""Threshold that rejects at most a share `alpha` of in-distribution images, in finite samples.
+    r"""Threshold that rejects at most a share `alpha` of in-distribution images, also for small held-out sets.
 
-    The held-out images must not have taken part in training the network, the scorers or the fusion: then their scores
-    and those of new in-distribution images are exchangeable, and the guarantee needs nothing else of the score.
+    The held-out images must not be used to train the network, the scorers or the fusion. Then their scores and those of
+    new in-distribution images are exchangeable. The guarantee holds for any score with this property.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class ConformalCalibrator(BaseEstimator):
     Attributes
     ----------
     scores_ : ndarray of shape (n_held_out,)
-        Held-out scores in ascending order, float64.
+        Held-out scores in ascending order, in float64.
     offset_ : float
         Threshold in units of the score: an image is rejected if its score is below it. It is -inf, which rejects
         nothing, for ``alpha=None``.
@@ -42,10 +42,10 @@ class ConformalCalibrator(BaseEstimator):
     .. math:: p(s) = \frac{1 + \#\{i : s_i \le s\}}{n + 1}, \qquad
         \mathrm{offset} = s_{(k)}, \quad k = \lfloor \alpha (n + 1) \rfloor
 
-    where :math:`s_{(k)}` is the k-th smallest held-out score. An image is rejected if :math:`p(s) \le \alpha`, which is
-    the same as :math:`s < \mathrm{offset}`, ties included. For an image exchangeable with the held-out ones
-    :math:`P(p \le \alpha) \le \alpha`. The chance is over the held-out images too: for a single held-out set the
-    share rejected scatters about :math:`k / (n + 1)` with a standard deviation of about
+    where :math:`s_{(k)}` is the k-th smallest held-out score. An image is rejected if :math:`p(s) \le \alpha`. This is
+    equivalent to :math:`s < \mathrm{offset}`, also with ties. If an image is exchangeable with the held-out images,
+    :math:`P(p \le \alpha) \le \alpha`. This probability is also over the draw of the held-out images. For a given
+    held-out set, the rejected share varies about :math:`k / (n + 1)` with a standard deviation of about
     :math:`\sqrt{\alpha (1 - \alpha) / n}`.
 
     References
@@ -109,37 +109,39 @@ class ConformalCalibrator(BaseEstimator):
         if self.alpha is None:
             return 1
         alpha = float(self.alpha)
-        # Where 1 / alpha is a whole number, rounding must not add one.
+        # If 1 / alpha is a whole number, rounding errors must not add one.
         nearest = round(1 / alpha)
         return nearest - 1 if 1 / nearest <= alpha else nearest
 
     def p_values(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Conformal p-values: small for images that score lower than the held-out ones.
+        """Return conformal p-values, which are small for images with lower scores than the held-out images.
 
         Parameters
         ----------
         scores : array-like of shape (n,)
-            Finite scores of any images; higher is more in-distribution.
+            Finite scores of the images; higher is more in-distribution.
 
         Returns
         -------
         ndarray of shape (n,)
-            Values in [1 / (n_held_out + 1), 1], float64. An image is rejected if its value is at most `alpha`.
+            Values in [1 / (n_held_out + 1), 1] in float64. An image is rejected if its value is at most `alpha`.
 
         Raises
         ------
         NotFittedError
-            Before `fit`.
+            If the calibrator is not fitted.
         ValueError
             If `scores` is empty, not 1-d, not numeric or not finite.
         """
         check_is_fitted(self)
+        # The number of held-out scores that are at most the given score, ties included.
         n_at_most = np.searchsorted(self.scores_, check_scores(scores, "scores"), side="right")
         values: npt.NDArray[np.float64] = (1 + n_at_most) / (self.scores_.size + 1)
         return values
 
 
 def _rank_of_offset(n_held_out: int, alpha: float) -> int:
-    # floor(alpha * (n + 1)), counted on the p-values themselves: 0.05 * 60 may miss 3 by rounding, and this way
-    # `p <= alpha` and `score < offset` cannot disagree.
+    """Return floor(alpha * (n + 1)), the number of possible p-values that are at most alpha."""
+    # Counted, because 0.05 * 60 may be less than 3 by rounding. With the same divisions as in `p_values`, the rules
+    # `p <= alpha` and `score < offset` always agree.
     return int(np.count_nonzero(np.arange(1, n_held_out + 1) / (n_held_out + 1) <= alpha))

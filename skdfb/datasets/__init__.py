@@ -1,4 +1,4 @@
-"""Small image sets for examples and tests, made from data that comes with scikit-learn."""
+"""Small image sets for examples and tests, generated from data that comes with scikit-learn."""
 
 from skdfb.datasets._digits_on_photos import load_digits_on_photos
 

@@ -1,4 +1,4 @@
-"""Handwritten digits pasted on crops of photographs, with true masks and four kinds of OOD images."""
+"""Handwritten digits on crops of photographs, with true masks and four sets of OOD images."""
 
 from typing import Any, Literal, overload
 
@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from sklearn.utils import Bunch, check_random_state
 
-_N_CLASSES = 6  # digits 0-5 are known, 6-9 are not
+_N_CLASSES = 6  # digits 0-5 are in-distribution, digits 6-9 are OOD
 _TRAIN_SHARE = 0.7  # of the handwritten samples of each known digit
 _MIN_CONTRAST = 70.0  # between a digit and its surroundings, in luminance 0..255
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -28,25 +28,25 @@ Handwritten digits on photographs
 :Test images: {n_test}, other handwritten samples of digits 0-5 on crops of its right half
 :OOD images: {n_ood} in each of 4 sets
 :Format: {image_size} x {image_size} pixels, RGB, uint8 0..255
-:Classes: {n_classes} digits, balanced up to one image
-:Masks: integers, the class where the digit is and {n_classes} (background) elsewhere
+:Classes: {n_classes} digits; class sizes differ by at most one image
+:Masks: integers, the class on the digit and {n_classes} (background) elsewhere
 
-Every image is a random square crop of a photograph, resized, with at most one digit of random size, place and colour,
-at least {min_contrast:.0f} of 255 brighter or darker than what it covers. No pixel of a photograph and no handwritten
-sample is in both training and test images. The two halves show much the same things, but not in the same shares
-(the left has more of the building, the right more of sky and trees), so that training and test images are alike
-but not exchangeable.
+Every image is a random square crop of a photograph, resized, with at most one digit. The digit has a random size, place
+and colour. It is at least {min_contrast:.0f} of 255 brighter or darker than the pixels that it covers. Training and
+test images have no pixel of a photograph and no handwritten sample in common. The two halves of the photograph have
+similar content in different shares: the left half has more of the building, the right half has more sky and trees. So
+training and test images are similar but not exchangeable.
 
 **Protocol**
 
-Train on `images`, `target`; measure the accuracy on `images_test`, `target_test`; tell `images_test`
-(in-distribution) from each set of `ood_images`:
+Train on `images`, `target`. Measure the accuracy on `images_test`, `target_test`. Measure how well scores separate
+`images_test` (in-distribution) from each set of `ood_images`:
 
 - `unseen_digits`: digits 6-9 on the right half of the known photograph: new foreground, known background;
-- `unseen_photo_with_digits`: the test samples of digits 0-5 on a photograph never seen: known foreground, new
-  background;
+- `unseen_photo_with_digits`: the test samples of digits 0-5 on a photograph that is not used for training or test
+  images: known foreground, new background;
 - `background_only`: the right half of the known photograph without a digit;
-- `unseen_photo`: the photograph never seen, without a digit.
+- `unseen_photo`: the photograph that is not used for training or test images, without a digit.
 
 **Sources**
 
@@ -89,10 +89,10 @@ def load_digits_on_photos(
     random_state: int | np.random.RandomState | None = 0,
     return_X_y: bool = False,
 ) -> Any:
-    """Make small images of digits on photographs, without any download.
+    """Generate small images of digits on photographs, without a download.
 
-    Six classes, true masks of the foreground, and OOD images whose foreground, background or both are new. Digits and
-    photographs are those that come with scikit-learn.
+    The data set has six classes, true masks of the foreground, and OOD images whose foreground, background or both
+    are new. The digits and the photographs come with scikit-learn.
 
     Parameters
     ----------
@@ -105,21 +105,22 @@ def load_digits_on_photos(
     image_size : int, default=32
         Height and width in pixels, from 16 to 128.
     random_state : int, RandomState instance or None, default=0
-        Seed: the same int and the same sizes give the same arrays. The size of one part does not change the others.
+        Seed. The same int and the same sizes give the same arrays. The size of one part does not change the other
+        parts.
     return_X_y : bool, default=False
         If True, return ``(images, target)`` of the training images instead of a Bunch.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with the attributes
+        Dictionary-like object with the following attributes.
 
         images : ndarray of shape (n_train, image_size, image_size, 3)
             Training images, uint8 0..255.
         target : ndarray of shape (n_train,)
             Class of each image, int64 0..5.
         masks : ndarray of shape (n_train, image_size, image_size)
-            True masks, int64: the class where the digit is, 6 (background) elsewhere.
+            True masks, int64: the class on the digit, 6 (background) elsewhere.
         images_test, target_test, masks_test : ndarray
             The same for the `n_test` test images.
         ood_images : dict of str to ndarray of shape (n_ood, image_size, image_size, 3)
@@ -129,7 +130,7 @@ def load_digits_on_photos(
         target_names : list of str
             Names of the six classes.
         n_classes : int
-            Number of classes, which is also the mask's value for background.
+            Number of classes, which is also the value of the background in the masks.
         DESCR : str
             Sources, licences and protocol.
     (images, target) : tuple
@@ -161,7 +162,7 @@ def load_digits_on_photos(
     _check_size("n_test", n_test, _N_CLASSES)
     _check_size("n_ood", n_ood, 1)
     _check_size("image_size", image_size, 16, 128)
-    # One seed a part, so that the size of one part does not change the others.
+    # One seed per part, so that the size of one part does not change the others.
     seeds = check_random_state(random_state).randint(2**31 - 1, size=6)
     rngs = [np.random.default_rng(seed) for seed in seeds]
     photos, digits = _photo_regions(), _digit_pools()
@@ -199,20 +200,22 @@ def load_digits_on_photos(
 
 def _check_size(name: str, value: Any, low: int, high: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low or (high and value > high):
-        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name}={value!r} must be an integer {wanted}.")
+        expected = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"Expected {name} to be an integer {expected}, got {value!r}.")
 
 
 def _photo_regions() -> dict[str, _UInt8]:
-    # Halves, because both then hold sky, water, trees and buildings: test crops are like training crops.
+    """Return the regions of the photographs that training, test and OOD images are cropped from."""
+    # Both halves hold sky, water, trees and buildings, so test crops are similar to training crops.
     known, unseen = load_sample_image("china.jpg"), load_sample_image("flower.jpg")
     middle = known.shape[1] // 2
     return {"train": known[:, :middle], "test": known[:, middle:], "unseen": unseen}
 
 
 def _digit_pools() -> dict[str, dict[int, _Float]]:
-    """Handwritten samples by pool and digit, each (n, 8, 8) in [0, 1]."""
+    """Return handwritten samples by pool and digit, each (n, 8, 8) in [0, 1]."""
     digits = load_digits()
+    # The pixel values of these images are 0..16.
     samples = {digit: digits.images[digits.target == digit] / 16.0 for digit in range(10)}
     known = {digit: samples[digit] for digit in range(_N_CLASSES)}
     cuts = {digit: round(_TRAIN_SHARE * len(samples[digit])) for digit in known}
@@ -224,10 +227,11 @@ def _digit_pools() -> dict[str, dict[int, _Float]]:
 
 
 def _crop(photo: _UInt8, n: int, size: int, rng: np.random.Generator) -> _UInt8:
-    """Random square crops of a photograph, half of them mirrored, (n, size, size, 3)."""
+    """Return random square crops of a photograph, about half of them mirrored, (n, size, size, 3)."""
     height, width = photo.shape[:2]
-    # Copied first: the resampling filter reaches over the edge of its box, and must not reach into another region.
+    # A copy, since the resampling filter also reads pixels outside its box and must not read another region.
     region = Image.fromarray(np.ascontiguousarray(photo))
+    # Each crop is reduced by a factor of at most four, and never enlarged.
     sides = rng.integers(size, min(4 * size, height, width), endpoint=True, size=n)
     lefts, tops = rng.integers(0, width - sides, endpoint=True), rng.integers(0, height - sides, endpoint=True)
     crops = np.empty((n, size, size, 3), dtype=np.uint8)
@@ -242,40 +246,43 @@ def _crop(photo: _UInt8, n: int, size: int, rng: np.random.Generator) -> _UInt8:
 def _paste(
     photo: _UInt8, digits: dict[int, _Float], n: int, size: int, rng: np.random.Generator
 ) -> tuple[_UInt8, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Images, digits and masks: each a crop with one digit; the digits are balanced."""
+    """Return images, digits and masks; each image is a crop with one digit, and the digits are balanced."""
     crops = _crop(photo, n, size, rng).astype(np.float64)
+    # `np.resize` repeats the digits, so their numbers differ by at most one.
     target = rng.permutation(np.resize(np.array(list(digits), dtype=np.int64), n))
     mattes = _mattes([digits[digit] for digit in target.tolist()], size, rng)[..., np.newaxis]
-    # What the digit covers, on average: its colour has to differ from that.
+    # The mean colour of the pixels that the digit covers. The colour of the digit must differ from it.
     covered = (mattes * crops).sum(axis=(1, 2)) / mattes.sum(axis=(1, 2))  # (n, 3)
     colours = _contrasting_colours(covered, rng)[:, np.newaxis, np.newaxis]
     images = np.rint(mattes * colours + (1 - mattes) * crops).astype(np.uint8)
+    # A pixel belongs to the digit if the digit covers more than half of it.
     masks = np.where(mattes[..., 0] > 0.5, target[:, np.newaxis, np.newaxis], _N_CLASSES)
     return images, target, masks
 
 
 def _mattes(pools: list[_Float], size: int, rng: np.random.Generator) -> _Float:
-    """How much of each pixel a digit covers, (n, size, size) in [0, 1]; one random sample of each pool."""
+    """Return the share of each pixel that a digit covers, (n, size, size) in [0, 1]; one random sample of each pool."""
     mattes = np.zeros((len(pools), size, size))
-    smallest = round(0.55 * size)  # with its margin; the digit itself takes 8 / 10 of the side
+    smallest = round(0.55 * size)  # with the margin; the digit itself takes 8 / 10 of the side
     for matte, pool in zip(mattes, pools, strict=True):
-        # The margin lets strokes at the edge of the 8 x 8 image fade out instead of being cut.
+        # With the margin, strokes at the edge of the 8 x 8 image fade out and are not cut off.
         sample = np.pad(pool[rng.integers(len(pool))], 1).astype(np.float32)
         side = int(rng.integers(smallest, size, endpoint=True))
         left, top = rng.integers(0, size - side, endpoint=True, size=2)
         enlarged = np.asarray(Image.fromarray(sample).resize((side, side), Image.Resampling.BICUBIC))
-        # Stretched about 1/2: sharp strokes, with a soft edge of about a pixel.
+        # A higher contrast about 1/2 gives sharp strokes with a soft edge of about one pixel.
         matte[top : top + side, left : left + side] = np.clip(2.5 * (enlarged - 0.5) + 0.5, 0.0, 1.0)
     return mattes
 
 
 def _contrasting_colours(covered: _Float, rng: np.random.Generator) -> _Float:
-    """Random colours (n, 3) that differ from those given by `_MIN_CONTRAST` in luminance."""
+    """Return random colours (n, 3) whose luminance differs from that of the given colours by `_MIN_CONTRAST`."""
     n = len(covered)
     luminance = covered @ _LUMINANCE
     candidates = rng.uniform(0, 255, size=(n, 32, 3))
-    # Black or white, whichever is further, always differs enough: it stands last, in case no candidate does.
+    # The further one of black and white always differs enough. It is the last candidate, in case no other one does.
     candidates[:, -1] = np.where(luminance > 127.5, 0.0, 255.0)[:, np.newaxis]
     suitable = np.abs(candidates @ _LUMINANCE - luminance[:, np.newaxis]) >= _MIN_CONTRAST
+    # `argmax` gives the first suitable candidate.
     colours: _Float = candidates[np.arange(n), suitable.argmax(axis=1)]
     return colours

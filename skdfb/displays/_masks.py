@@ -1,4 +1,4 @@
-"""Images beside their masks and segmentations."""
+"""Images with their masks and segmentations."""
 
 from typing import Any, Self
 
@@ -9,19 +9,34 @@ __all__ = ["MaskDisplay"]
 
 
 class MaskDisplay:
-    """Images in a row, and below each its foreground by one or more methods.
+    """Images in one row, and their foreground by one or more methods in the rows below.
+
+    Build it with :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------
     images : ndarray of shape (n, H, W, 3) or (n, H, W)
-        uint8 in 0..255 or floats in 0..1.
+        Images with pixel values of uint8 in 0..255 or floats in 0..1.
     maps : dict of str to ndarray of shape (n, H, W)
         Foreground by the name of the row: booleans, or probabilities in 0..1.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes of shape (1 + number of maps, n)
-    figure_ : matplotlib Figure
+        The axes of the images and maps.
+    figure_ : matplotlib Figure or SubFigure
+        The figure that contains the axes.
+
+    Raises
+    ------
+    TypeError
+        If `images` is not an array of one of these shapes.
+    ValueError
+        If a map has another shape or holds integers.
+
+    See Also
+    --------
+    ScoreHistogramDisplay : Histograms of scores.
 
     Examples
     --------
@@ -40,38 +55,62 @@ class MaskDisplay:
 
     def _check(self) -> None:
         if not hasattr(self.images, "dtype") or self.images.ndim not in (3, 4):
-            raise TypeError("images is no array (n, H, W[, 3]); read files first, like np.asarray(Image.open(path)).")
+            shape = getattr(self.images, "shape", None)
+            given = f"a {type(self.images).__name__}" if shape is None else f"an array of shape {shape}"
+            raise TypeError(
+                f"Expected images as an array of shape (n, H, W) or (n, H, W, 3), got {given}. Read files first, for "
+                "example with np.asarray(Image.open(path))."
+            )
         for name, values in self.maps.items():
-            if values.shape != self.images.shape[:3]:
-                raise ValueError(f"maps[{name!r}] has shape {values.shape}; {self.images.shape[:3]} is wanted.")
+            expected = self.images.shape[:3]
+            if values.shape != expected:
+                raise ValueError(f"maps[{name!r}] has shape {values.shape}: expected {expected}, the size of images.")
+            # Integers are most likely class indices, which would be plotted as probabilities.
             if values.dtype.kind in "ui":
                 raise ValueError(
-                    f"maps[{name!r}] holds integers; booleans or probabilities of the foreground are wanted: of masks "
+                    f"maps[{name!r}] holds integers: expected booleans or probabilities of the foreground; for masks "
                     "with class indices, pass masks < n_classes."
                 )
 
     @classmethod
     def from_estimator(cls, estimator: Any, images: npt.NDArray[Any], *, fig: Any = None) -> Self:
-        """Plot the foreground probability ``1 - p(background)`` of a detector's ``segment``.
+        """Plot the foreground probability ``1 - p(background)`` from a detector's ``segment``.
 
         Parameters
         ----------
         estimator : DFBDetector
-            Fitted.
+            Fitted detector.
         images : ndarray of shape (n, H, W, 3)
-            What to show.
-        fig : matplotlib Figure, default=None
-            Where to plot; None makes a new one.
+            Images to segment and plot.
+        fig : matplotlib Figure or SubFigure, default=None
+            Figure to plot in. None creates a new figure.
 
         Returns
         -------
-        display : MaskDisplay
+        MaskDisplay
+            The display with the plot.
         """
+        # The last channel of `segment` is the background.
         return cls.from_predictions(images, {"foreground": 1 - estimator.segment(images)[..., -1]}, fig=fig)
 
     @classmethod
     def from_predictions(cls, images: npt.NDArray[Any], maps: dict[str, npt.NDArray[Any]], *, fig: Any = None) -> Self:
-        """Plot given maps; parameters as of the class, and ``fig`` as in :meth:`from_estimator`."""
+        """Plot given maps.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, H, W, 3) or (n, H, W)
+            Images with pixel values of uint8 in 0..255 or floats in 0..1.
+        maps : dict of str to ndarray of shape (n, H, W)
+            Foreground by the name of the row: booleans, or probabilities in 0..1.
+        fig : matplotlib Figure or SubFigure, default=None
+            Figure to plot in. None creates a new figure.
+
+        Returns
+        -------
+        MaskDisplay
+            The display with the plot.
+        """
         return cls(images, maps).plot(fig=fig)
 
     def plot(self, *, fig: Any = None) -> Self:
@@ -80,13 +119,15 @@ class MaskDisplay:
         Parameters
         ----------
         fig : matplotlib Figure or SubFigure, default=None
-            Where to plot; None makes a new one.
+            Figure to plot in. None creates a new figure.
 
         Returns
         -------
-        display : MaskDisplay
+        MaskDisplay
+            The display itself, with the attributes ``axes_`` and ``figure_``.
         """
         check_matplotlib_support(type(self).__name__)
+        # Imported here, since matplotlib is an optional dependency.
         import matplotlib.pyplot as plt
 
         n_rows, n_columns = 1 + len(self.maps), len(self.images)
@@ -97,8 +138,9 @@ class MaskDisplay:
         for row, (name, pictures) in enumerate(rows.items()):
             for column, picture in enumerate(pictures):
                 ax = axes[row, column]
+                # imshow would stretch the range of grey images and maps; it ignores these limits for RGB images.
                 brightest = 255 if picture.dtype == "uint8" else 1
-                ax.imshow(picture, cmap="gray", vmin=0, vmax=brightest)  # the range is for pictures without colour
+                ax.imshow(picture, cmap="gray", vmin=0, vmax=brightest)
                 ax.set(xticks=[], yticks=[])
             axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
         self.axes_, self.figure_ = axes, fig

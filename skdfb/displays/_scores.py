@@ -11,21 +11,27 @@ __all__ = ["ScoreHistogramDisplay"]
 
 
 class ScoreHistogramDisplay:
-    """Histograms of the scores of in-distribution and OOD images, with the threshold.
+    """Histograms of the scores of in-distribution and OOD images, with the threshold of a detector.
 
     Build it with :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------
-    scores : mapping of str to ndarray
+    scores : mapping of str to ndarray of shape (n,)
         Scores by the name of the image set; higher is more in-distribution.
     threshold : float or None
-        Images below it are rejected.
+        Images with lower scores are rejected. No line is plotted if it is None or infinite.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        The axes with the histograms.
     figure_ : matplotlib Figure
+        The figure that contains the axes.
+
+    See Also
+    --------
+    MaskDisplay : Images with their masks.
 
     Examples
     --------
@@ -43,22 +49,23 @@ class ScoreHistogramDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, images: Mapping[str, Any], *, ax: Any = None, n_bins: int = 40) -> Self:
-        """Score images by a fitted detector and plot.
+        """Score images with a fitted detector and plot the histograms.
 
         Parameters
         ----------
         estimator : estimator
-            Anything with ``score_samples`` and, for the threshold, ``offset_``.
+            Fitted estimator with ``score_samples`` and, for the threshold, ``offset_``.
         images : mapping of str to images
-            By the name of the set.
+            Images by the name of the set, in a form that ``score_samples`` accepts.
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a new figure.
+            Axes to plot in. None creates a new figure.
         n_bins : int, default=40
-            Number of bars over the whole range.
+            Number of bins.
 
         Returns
         -------
-        display : ScoreHistogramDisplay
+        ScoreHistogramDisplay
+            The display with the plot.
         """
         scores = {name: estimator.score_samples(X) for name, X in images.items()}
         return cls.from_predictions(scores, threshold=getattr(estimator, "offset_", None), ax=ax, n_bins=n_bins)
@@ -72,7 +79,24 @@ class ScoreHistogramDisplay:
         ax: Any = None,
         n_bins: int = 40,
     ) -> Self:
-        """Plot given scores; parameters as in :meth:`from_estimator`."""
+        """Plot the histograms of given scores.
+
+        Parameters
+        ----------
+        scores : mapping of str to ndarray of shape (n,)
+            Scores by the name of the image set; higher is more in-distribution.
+        threshold : float, default=None
+            Images with lower scores are rejected. No line is plotted if it is None or infinite.
+        ax : matplotlib Axes, default=None
+            Axes to plot in. None creates a new figure.
+        n_bins : int, default=40
+            Number of bins.
+
+        Returns
+        -------
+        ScoreHistogramDisplay
+            The display with the plot.
+        """
         return cls(scores, threshold).plot(ax=ax, n_bins=n_bins)
 
     def plot(self, *, ax: Any = None, n_bins: int = 40) -> Self:
@@ -81,26 +105,30 @@ class ScoreHistogramDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to plot; None makes a new figure.
+            Axes to plot in. None creates a new figure.
         n_bins : int, default=40
-            Number of bars over the whole range.
+            Number of bins. The same bins are used for all sets.
 
         Returns
         -------
-        display : ScoreHistogramDisplay
+        ScoreHistogramDisplay
+            The display itself, with the attributes ``ax_`` and ``figure_``.
         """
         check_matplotlib_support(type(self).__name__)
+        # Imported here, since matplotlib is an optional dependency.
         import matplotlib.pyplot as plt
 
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
         everything = np.concatenate([np.asarray(values) for values in self.scores.values()])
-        # A few far scores must not squeeze all others into one bar.
+        # A few extreme scores must not make the bins so wide that all other scores are in one bin.
         low, high = np.quantile(everything, [0.005, 0.995])
         edges = np.linspace(low, high, n_bins + 1)
         for name, values in self.scores.items():
+            # Extreme scores are counted in the first and the last bin.
             clipped = np.clip(values, low, high)
             ax.hist(clipped, edges, histtype="stepfilled", alpha=0.35, density=True, label=name)
+        # An infinite threshold, which rejects nothing, has no place on the axis.
         if self.threshold is not None and np.isfinite(self.threshold):
             ax.axvline(self.threshold, color="black", linestyle="--", linewidth=1, label="threshold")
         ax.set(xlabel="score (higher is more in-distribution)", ylabel="density")

@@ -1,4 +1,4 @@
-"""Figures of merit: of out-of-distribution scores, where higher is more in-distribution, and of masks."""
+"""Measures of out-of-distribution scores, where higher is more in-distribution, and of masks."""
 
 from skdfb.metrics._masks import foreground_fraction, mask_iou
 from skdfb.metrics._ood import aupr_score, auroc_score, fpr_at_tpr

@@ -1,4 +1,4 @@
-"""What the built-in scorers share: checks, streaming, precision."""
+"""Shared code of the built-in scorers: checks, batches, precision."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,15 +19,16 @@ from skdfb.scorers._representation import Representation, tensor_view
 class BaseScorer(ABC, BaseEstimator):
     """Base of the built-in scorers: `fit` and `score_samples` around the formula in `_score_batches`.
 
-    A subclass writes `_score_batches`, and `_fit` if it learns anything. `_fit` sets fitted attributes last, so that
-    a failed fit leaves an earlier one whole.
+    A subclass implements `_score_batches`. If it learns anything, it also implements `_fit`, which sets the fitted
+    attributes last, so that a failed fit leaves an earlier one intact. If some sizes make `_fit` impossible, it
+    implements `_check_sizes`.
     """
 
-    # A representation is no metadata to route, though `fit` does not call it X.
+    # scikit-learn regards every argument of `fit` other than X and y as metadata to route.
     __metadata_request__fit: ClassVar[dict[str, str]] = {"representation": UNUSED}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
-    # Fewer classes than this would make the score a constant.
+    # With fewer classes than this, the score is the same for all images.
     _min_classes: ClassVar[int] = 1
 
     output: ScorerOutput = "logit"
@@ -36,18 +37,19 @@ class BaseScorer(ABC, BaseEstimator):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        # A detector skips a pass over the training images for scorers that learn nothing.
         cls.learns_from_images = cls._fit is not BaseScorer._fit
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, representation: Representation, y: ArrayLike | None = None) -> Self:
-        """Learn from in-distribution images.
+        """Fit the scorer on in-distribution images.
 
         Parameters
         ----------
         representation : Representation
             The n training images.
         y : array-like of shape (n,), default=None
-            Their classes, integers 0..K-1. Ignored by scorers that learn nothing of single classes.
+            Classes of the images, integers 0..K-1. Ignored by scorers that do not need classes.
 
         Returns
         -------
@@ -57,22 +59,21 @@ class BaseScorer(ABC, BaseEstimator):
         Raises
         ------
         TypeError
-            If `representation` is no Representation.
+            If `representation` is not a Representation.
         ValueError
-            If it is empty, or the scorer cannot learn from it.
+            If `representation` is empty, or the scorer cannot be fitted on it.
         """
         self._check_representation(representation)
-        if len(representation) == 0:
-            raise ValueError("representation holds no images; wanted at least one image to fit on.")
         self.check_sizes(representation.n_features, representation.n_classes, len(representation))
         with torch.no_grad(), _without_autocast(representation):
             self._fit(representation, y)
+        # Set last, so that a failed fit leaves an earlier one intact.
         self.n_features_in_ = representation.n_features
         self.n_classes_ = representation.n_classes
         return self
 
     def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        """Refuse a network this scorer cannot be fitted on; a detector asks before it trains one.
+        """Check that the scorer can be fitted on data of these sizes; a detector does so before it trains.
 
         Parameters
         ----------
@@ -86,14 +87,18 @@ class BaseScorer(ABC, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter, or the scorer, does not fit these sizes.
+            If a parameter is invalid, or if `fit` fails with these sizes for all possible images.
         """
+        self._validate_params()
+        if n_images < 1:
+            raise ValueError("representation holds no images: expected at least one training image.")
         if n_classes < self._min_classes:
             raise ValueError(
                 f"representation has logits of {n_classes} class(es); {type(self).__name__} needs at "
                 f"least {self._min_classes}, since its score would be the same for every image. "
                 "Use BackgroundLogit for a single logit."
             )
+        self._check_sizes(n_features, n_classes, n_images)
 
     def score_samples(self, representation: Representation) -> NDArray[np.float64]:
         """Score images.
@@ -101,7 +106,7 @@ class BaseScorer(ABC, BaseEstimator):
         Parameters
         ----------
         representation : Representation
-            The n images, from the network this scorer was fitted on.
+            The n images, from the network that the scorer was fitted on.
 
         Returns
         -------
@@ -111,71 +116,80 @@ class BaseScorer(ABC, BaseEstimator):
         Raises
         ------
         NotFittedError
-            If the scorer was not fitted.
+            If the scorer is not fitted.
         TypeError
-            If `representation` is no Representation.
+            If `representation` is not a Representation.
         ValueError
-            If its number of features or classes is not that of `fit`, or a score is NaN or infinite.
+            If the number of features or classes differs from that in `fit`, or a score is NaN or infinite.
         """
         check_is_fitted(self, "n_features_in_")
         self._check_representation(representation)
         self._check_scorable(representation)
         with torch.no_grad(), _without_autocast(representation):
             scores = [scores.numpy(force=True) for scores in self._score_batches(representation)]
+        # The empty array gives the right shape and type if there are no images.
         return self._check_finite(np.concatenate([np.empty(0), *scores]))
 
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        """Raise ValueError for sizes with which `_fit` fails for all possible images. The parameters are valid."""
+
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
-        """Learn from checked images; learns nothing here."""
+        """Learn from a representation whose sizes were checked; the default learns nothing."""
 
     @abstractmethod
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
-        """Yield the float64 scores of one batch after another."""
+        """Yield the float64 scores of each batch, in order."""
 
     def _check_representation(self, representation: Representation) -> None:
         if not isinstance(representation, Representation):
             raise TypeError(
-                f"representation is a {type(representation).__name__}; wanted a Representation: build one with "
+                f"representation is a {type(representation).__name__}: expected a Representation; build one with "
                 "Representation.from_numpy(features=, weight=, bias=)."
             )
 
     def _check_scorable(self, representation: Representation) -> None:
         given = (representation.n_features, representation.n_classes)
-        wanted = (self.n_features_in_, self.n_classes_)
-        if given != wanted:
+        expected = (self.n_features_in_, self.n_classes_)
+        if given != expected:
             raise ValueError(
-                f"representation has {given[0]} features and {given[1]} classes; this {type(self).__name__} was fitted "
-                f"on {wanted[0]} and {wanted[1]}. Fit it again, or score images of the same network."
+                f"representation has {given[0]} features and {given[1]} classes, but this {type(self).__name__} was "
+                f"fitted on {expected[0]} and {expected[1]}: expected the same numbers. Fit it again, or score images "
+                "of the same network."
             )
 
     def _check_finite(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         broken = np.flatnonzero(~np.isfinite(scores))
         if broken.size:
             raise ValueError(
-                f"representation gives {broken.size} scores that are NaN or infinite, first in row {broken[0]}: its "
-                "features or logits hold such values or are too large. Compute them in a wider floating-point type."
+                f"representation gives {broken.size} scores that are NaN or infinite, first in row {broken[0]}: "
+                "expected finite scores. Its features or logits hold such values or are too large; compute them in a "
+                "wider floating-point type."
             )
         return scores
 
 
 def _without_autocast(representation: Representation) -> torch.autocast:
+    # Under the caller's autocast, products would be computed in half precision.
     return torch.autocast(representation.device.type, enabled=False)
 
 
 def as_double(tensor: Tensor) -> Tensor:
-    """Return the tensor in float64, on its device if that has float64 and else on the CPU."""
+    """Return the tensor in float64, on its device if that supports float64, else on the CPU."""
+    # Apple's GPUs ("mps") have no float64.
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def logit_batches(representation: Representation) -> Iterator[Representation]:
-    """Yield batches of a size that suits those who read the logits alone."""
+    """Yield batches for scorers that read only the logits."""
+    # `batches` chooses its size for the features, which usually have more columns than the logits.
     return representation.batches(min(max(2**18 // representation.n_classes, 512), 8192))
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Return the tensor in its own type if that is float32 or float64, else in float32; where `as_double` puts it.
+    """Return the tensor in its own type if that is float32 or float64, else in float32, on the device of `as_double`.
 
-    For what is no statistic, only a number or a few of an image itself: there float32 adds no more than the rounding
-    that the stored numbers have already.
+    Use it for values of single images, not for statistics over many images. There, float32 adds no more error than
+    the rounding that the stored numbers already have.
     """
     tensor = tensor.cpu() if tensor.device.type == "mps" else tensor
     return tensor.to(wide_type(tensor))
@@ -187,57 +201,58 @@ def wide_type(tensor: Tensor) -> torch.dtype:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the matrix product, in full precision on the CPU whatever torch's switches say."""
+    """Return the matrix product, on the CPU in full precision with any setting of torch."""
     if a.device.type == "cpu" and a.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
-        # NumPy's threads and torch's hinder each other, so this is slower.
+        # Only here, because NumPy's threads and torch's threads slow each other down.
         return torch.from_numpy(a.detach().numpy() @ b.detach().numpy())
     return a @ b
 
 
 def tensor_like(array: NDArray[Any], tensor: Tensor) -> Tensor:
-    """Return a fitted floating-point array as a tensor of its own type, where `as_double(tensor)` lies.
+    """Return a fitted floating-point array as a tensor of its own type, on the device of `as_double(tensor)`.
 
-    On the CPU nothing is copied, however often scores are asked for; never write to it.
+    On the CPU, the tensor shares the memory of the array; never write to it.
     """
     return tensor_view("array", array).to("cpu" if tensor.device.type == "mps" else tensor.device)
 
 
 def double_like(array: NDArray[np.floating], tensor: Tensor) -> Tensor:
-    """Return a fitted statistic as a float64 tensor where `as_double(tensor)` lies; see `tensor_like`."""
+    """Return a fitted statistic as a float64 tensor on the device of `as_double(tensor)`; see `tensor_like`."""
     return tensor_like(array, tensor).double()
 
 
 def activation(batch: Representation, name: str) -> Tensor:
-    """Return the activations of that name, or say that they are missing."""
+    """Return the activations of this name; raise ValueError if they are missing."""
     if batch.activations is None or name not in batch.activations:
         given = list(batch.activations or ())
         raise ValueError(
-            f"representation.activations holds {given}; wanted {name!r}: score images through a detector, which "
+            f"representation.activations holds {given}: expected {name!r}; score images through a detector, which "
             f"supplies it, or pass activations={{{name!r}: ...}} to Representation.from_numpy."
         )
     return batch.activations[name]
 
 
 def check_class_indices(y: ArrayLike | Tensor | None, representation: Representation) -> NDArray[np.int64]:
-    """Return y as integers 0..K-1, one an image of the representation, or refuse it.
+    """Return y as integers 0..K-1, one per image of the representation; raise an error if y is anything else.
 
-    Where there is one class (a background representation), y may be None.
+    With one class (a background representation), y may be None.
     """
     if y is None and representation.n_classes == 1:
         return np.zeros(len(representation), dtype=np.int64)
     if y is None:
-        raise ValueError("y is None; this scorer needs the class of each training image, integers 0..K-1.")
+        raise ValueError("y is None: expected the class of each training image, integers 0..K-1.")
     labels = y.numpy(force=True) if isinstance(y, Tensor) else np.asarray(y)
     n, K = len(representation), representation.n_classes
     if labels.shape != (n,):
-        raise ValueError(f"y has shape {labels.shape}; wanted ({n},), one class per image of representation.")
+        raise ValueError(f"y has shape {labels.shape}: expected ({n},), one class per image of representation.")
+    # Booleans and floats are refused, because they are rarely meant as class indices.
     if labels.dtype.kind not in "iu":
         raise TypeError(
-            f"y has dtype {labels.dtype}; wanted integers 0..{K - 1}: encode it with sklearn's LabelEncoder."
+            f"y has dtype {labels.dtype}: expected integers 0..{K - 1}; encode it with sklearn's LabelEncoder."
         )
     if n and not (labels.min() >= 0 and labels.max() < K):
         raise ValueError(
-            f"y runs from {labels.min()} to {labels.max()}; wanted integers 0..{K - 1}, the columns of the logits: "
+            f"y runs from {labels.min()} to {labels.max()}: expected integers 0..{K - 1}, the columns of the logits; "
             "encode it with sklearn's LabelEncoder."
         )
     return labels.astype(np.int64)

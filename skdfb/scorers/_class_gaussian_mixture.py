@@ -1,4 +1,4 @@
-"""Class Gaussian mixtures: Mahalanobis distances to several centres a class."""
+"""Class Gaussian mixtures: Mahalanobis distances to several centres per class."""
 
 from collections.abc import Iterator
 from numbers import Integral
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
 from skdfb.scorers._clusters import best_class, cluster_classes
-from skdfb.scorers._moments import class_means, second_moment, whitening
+from skdfb.scorers._moments import check_variation, class_means, second_moment, whitening
 from skdfb.scorers._representation import Representation
 
 
 class ClassGaussianMixture(BaseScorer):
-    r"""A mixture of Gaussians for each class, all of one covariance.
+    r"""A mixture of Gaussians for each class, with one covariance for all of them.
 
     .. math::
 
@@ -25,61 +25,63 @@ class ClassGaussianMixture(BaseScorer):
         D_k(x) = -2 \log \sum_{j} w_{kj} \, e^{-d_{kj}(x) / 2}, \qquad
         d_{kj}(x) = (h - \mu_{kj})^\top \Sigma^{+} (h - \mu_{kj})
 
-    where h are the C features of image x, :math:`\mu_{kj}` is the mean of component j of class k and :math:`w_{kj}` its
+    where h are the C features of image x, :math:`\mu_{kj}` is the mean of component j of class k, :math:`w_{kj}` is its
     share of the images of the class, :math:`\Sigma` is the covariance about these means, pooled over all components,
-    and :math:`\Sigma^{+}` its pseudo-inverse. D aggregates the squared Mahalanobis distances of a class; up to
-    a constant it is -2 times the log-likelihood. Higher is more in-distribution; the largest value is 0. With one class
-    (a background representation) it is a mixture for all images, and `y` is not needed.
+    and :math:`\Sigma^{+}` is the pseudo-inverse of it. :math:`D_k` combines the squared Mahalanobis distances to the
+    components of class k; up to a constant it is -2 times the log-likelihood. Higher is more in-distribution; the
+    largest score is 0. With one class (a background representation), all images share one mixture, and `y` is not
+    needed.
 
     Parameters
     ----------
     n_components : int, default=2
-        Gaussians a class, at least 1. A class gets fewer if it has less than two images for each, and if there are
-        fewer different images. With 1, the score is the Mahalanobis score, minus the squared distance to the nearest
-        class mean.
+        Number of Gaussians per class, at least 1. A class gets fewer if it has fewer than two images for each of them,
+        or fewer distinct images. With 1, the score is that of :class:`Mahalanobis`.
     samples_per_class : int, default=5000
-        Images of a class, drawn at random, that find its components, at least 1; all others then join the nearest
-        component of their class. So many features are held in float64 at once. None takes all.
+        Largest number of images per class that k-means uses, at least 1. They are drawn at random; all other images
+        then join the nearest component of their class. So many features are held in float64 at once. None uses all
+        images.
     random_state : int, RandomState instance or None, default=0
-        Draws these images and the starts of k-means. None draws others in each `fit`.
+        Seed for drawing these images and the starts of k-means. None draws differently in each `fit`.
 
     Attributes
     ----------
     means_ : ndarray of shape (M, C)
-        Means of all components, those of one class after those of another.
+        Means of all M components, sorted by class.
     weights_ : ndarray of shape (M,)
-        Share of each component in its class.
+        Share of the images of the class that each component has.
     component_classes_ : ndarray of shape (M,)
         Class of each component.
     whitening_ : ndarray of shape (C, r)
-        A with A Aᵀ the pseudo-inverse of the pooled covariance of rank r.
+        Matrix A with A Aᵀ the pseudo-inverse of the pooled covariance, whose rank is r.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    Prototypes : Several directions a class instead.
+    Mahalanobis : One Gaussian per class.
+    Prototypes : Several directions per class.
 
     Notes
     -----
-    HVCM trains the network together with a mixture of Gaussians for each category, over groups of attributes that it
-    projects features to, and scores by the smallest, over the categories, of the weighted sum of the groups' halved
-    squared Mahalanobis distances. This scorer is that idea for the features of any trained network: components are
-    found after training, over the whole feature, and aggregated by their likelihood.
+    HVCM projects the features to groups of attributes and trains the network together with a mixture of Gaussians for
+    each category over these groups. Its score is the smallest weighted sum, over the categories, of the halved squared
+    Mahalanobis distances of the groups. This scorer applies the idea to the features of any trained network: the
+    components are found after training, over the whole feature, and combined by their likelihood.
 
-    k-means finds the components among the features of each class, the best of 16 starts. (Whitened by the covariance
-    within classes, gaps between components would look no wider than the noise.) A covariance for each component would
-    be singular as soon as a component has no more images than features, so one covariance is pooled over all of them,
-    about their own means. It is singular if there are fewer images than features; directions in which no component
-    varies do not count then. `fit` raises ValueError if there is no variance within components at all. Classes without
-    images have no components.
+    k-means with 16 starts finds the components among the features of each class. The features are not whitened for
+    it: whitened by the covariance within classes, the gaps between components would be no wider than the noise. A
+    separate covariance would be singular for each component that has no more images than features. So one covariance
+    is pooled over all components, about their own means. If there are fewer images than features it is singular, and
+    directions in which no component varies do not count. `fit` raises ValueError if no component varies at all; a
+    single training image never does. Classes without images have no components.
 
-    `fit` reads the features four times. Beyond `samples_per_class` features it holds M x C and C x C numbers. The
-    order of training images matters only where a class has more than `samples_per_class`.
+    `fit` reads the features four times. Besides `samples_per_class` features, it holds M x C and C x C numbers. The
+    order of training images matters only if a class has more than `samples_per_class`.
 
     References
     ----------
@@ -118,13 +120,16 @@ class ClassGaussianMixture(BaseScorer):
         self.samples_per_class = samples_per_class
         self.random_state = random_state
 
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        check_variation(n_images > 1)  # one image is the mean of its component
+
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels = check_class_indices(y, representation)
         components, classes = cluster_classes(
             representation,
             labels,
             as_double,
-            # A component of one image would have no share in the covariance.
+            # A component of one image would add nothing to the covariance.
             lambda n_images: max(1, min(self.n_components, n_images // 2)),
             samples_per_class=self.samples_per_class,
             random_state=self.random_state,
@@ -143,10 +148,12 @@ class ClassGaussianMixture(BaseScorer):
             double_like(statistic, representation.features)
             for statistic in (self.means_, self.whitening_, self.weights_)
         )
+        # Centred before whitening, so that a large common mean does not cancel digits.
         origin = means.mean(dim=0)
         centres = (means - origin) @ A  # (M, r)
         for batch in representation.batches():
             squared = _squared_distances((as_double(batch.features) - origin) @ A, centres)  # (m, M)
+            # -min_k D_k is the largest over k of 2 log Σ_j exp(log w_kj - d_kj / 2).
             yield 2 * best_class(weights.log() - squared / 2, self.component_classes_)
 
 
@@ -154,6 +161,6 @@ def _squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
     """Return the squared distance of each row to each centre, (m, M)."""
     squared = rows.square().sum(dim=1, keepdim=True) - 2 * rows @ centres.T + centres.square().sum(dim=1)
     nearest = squared.argmin(dim=1, keepdim=True)
-    # Far from the origin, those three terms cancel: the distance that counts most is taken from the difference.
+    # The three terms cancel far from the origin, so the smallest distance is computed again from the difference.
     exact = (rows - centres[nearest[:, 0]]).square().sum(dim=1, keepdim=True)
     return squared.clamp(min=0.0).scatter(1, nearest, exact)

@@ -1,4 +1,4 @@
-"""Mahalanobis: distance to the nearest class mean, in units of the spread within classes."""
+"""Mahalanobis: distance to the nearest class mean, relative to the covariance within classes."""
 
 from collections.abc import Iterator
 from numbers import Real
@@ -9,7 +9,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
-from skdfb.scorers._moments import nearest_squared_distance, oracle_shrinkage, whitening, within_class_moments
+from skdfb.scorers._moments import (
+    check_variation,
+    nearest_squared_distance,
+    oracle_shrinkage,
+    whitening,
+    within_class_moments,
+)
 from skdfb.scorers._representation import Representation
 
 
@@ -22,57 +28,58 @@ class Mahalanobis(BaseScorer):
         \Sigma = \frac{1}{n} \sum_i (h_i - \mu_{y_i})(h_i - \mu_{y_i})^\top
 
     where h are the C features of image x, :math:`\mu_k` is the mean feature of class k, and the sum runs over the n
-    training images i, of class :math:`y_i`; Σ⁺ is the pseudo-inverse of Σ. Scores are 0 at most. Higher is more
-    in-distribution.
+    training images i, of class :math:`y_i`; Σ⁺ is the pseudo-inverse of Σ. Higher is more in-distribution; the largest
+    score is 0.
 
     Parameters
     ----------
     shrinkage : float or "auto", default=0.0
-        In [0, 1]. Puts :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I` in the place of Σ: 0 takes Σ as
-        it is, 1 gives Euclidean distances in units of the mean variance. With anything above 0, all directions count.
-        "auto" takes the s that brings Σ nearest to the covariance that n normal samples were drawn from: the fewer
-        images a feature, the larger. See Notes.
+        Number s in [0, 1]: Σ is replaced by :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I`. 0 leaves Σ
+        unchanged, 1 gives Euclidean distances in units of the mean variance. With s > 0, all directions count. "auto"
+        estimates the s that brings Σ nearest to the true covariance, if features are normally distributed: the fewer
+        images per feature, the larger. See Notes.
 
     Attributes
     ----------
     shrinkage_ : float
-        The s that was taken.
+        The shrinkage s that was used.
     mean_ : ndarray of shape (C,)
-        Mean of all training features, from which whitened features are taken.
+        Mean of all training features, which is subtracted before whitening.
     whitening_ : ndarray of shape (C, r)
-        A, with A Aᵀ = Σ⁺; r is the numerical rank of Σ, or C with shrinkage.
+        Matrix A with A Aᵀ = Σ⁺; r is the numerical rank of Σ, or C with shrinkage.
     whitened_means_ : ndarray of shape (K', r)
-        :math:`A^\top (\mu_k - \mathrm{mean})` of the K' classes that have training images, in their order.
+        :math:`A^\top (\mu_k - \mathrm{mean})` of the K' classes that have training images, in the order of classes.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    RelativeMahalanobis : The distance less that to all images together.
+    RelativeMahalanobis : The distance relative to that from a single Gaussian for all images.
     Residual : Distance from a principal space, which needs no classes.
 
     Notes
     -----
-    `fit` needs the classes y, 0..K-1; with K = 1 (a background representation) y may be None, and all images are one
+    `fit` needs the classes y, 0..K-1. With K = 1 (a background representation) y may be None, and all images are one
     class. A class without training images is left out.
 
-    This is the score of the last layer. The paper's input perturbation and its logistic regression over layers,
-    which is trained on OOD images, are left out. Some libraries score half of the distance, or scale Σ by n; the order
-    of images is the same.
+    This is the score of the last layer. It leaves out the paper's input perturbation and its logistic regression over
+    layers, which is trained on OOD images. Some libraries use half of the distance, or scale Σ by n; the ranking of
+    images is the same.
 
-    Directions in which training features do not vary within classes beyond rounding errors are left out by the
-    pseudo-inverse, so with few images (n - K < C) an image may leave the span of the training features unseen. Where n
-    is about C, the smallest variances are far too small, and training images score thousands of times higher than new
-    ones. Use ``shrinkage="auto"`` for either: oracle approximating shrinkage (Chen et al., 2010), from C, n - K' and Σ
-    alone. `fit` raises ValueError if no direction is left.
+    The pseudo-inverse ignores directions in which training features do not vary within classes beyond rounding
+    errors. So with few images (n - K < C), the score does not change when an image moves out of the span of the
+    training features. If n is about C, the smallest variances are far too small, and training images score thousands
+    of times higher than new images. Use ``shrinkage="auto"`` in both cases: oracle approximating shrinkage (Chen et
+    al., 2010), computed from C, n - K' and Σ only. `fit` raises ValueError if features do not vary in any direction;
+    a single training image never varies.
 
-    Everything is computed in float64. `fit` reads the features twice, a batch at a time; beyond a batch it holds C x C
-    and K x C numbers. Scoring whitens once, by a product with C x r, so that distances to the K means are a product
-    with K x r.
+    All computations are in float64. `fit` reads the features twice, in batches; besides a batch, it holds C x C and
+    K x C numbers. Scoring multiplies the features once by the C x r matrix A; the distances to the K means are then a
+    product with K x r numbers.
 
     References
     ----------
@@ -101,11 +108,16 @@ class Mahalanobis(BaseScorer):
     def __init__(self, shrinkage: float | str = 0.0) -> None:
         self.shrinkage = shrinkage
 
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        check_variation(n_images > 1)  # one image is its own class mean
+
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels = check_class_indices(y, representation)
         means, shares, covariance, mean_square = within_class_moments(representation, labels)
+        # Each class mean uses up one degree of freedom.
         shrinkage = self._shrinkage(covariance, len(representation) - len(means))
         A = whitening(covariance, representation.features.dtype, mean_square, shrinkage)
+        # Features and means are centred before whitening, so that a large common mean does not cancel digits.
         mean = shares @ means
         self.shrinkage_ = shrinkage
         self.mean_ = mean.numpy(force=True)

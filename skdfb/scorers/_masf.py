@@ -1,4 +1,4 @@
-"""MaSF: how usual each channel's maximum is for the predicted class, over all layers."""
+"""MaSF: p-values of the channel maxima of all layers, given the predicted class."""
 
 from collections.abc import Iterator, Sequence
 from numbers import Integral
@@ -18,7 +18,7 @@ from skdfb.scorers._shaped_energy import nan_where_broken
 
 
 class MaSF(BaseScorer):
-    r"""Max-Simes-Fisher: how usual each channel's maximum is for the predicted class, over all layers.
+    r"""Max-Simes-Fisher: p-values of the channel maxima of all layers, given the predicted class.
 
     .. math::
 
@@ -27,35 +27,37 @@ class MaSF(BaseScorer):
         p_{lc} = \min\left(1, 2 \, \frac{1 + \min(\#\{i : t_{ilc} \le t_{lc}\}, \#\{i : t_{ilc} \ge t_{lc}\})}{m + 1}
         \right)
 
-    where t_lc is the maximum over the places of channel c of layer l, for image x and for the m training images i
-    of the class that is predicted for x. So p_lc is the two-sided p-value of this maximum, q_l joins those of the C_l
-    channels of a layer by Simes' rule (p_l(j) is the j-th smallest), and -2 S is Fisher's statistic of the layers.
-    Higher is more in-distribution; 0 is the largest score.
+    where :math:`t_{lc}` is the maximum over the places of channel c of layer l for image x, and :math:`t_{ilc}` is that
+    of the m training images i of the class predicted for x. So :math:`p_{lc}` is the two-sided p-value of this maximum,
+    :math:`q_l` combines the p-values of the :math:`C_l` channels of a layer by Simes' rule, where :math:`p_{l(j)}` is
+    the j-th smallest, and -2 S is Fisher's statistic of the layers. Higher is more in-distribution; the largest score
+    is 0.
 
     Parameters
     ----------
     layers : list of str, default=None
-        Names in ``representation.activations`` to use. None takes all but "feature_map", in their order.
+        Names in ``representation.activations`` to use, at least one, each once. None uses all except "feature_map", in
+        their order.
     samples_per_class : int, default=500
-        Number of training images >= 1 to keep of each class at most, chosen at random.
+        Largest number of training images per class to keep, at least 1. They are chosen at random.
     random_state : int, RandomState instance or None, default=None
-        Determines which. Pass an int for the same scores in each `fit`.
+        Seed for choosing these images. Pass an int for the same scores in each `fit`.
 
     Attributes
     ----------
     layers_ : list of str
         Names of the L layers in use.
     layer_widths_ : ndarray of shape (L,)
-        Number of channels C_l of each.
+        Number of channels C_l of each layer.
     class_counts_ : ndarray of shape (K,)
-        Number of images m kept of each class.
-    maxima_ : ndarray
-        Their channel maxima in float32. One class follows another; for a class, a row a channel, all layers one
-        after another, with the m values in ascending order.
+        Number of images m that are kept of each class.
+    maxima_ : ndarray of shape (n_maxima,)
+        Channel maxima of these images in float32, flattened. The classes follow each other. Each class has a row per
+        channel, layer by layer, with the m values in ascending order.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
     needs_activations : tuple of str
@@ -63,18 +65,19 @@ class MaSF(BaseScorer):
 
     See Also
     --------
-    ViM : Looks at the last layer alone.
+    ViM : Uses the last layer only.
 
     Notes
     -----
-    The predicted class is that of the largest logit among the classes that have training images. The authors also try
-    the largest p-value over all classes, and translate Fisher's statistic of the layers, which depend on each other,
-    into a p-value by its distribution in the class; that keeps the order within a class, and here calibration
-    follows anyway. Their p-values come from a table of quantiles, these from ranks. They are never 0 but at least
-    2 / (m + 1), so classes with few images hardly give low scores, and those with one image always give 0.
+    The predicted class has the largest logit among the classes that have training images. The authors also try the
+    largest p-value over all classes. They convert Fisher's statistic of the layers, which depend on each other, to a
+    p-value by its distribution in the class. This does not change the ranking within a class, and it is left out here
+    because the scores are calibrated later anyway. The authors take p-values from a table of quantiles; here they come
+    from ranks. They are at least 2 / (m + 1), so classes with few images hardly give low scores, and classes with one
+    image always give 0.
 
-    Activations of more dimensions (n, C_l, h, w) are reduced to their maxima. Values are compared in float32.
-    `fit` reads the activations once and keeps m times the number of channels of all layers for each class.
+    Activations of shape (n, C_l, h, w) are reduced to their channel maxima. Values are compared in float32. `fit` reads
+    the activations once and keeps m values per channel of all layers for each class.
 
     References
     ----------
@@ -91,8 +94,8 @@ class MaSF(BaseScorer):
     ...     return Representation.from_numpy(features=features, **head, activations={"layer": maxima})
     >>> maxima = np.random.default_rng(0).normal(size=(100, 8))
     >>> scorer = MaSF().fit(representation(maxima), np.arange(100) % 2)
-    >>> usual, strange = scorer.score_samples(representation(np.array([[0.0] * 8, [9.0] * 8])))
-    >>> bool(usual > strange)
+    >>> usual, unusual = scorer.score_samples(representation(np.array([[0.0] * 8, [9.0] * 8])))
+    >>> bool(usual > unusual)
     True
     """
 
@@ -114,6 +117,10 @@ class MaSF(BaseScorer):
         self.samples_per_class = samples_per_class
         self.random_state = random_state
 
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        if self.layers is not None and not 0 < len(set(self.layers)) == len(self.layers):
+            raise ValueError(f"layers={self.layers!r}: expected one name or more, each once; None uses all layers.")
+
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels = check_class_indices(y, representation)
         chosen, counts = self._choose_images(labels, representation.n_classes)
@@ -121,7 +128,7 @@ class MaSF(BaseScorer):
         if not np.isfinite(maxima).all():
             raise ValueError(
                 f"representation.activations of the layers {layers} hold NaN or infinity, or values too large for "
-                "float32; wanted finite numbers: leave out such images or layers."
+                "float32: expected finite numbers; leave out such images or layers."
             )
         self.layers_ = layers
         self.layer_widths_ = widths
@@ -129,8 +136,9 @@ class MaSF(BaseScorer):
         self.maxima_ = _sorted_by_channel(maxima, counts)
 
     def _choose_images(self, labels: NDArray[np.int64], K: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows to keep, one class after another, and how many of each class."""
+        """Return the rows to keep, sorted by class, and their number in each class."""
         rng = check_random_state(self.random_state)
+        # Row numbers sorted by class and cut where the next class begins.
         by_class = np.split(np.argsort(labels, kind="stable"), np.bincount(labels, minlength=K).cumsum()[:-1])
         kept = [
             rows if len(rows) <= self.samples_per_class else rng.choice(rows, self.samples_per_class, replace=False)
@@ -141,12 +149,15 @@ class MaSF(BaseScorer):
     def _collect(
         self, representation: Representation, chosen: NDArray[np.int64]
     ) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32]]:
-        """Return names and widths of the layers, and the maxima of the chosen images in one pass, in their order."""
+        """Return names and widths of the layers, and the maxima of the chosen images in their order."""
+        # Activations exist only in batches, and only for one pass. `place` is the position of each row among the chosen
+        # images, or -1.
         place = np.full(len(representation), -1)
         place[chosen] = np.arange(len(chosen))
         layers: list[str] = []
         start = 0
         for batch in representation.batches():
+            # Names and widths of the layers are those of the first batch.
             if not layers:
                 layers = self._layer_names(batch)
                 widths = np.array([activation(batch, layer).shape[1:2].numel() for layer in layers])
@@ -158,14 +169,14 @@ class MaSF(BaseScorer):
         return layers, widths, maxima
 
     def _layer_names(self, batch: Representation) -> list[str]:
-        names = [name for name in batch.activations or () if name != "feature_map"]
         if self.layers is not None:
-            names = list(self.layers)
-        if not names or len(set(names)) < len(names):
+            return list(self.layers)
+        names = [name for name in batch.activations or () if name != "feature_map"]
+        if not names:
             raise ValueError(
-                f"layers={self.layers!r} with representation.activations of {list(batch.activations or ())}; wanted "
-                "one name or more, each once, and one entry of activations a layer: fit through a detector, which "
-                "supplies them, or pass activations={...} to Representation.from_numpy."
+                f"layers=None with representation.activations of {list(batch.activations or ())}: expected one entry "
+                "of activations per layer; fit through a detector, which supplies them, or pass activations={...} to "
+                "Representation.from_numpy."
             )
         return names
 
@@ -174,25 +185,30 @@ class MaSF(BaseScorer):
         for batch in representation.batches():
             maxima = _channel_maxima(batch, self.layers_, self.layer_widths_).to(flat.device)  # (n, all channels)
             classes = self._predicted_classes(batch).to(flat.device)
+            # One search per predicted class, over all its images and channels at once.
             ranks = torch.empty_like(maxima, dtype=torch.int32)
             for k in np.unique(classes.numpy(force=True)).tolist():
                 images = (classes == k).nonzero().squeeze(1)
                 ranks[images] = _ranks(self._class_maxima(flat, k), maxima[images])
+            # Simes' rule within each layer, then the sum over the layers of Fisher's rule.
             m = torch.tensor(self.class_counts_, device=flat.device)[classes]
             log_q = [
                 _log_simes(2 * layer_ranks.double() / (m + 1)[:, None])
                 for layer_ranks in torch.split(ranks, self.layer_widths_.tolist(), dim=1)
             ]
             scores = torch.stack(log_q).sum(dim=0)
+            # NaN among the maxima would get a rank like any number, so such images are marked here.
             yield nan_where_broken(torch.where(maxima.isnan().any(dim=1), torch.nan, scores), batch)
 
     def _predicted_classes(self, batch: Representation) -> Tensor:
+        # A class without training images has no distribution to compare with.
         logits = as_double(batch.logits)
         empty = torch.tensor(self.class_counts_ == 0, device=logits.device)
         return logits.masked_fill(empty, -torch.inf).argmax(dim=1)
 
     def _class_maxima(self, flat: Tensor, k: int) -> Tensor:
-        """Return the sorted maxima of the images of a class, (all channels, m)."""
+        """Return the sorted maxima of the training images of class k, (all channels, m)."""
+        # The classes before k have n_channels numbers for each of their images.
         n_channels = int(self.layer_widths_.sum())
         start = n_channels * int(self.class_counts_[:k].sum())
         m = int(self.class_counts_[k])
@@ -202,33 +218,38 @@ class MaSF(BaseScorer):
 def _channel_maxima(
     batch: Representation, layers: list[str], widths: NDArray[np.int64], rows: NDArray[np.int64] | slice = slice(None)
 ) -> Tensor:
-    """Return the channel maxima of some images in float32, (m, all channels)."""
+    """Return the channel maxima of these rows of a batch in float32, (m, all channels)."""
     reduced = []
     for layer, width in zip(layers, widths, strict=True):
         values = activation(batch, layer)
         if values.ndim < 2 or values.shape[1] != width or 0 in values.shape[1:]:
             raise ValueError(
-                f"activations[{layer!r}] has shape {tuple(values.shape)}; wanted (n, {width}), each channel's maximum, "
-                f"or (n, {width}, h, w), as in the first batch of fit."
+                f"activations[{layer!r}] has shape {tuple(values.shape)}: expected (n, {width}), the maximum of each "
+                f"channel, or (n, {width}, h, w), as in the first batch of fit."
             )
+        # Rows are selected first, so that no maxima of other images are computed.
         values = values[rows]
         reduced.append(values.flatten(2).amax(dim=2) if values.ndim > 2 else values)
     return torch.cat([values.to(torch.float32) for values in reduced], dim=1)
 
 
 def _sorted_by_channel(maxima: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Turn rows of images, one class after another, into what `MaSF.maxima_` holds; `maxima` is used up."""
+    """Return `MaSF.maxima_` for rows of images, sorted by class; `maxima` is overwritten."""
     start = 0
     for m in counts:
         rows = maxima[start : start + m]
-        # As many numbers as before, so the class keeps its place.
+        # Transposed and sorted in place: a class keeps its number of values, and nothing else is copied.
         rows.reshape(-1)[:] = np.sort(np.ascontiguousarray(rows.T), axis=1).reshape(-1)
         start += m
     return maxima.reshape(-1)
 
 
 def _ranks(reference: Tensor, maxima: Tensor) -> Tensor:
-    """Return 1 + the number of reference values (channels, m) at or beyond maxima (n, channels), on the rarer side."""
+    """Return 1 + the number of reference values (channels, m) at or beyond each of the maxima (n, channels).
+
+    Beyond means above or below, where there are fewer values.
+    """
+    # The reference is sorted, so a binary search counts the values on either side.
     values = maxima.T.contiguous()
     at_most = torch.searchsorted(reference, values, right=True, out_int32=True)
     at_least = reference.shape[1] - torch.searchsorted(reference, values, out_int32=True)

@@ -1,4 +1,4 @@
-"""NECO: the share of the feature that lies in the principal space, times the largest logit."""
+"""NECO: the share of the feature that lies in the principal space, multiplied by the largest logit."""
 
 from collections.abc import Iterator
 from numbers import Integral
@@ -15,58 +15,58 @@ from skdfb.scorers._representation import Representation
 
 
 class NECO(BaseScorer):
-    r"""Share of the standardised feature that lies in the principal space, times the largest logit.
+    r"""Share of the standardised feature that lies in the principal space, multiplied by the largest logit.
 
     .. math::
 
         S(x) = \frac{\lVert P^\top h' \rVert}{\lVert h' \rVert} \, \max_k z_k, \qquad
         h'_j = \frac{h_j - \mu_j}{\sigma_j}
 
-    where h are the C features and z the K logits of image x, μ and σ are mean and standard deviation of each feature
-    over the training images, and P holds the first D principal components of the standardised training features as
-    columns. Under neural collapse, in-distribution features lie in few dimensions, and others lie outside them.
-    Higher is more in-distribution.
+    where h are the C features and z the K logits of image x, μ and σ are the mean and the standard deviation of each
+    feature over the training images, and the columns of P are the first D principal components of the standardised
+    training features. Under neural collapse, in-distribution features lie in a space of few dimensions, and
+    OOD features lie partly outside it. Higher is more in-distribution.
 
     Parameters
     ----------
     n_components : int, default=None
-        Number D of principal components, less than C and not more than the numerical rank of the standardised training
-        features. None takes 100, but at most half of that rank.
+        Number D of principal components. It must be less than C and at most the numerical rank of the standardised
+        training features, which is at most n - 1 for n images. None takes the smaller of 100 and half of that rank.
     scale_by_max_logit : bool, default=True
-        Whether to multiply the share by the largest logit. The paper does so, except for ResNet-18.
+        Whether to multiply the share by the largest logit. The paper multiplies, except for ResNet-18.
 
     Attributes
     ----------
     mean_ : ndarray of shape (C,)
         The mean μ.
     scale_ : ndarray of shape (C,)
-        The standard deviation σ, or 1 for features that are constant over the training images.
+        The standard deviation σ; 1 for features that are constant over the training images.
     components_ : ndarray of shape (C, D)
-        P, with orthonormal columns, the first component in the last column.
+        The matrix P with orthonormal columns. The first component is the last column.
     n_components_ : int
         The D in use.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    Residual : How far the feature lies outside a principal space.
+    Residual : The distance of the feature from a principal space.
     MaxLogit : The largest logit alone.
 
     Notes
     -----
-    The formula, with its standardised features, is that of the authors' code, which also holds the 100. For two
-    architectures (DeiT, Swin) that code divides by the norm of features that are not standardised; this is left out.
-    Its authors advise against standardising where the classes are well separated, as with a ViT on CIFAR; this is not
-    offered.
+    The formula with standardised features and the default of 100 come from the authors' code. For two architectures
+    (DeiT, Swin) that code divides by the norm of features that are not standardised. The authors advise against
+    standardising where the classes are well separated, for example with a ViT on CIFAR. Neither variant is offered
+    here.
 
-    An image right at the mean, where the share is 0 / 0, has share 0. Where the largest logit is negative, a larger
-    share makes the score lower. `fit` raises ValueError if D >= C, where the share is 1 for every image, or D > rank.
-    The covariance is summed up and decomposed in float64; `fit` reads the features twice, a batch at a time.
+    The share of an image exactly at the mean is 0 / 0. It is set to 0. If the largest logit is negative, a larger
+    share lowers the score. `fit` raises ValueError if D >= C, where the share is 1 for every image, or if D is more
+    than the rank. The covariance is summed and decomposed in float64. `fit` reads the features twice, in batches.
 
     References
     ----------
@@ -95,35 +95,38 @@ class NECO(BaseScorer):
         self.n_components = n_components
         self.scale_by_max_logit = scale_by_max_logit
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         if n_features < 2 or (self.n_components is not None and self.n_components >= n_features):
             raise ValueError(
                 f"n_components={self.n_components} leaves nothing outside the principal space of the {n_features} "
-                "feature(s) of representation; wanted n_components < number of features, so at least 2 features. "
+                "feature(s) of representation: expected n_components < number of features, and at least 2 features. "
                 "MaxLogit() needs no features."
             )
+        # Centring takes one dimension away.
+        self._choose_components(min(n_features, max(n_images - 1, 0)), n_images)
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         mean = feature_mean(representation)
         covariance = second_moment(representation, mean)
         deviation = covariance.diagonal().sqrt()
+        # Constant features are 0 after centring, so any divisor works.
         scale = torch.where(deviation > 0, deviation, 1.0)
+        # The covariance of the standardised features is the correlation matrix, so no third pass is needed.
         eigenvalues, eigenvectors = torch.linalg.eigh(covariance / scale / scale[:, None])  # ascending
-        D = self._choose_components(numerical_rank(eigenvalues, representation.features.dtype))
+        D = self._choose_components(numerical_rank(eigenvalues, representation.features.dtype), len(representation))
         self.mean_ = mean.numpy(force=True)
         self.scale_ = scale.numpy(force=True)
         self.components_ = eigenvectors[:, -D:].contiguous().numpy(force=True)
         self.n_components_ = D
 
-    def _choose_components(self, rank: int) -> int:
-        """Return D, of which features of this rank must have that many components."""
+    def _choose_components(self, rank: int, n_images: int) -> int:
+        """Return D, or refuse features whose rank is too low for it."""
         D = max(1, min(100, rank // 2)) if self.n_components is None else self.n_components
         if rank < D:
             raise ValueError(
-                f"n_components={self.n_components} is more than the standardised training features of representation "
-                f"have: their numerical rank is {rank}. Wanted n_components <= rank, so a rank of at least 1: lower "
-                "n_components, give more or more varied images, or use MaxLogit()."
+                f"n_components={self.n_components} is more than the standardised features of {n_images} training "
+                f"image(s) have: their numerical rank is {rank}. Expected n_components <= rank, and a rank of at least "
+                "1; lower n_components, give more or more varied images, or use MaxLogit()."
             )
         return int(D)
 
@@ -132,8 +135,9 @@ class NECO(BaseScorer):
             double_like(array, representation.features) for array in (self.mean_, self.scale_, self.components_)
         )
         for batch in representation.batches():
-            standardised = (as_double(batch.features) - mean) / scale
+            standardised = (as_double(batch.features) - mean) / scale  # (m, C)
             inside = torch.linalg.vector_norm(standardised @ components, dim=1)
             norm = torch.linalg.vector_norm(standardised, dim=1)
-            share = inside / norm.where(norm != 0, 1.0)  # inside is 0 where norm is
+            # Where the norm is 0, `inside` is 0, too.
+            share = inside / norm.where(norm != 0, 1.0)
             yield share * as_double(batch.logits).amax(dim=1) if self.scale_by_max_logit else share

@@ -1,4 +1,4 @@
-"""NNGuide: energy, guided by the nearest training features."""
+"""NNGuide: the energy, multiplied by the similarity to the nearest training features."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -28,55 +28,59 @@ _PAPER_BANK = 12_812
 
 
 class NNGuide(BaseScorer):
-    r"""Nearest-neighbour guidance: the energy times the similarity to confident training features.
+    r"""Nearest-neighbour guidance: the energy multiplied by the similarity to confident training features.
 
     .. math::
 
         S(x) = E(x) \cdot \frac{1}{k} \sum_{i \in N_k(x)} \langle z, E_i z_i \rangle, \qquad
         E(x) = \log \sum_c e^{l_c}, \qquad z = h / \lVert h \rVert
 
-    where h are the C features and l the K logits of image x, :math:`z_i` and :math:`E_i` are the z and E of training
-    image i of the bank, :math:`N_k(x)` are the k images of the bank with the largest products
+    where h are the C features and l the K logits of image x, :math:`z_i` and :math:`E_i` are z and E of training image
+    i of the bank, :math:`N_k(x)` are the k images of the bank with the largest products
     :math:`\langle z, E_i z_i \rangle` and k is `n_neighbors`. Higher is more in-distribution. No labels are needed.
 
     Parameters
     ----------
     n_neighbors : int, default=10
-        The k >= 1, at most the size of the bank.
+        Number of neighbours k, from 1 to the number of images in the bank.
     bank_size : int or float, default=None
-        Training images in the bank, drawn at random without replacement: a number >= 1 (at most all are taken) or,
-        as a float in (0, 1], a share of them. None takes 1 % of them as the paper does on ImageNet, but no fewer than
-        it then has, 12,812, or all if there are fewer.
+        Number of training images in the bank, which are drawn at random without replacement. An int >= 1 is the number
+        of images; all are taken if there are fewer. A float in (0, 1] is a share of the training images. None takes 1 %
+        of the training images but at least 12,812, or all if there are fewer. The paper takes 1 % of ImageNet, which
+        is 12,812 images.
     random_state : int, RandomState instance or None, default=0
-        Draws the bank. None draws another one in each `fit`.
+        Seed for drawing the bank. None draws another bank in each `fit`.
 
     Attributes
     ----------
     bank_ : ndarray of shape (n_bank, C)
-        Normalised features of the bank, each times its energy over `bank_scale_`, in float32.
+        Normalised features of the bank in float32, each multiplied by its energy divided by `bank_scale_`.
     bank_scale_ : float
-        The largest magnitude of an energy in the bank.
+        The largest absolute energy in the bank.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
     Energy : The factor E(x) alone.
-    KNN : Nearest neighbours alone.
+    KNN : The nearest neighbours alone.
 
     Notes
     -----
-    `fit` raises ValueError if the bank has fewer images than `n_neighbors`. It reads the images of the bank alone.
-    Which images are drawn depends on their order. The search is exact; see :class:`KNN`.
+    `fit` raises ValueError if the bank has fewer images than `n_neighbors`. It reads only the images of the bank.
+    Which images are drawn depends on the order of the training images. The search is exact; see :class:`KNN`.
 
-    As in the paper, the score is a product of two energies. Where energies are negative (all logits well below 0) its
-    sign loses its meaning; adding a constant to all logits, which changes no softmax, changes the ranks, too.
-    Features of zeros have no direction and stay 0, which scores 0. (The paper's code bounds the norm from below to that
-    end. Some libraries add a small number to every normalised feature instead.)
+    As in the paper, the score is a product of two energies. If energies are negative (all logits well below 0), the
+    sign of the score loses its meaning. Adding a constant to all logits does not change the softmax, but it changes
+    the ranks of the scores.
+
+    An image whose features are all 0 has no direction. Its normalised features stay 0, so its score is 0. (The paper's
+    code bounds the norm from below for this purpose. Some libraries add a small number to every normalised feature
+    instead.)
 
     References
     ----------
@@ -106,33 +110,35 @@ class NNGuide(BaseScorer):
         self.bank_size = bank_size
         self.random_state = random_state
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
-        check_bank(self.n_neighbors, self.bank_size)
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        check_bank(self.n_neighbors, n_images, self._choose_bank_size(n_images))
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         images = draw_images(len(representation), self._choose_bank_size(len(representation)), self.random_state)
-        check_bank(self.n_neighbors, len(images))
         energies = _energies(representation, images)
-        scale = float(np.abs(energies).max()) or 1.0  # keeps any energy within float32
+        # Energies may exceed the range of float32, in which the bank is stored.
+        scale = float(np.abs(energies).max()) or 1.0
         bank = unit_bank(representation, images, energies / scale)
         self.bank_: NDArray[np.float32] = bank
         self.bank_scale_ = scale
 
     def _choose_bank_size(self, n: int) -> int | float:
+        # On small data sets 1 % would be too few images, so the default is at least the size in the paper.
         return max(_PAPER_BANK, round(0.01 * n)) if self.bank_size is None else self.bank_size
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         bank = tensor_like(self.bank_, representation.features)
         for batch in representation.batches(QUERIES):
-            z = narrow_unit_rows(batch.features)
+            z = narrow_unit_rows(batch.features)  # (m, C)
+            # The rows of the bank include their energies, so these products are the terms of the sum.
+            # More rows than k are found, since float32 may rank nearly equal products wrongly.
             rows, _ = candidates(z, bank, 1, self.n_neighbors)
             nearest = products(z, bank, rows).topk(self.n_neighbors, dim=1).values  # (m, k)
             yield energy(batch.logits) * self.bank_scale_ * nearest.mean(dim=1)
 
 
 def _energies(representation: Representation, images: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return E of the chosen training images."""
+    """Return the energy E of the chosen training images."""
     energies = np.empty(len(images))
     for place, part in parts(representation, images):
         energies[place] = energy(part.logits).numpy(force=True)

@@ -1,4 +1,4 @@
-"""ODIN: softmax at a high temperature, on perturbed images."""
+"""ODIN: the softmax at a high temperature, on perturbed images."""
 
 from collections.abc import Iterator
 from numbers import Real
@@ -14,45 +14,48 @@ from skdfb.scorers._softmax import Softmax
 
 
 class ODIN(BaseScorer):
-    r"""Maximum softmax probability at a high temperature, on perturbed images, as its logarithm.
+    r"""Logarithm of the maximum softmax probability at a high temperature, on perturbed images.
 
     .. math::
 
         S(x) = o(z(x')), \qquad o(z) = \max_k \log \mathrm{softmax}(z / T)_k, \qquad
         x' = x + \varepsilon \, \mathrm{sign}(\nabla_x o(z(x))) / \sigma
 
-    where z(x) are the K logits of the normalised image x, T is `temperature`, ε is `input_perturbation` and σ the
-    normalising standard deviation of each channel. Higher is more in-distribution; the largest value is 0.
+    where z(x) are the K logits of the normalised image x, T is `temperature`, ε is `input_perturbation` and σ is the
+    standard deviation of each channel that the image is normalised with. Higher is more in-distribution; the largest
+    value is 0.
 
-    The perturbed image needs the network, which no scorer has: a detector computes x' and hands over its
-    representation (see :class:`InputPerturbingScorer`). `fit` only records the sizes and takes any representation.
+    Computing the perturbed image x' needs the network, and a scorer has no network. A detector computes x' and passes
+    its representation to the scorer (see :class:`InputPerturbingScorer`). `fit` only records the sizes and accepts any
+    representation.
 
     Parameters
     ----------
     temperature : float, default=1000.0
-        T > 0.
+        Temperature T > 0.
     input_perturbation : float, default=0.0014
-        ε in [0, 1], in pixel values of 0..1. With 0 the images stay as they are and no network is needed.
+        Size ε of the perturbation in [0, 1], for pixel values in 0..1. With 0 the images are not perturbed and no
+        network is needed.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`, at least 2.
+        Number of classes K in `fit`, at least 2.
     output : str
-        "log_probability": the exponential of the score is the probability of Eq. 7 of DFB (see
+        "log_probability": the exponential of the score is the probability in Eq. 7 of DFB (see
         :class:`~skdfb.fusion.TemperatureFusion`).
 
     See Also
     --------
-    MSP : The same at T = 1 without perturbation.
+    MSP : The same score at T = 1 without perturbation.
 
     Notes
     -----
-    At T = 1000 the probabilities of all images lie close to 1 / K; their differences are kept by computing
-    :math:`-\log(1 + \sum_{j \ne k} e^{(z_j - z_k) / T})`, with k the largest logit, in float64. `score_samples`
-    raises ValueError if `representation.input_perturbation` is not `input_perturbation`.
+    At T = 1000 the probabilities of all images are close to 1 / K. To keep their differences, the score is computed in
+    float64 as :math:`-\log(1 + \sum_{j \ne k} e^{(z_j - z_k) / T})`, where k is the class of the largest logit.
+    `score_samples` raises ValueError if `representation.input_perturbation` differs from `input_perturbation`.
 
     References
     ----------
@@ -82,27 +85,29 @@ class ODIN(BaseScorer):
         self.input_perturbation = input_perturbation
 
     def perturbation_objective(self, logits: Tensor) -> Tensor:
-        """Return the log of the largest softmax probability at the temperature, which the perturbation raises.
+        """Return the quantity that the perturbation raises: the log of the largest softmax probability at T.
 
         Parameters
         ----------
         logits : Tensor of shape (n, K)
-            Logits of the images as they are.
+            Logits of the unperturbed images.
 
         Returns
         -------
         Tensor of shape (n,)
-            In float64 and differentiable; each value depends on its own row alone. Works before `fit`.
+            Values in float64, differentiable with respect to `logits`. Each value depends only on its own row. The
+            method works before `fit`.
         """
-        # In float64 throughout: a high temperature takes what float32 leaves of differences.
+        # In float32 the differences between the logits would be lost at a high temperature.
         return -Softmax.of(as_double(logits) / self.temperature).log_normaliser[:, 0]
 
     def _check_scorable(self, representation: Representation) -> None:
         super()._check_scorable(representation)
+        # Scores of unperturbed images are plausible numbers, so nothing else would show the mistake.
         if representation.input_perturbation != self.input_perturbation:
             raise ValueError(
-                f"representation.input_perturbation is {representation.input_perturbation!r}; this ODIN wants "
-                f"{self.input_perturbation!r}. Score images through a detector, which perturbs them, or use "
+                f"Expected representation.input_perturbation={self.input_perturbation!r}, as this ODIN has, got "
+                f"{representation.input_perturbation!r}. Score images through a detector, which perturbs them, or use "
                 "ODIN(input_perturbation=0)."
             )
 

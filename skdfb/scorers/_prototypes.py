@@ -1,4 +1,4 @@
-"""Prototypes: similarity to several directions a class."""
+"""Prototypes: the similarity to several directions per class."""
 
 from collections.abc import Iterator
 from numbers import Integral, Real
@@ -19,59 +19,60 @@ from skdfb.scorers._representation import Representation
 
 
 class Prototypes(BaseScorer):
-    r"""Several prototypes a class: the log-likelihood of the class's mixture of directions.
+    r"""Several prototypes per class: the log-likelihood of a mixture of directions, of the most likely class.
 
     .. math:: S(x) = \max_k \log \sum_j w_{kj} \, e^{p_{kj} \cdot z / \tau}, \qquad z = h / \lVert h \rVert
 
     where h are the C features of image x, :math:`p_{kj}` are the prototypes of class k, of length 1, :math:`w_{kj}` is
-    the share of the images of the class that are nearest to prototype j, and τ is `temperature`. Up to a constant it
-    is the log-likelihood under a mixture of von Mises-Fisher distributions with concentration 1 / τ. Higher is more
-    in-distribution; scores lie between -1 / τ and 1 / τ. With one class (a background representation) it is a
-    mixture for all images, and `y` is not needed.
+    the share of the images of the class that are nearest to prototype j, and τ is `temperature`. Up to a constant, the
+    score is the log-likelihood under a mixture of von Mises-Fisher distributions with concentration 1 / τ. Higher is
+    more in-distribution; scores lie between -1 / τ and 1 / τ. With one class (a background representation) one mixture
+    is fitted to all images, and `y` is not needed.
 
     Parameters
     ----------
     n_prototypes : int, default=6
-        Prototypes a class, at least 1. A class with fewer different images has fewer.
+        Number of prototypes per class, at least 1. A class with fewer different images has fewer prototypes.
     temperature : float, default=0.1
-        τ > 0. Towards 0, the score times τ tends to the largest cosine with any prototype.
+        Temperature τ > 0. As τ tends to 0, the score multiplied by τ tends to the largest cosine with any prototype.
     samples_per_class : int, default=5000
-        Images of a class, drawn at random, that find its prototypes, at least 1; all others then join the
-        nearest prototype of their class. So many features are held in float64 at once. None takes all.
+        Number of images per class, at least 1, that k-means runs on. They are drawn at random, and their features are
+        held in float64 at once. The other images then join the nearest prototype of their class. None takes all
+        images.
     random_state : int, RandomState instance or None, default=0
-        Draws these images and the starts of k-means. None draws others in each `fit`.
+        Seed for drawing these images and the starts of k-means. None gives other draws in each `fit`.
 
     Attributes
     ----------
     prototypes_ : ndarray of shape (M, C)
-        All prototypes, those of one class after those of another.
+        All prototypes, in the order of their classes.
     weights_ : ndarray of shape (M,)
         Share of each prototype in its class.
     prototype_classes_ : ndarray of shape (M,)
         Class of each prototype.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    ClassGaussianMixture : Several centres a class and Mahalanobis distances instead.
+    ClassGaussianMixture : Several centres per class, with Mahalanobis distances.
     KNN : All training images as prototypes.
 
     Notes
     -----
-    The mixture of von Mises-Fisher distributions for each class, its six prototypes and its temperature are PALM's.
-    PALM trains the network to raise that likelihood: it assigns images to prototypes by Sinkhorn's algorithm and moves
-    prototypes by moving averages; it then scores by other scores, such as the Mahalanobis distance, on what it has
-    trained. This scorer is the post hoc half for the features of any trained network: prototypes are found by spherical
-    k-means, the best of 16 starts, and the likelihood itself is the score. (Soft assignments at that
-    temperature would let all prototypes of a class fall together unless the network was trained to spread them.)
+    The mixture of von Mises-Fisher distributions for each class, the six prototypes and the temperature come from
+    PALM. PALM trains the network to increase this likelihood. It assigns images to prototypes by Sinkhorn's algorithm
+    and updates the prototypes by moving averages. It then uses other scores, such as the Mahalanobis distance, on the
+    trained network. This scorer only uses the mixture, on the features of any trained network: spherical k-means (the
+    best of 16 starts) finds the prototypes, and the likelihood is the score. (With soft assignments at this
+    temperature, all prototypes of a class would become equal unless the network was trained to spread them.)
 
-    Classes without images have no prototypes. Features of zeros have no direction and score log Σ w = 0. The order of
-    training images matters only where a class has more than `samples_per_class`.
+    Classes without images have no prototypes. An image whose features are all 0 has no direction; its score is
+    log Σ w = 0. The order of the training images matters only if a class has more than `samples_per_class` images.
 
     References
     ----------
@@ -121,8 +122,10 @@ class Prototypes(BaseScorer):
             random_state=self.random_state,
             spherical=True,
         )
+        # k-means used a sample of the images; the prototypes are the means over all images.
         prototypes = _directions(representation, members, len(classes))
         self.prototypes_ = prototypes.numpy(force=True)
+        # Images of the prototype divided by images of its class.
         self.weights_ = np.bincount(members) / np.bincount(labels)[classes]
         self.prototype_classes_ = classes
 
@@ -130,21 +133,25 @@ class Prototypes(BaseScorer):
         prototypes = double_like(self.prototypes_, representation.features)
         weights = double_like(self.weights_, representation.features)
         for batch in representation.batches():
+            # Both factors have rows of length 1.
             cosines = unit_rows(batch.features) @ prototypes.T  # (m, M)
+            # Logarithms of the terms of each mixture, so that no exponential overflows at a low temperature.
             yield best_class(weights.log() + cosines / self.temperature, self.prototype_classes_)
 
 
 def _directions(representation: Representation, groups: NDArray[np.int64], n_groups: int) -> Tensor:
-    """Return the mean direction of the features of each group, (M, C), of length 1, or 0 where they cancel."""
+    """Return the mean direction of the features of each group, (M, C), of length 1, or 0 if they cancel out."""
+    # Created with the first batch, which determines the device.
     sums: Tensor | None = None
     for batch, batch_groups in labelled_batches(representation, groups):
         z = unit_rows(batch.features)
         sums = z.new_zeros(n_groups, z.shape[1]) if sums is None else sums
         sums.index_add_(0, batch_groups.to(z.device), z)
     assert sums is not None, "there is at least one image"
+    # A single NaN or infinity makes the sum NaN.
     if not torch.isfinite(sums).all():
         raise ValueError(
-            "representation.features hold NaN or infinity; wanted finite numbers: leave out such images, or compute "
+            "representation.features hold NaN or infinity: expected finite numbers; leave out such images, or compute "
             "them in a wider floating-point type."
         )
     return unit_rows(sums)

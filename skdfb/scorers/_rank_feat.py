@@ -1,4 +1,4 @@
-"""RankFeat: the energy without the strongest pattern of the feature map."""
+"""RankFeat: the energy after removing the strongest pattern of the feature map."""
 
 import torch
 from torch import Tensor
@@ -9,43 +9,43 @@ from skdfb.scorers._shaped_energy import ShapedEnergy, map_chunks
 
 
 class RankFeat(ShapedEnergy):
-    r"""Rank-1 feature removal: the energy after the strongest pattern was taken off the feature map.
+    r"""Rank-1 feature removal: the energy after removing the strongest pattern of the feature map.
 
     .. math::
 
         S(x) = \log \sum_k e^{z_k}, \qquad z = W \bar{a} + b, \qquad
         \bar{a} = \frac{1}{hw} (A - s_1 u_1 v_1^\top) 1
 
-    where A is the feature map of image x as a matrix of C channels by h w places, s₁ its largest singular value with
-    the singular vectors u₁ (over channels) and v₁ (over places), 1 is a vector of ones, so that :math:`\bar{a}` is a
-    mean over places, and W and b are the head. Strange images give a large s₁, and with it confident logits. Higher is
-    more in-distribution. It learns nothing: `fit` only records the sizes.
+    where A is the feature map of image x as a matrix of C channels by h w places, s₁ is its largest singular value
+    with the singular vectors u₁ (over the channels) and v₁ (over the places), and 1 is a vector of ones, so that
+    :math:`\bar{a}` is a mean over the places. W and b are the weight and the bias of the head. OOD images often have a
+    large s₁, which makes their logits large. Higher is more in-distribution. `fit` only records the sizes.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
     needs_activations : tuple of str
-        ("feature_map",), the map (n, C, h, w) whose mean over the places are the features.
+        ("feature_map",): the map (n, C, h, w) whose mean over the places gives the features.
 
     See Also
     --------
-    Energy : The score of the whole map.
+    Energy : The energy with the whole map.
 
     Notes
     -----
-    The singular vector of the smaller side comes from the eigenvectors of A Aᵀ or Aᵀ A, in float64. Where the two
-    largest singular values are equal, the pattern, and so the score, is not unique.
+    The singular vector of the smaller side is the leading eigenvector of A Aᵀ or Aᵀ A, computed in float64. If the two
+    largest singular values are equal, the pattern is not unique, and neither is the score.
 
-    This is the paper's score of the last map, from which the head reads; the average of its logits with those of the
-    map one block earlier needs another forward pass and is not offered.
+    This is the paper's score for the last map, which is the input of the head. The paper also averages these logits
+    with those of the map one block earlier. That needs another forward pass and is not offered.
 
-    Raises ValueError where every map is taken off whole: with a single feature (in `fit`), or a single place (when
-    scores are asked for).
+    A map with a single channel or a single place is removed completely. So `fit` raises ValueError for a single
+    feature, and `score_samples` raises it for a single place.
 
     References
     ----------
@@ -65,12 +65,12 @@ class RankFeat(ShapedEnergy):
 
     needs_activations = ("feature_map",)
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         if n_features < 2:
             raise ValueError(
-                f"representation has {n_features} feature; RankFeat takes the strongest pattern off the feature map, "
-                "which is all of a map of one channel, so at least 2 features are wanted. Energy() works with one."
+                f"representation has {n_features} feature: expected at least 2 features. RankFeat removes the "
+                "strongest pattern of the feature map, and a map of one channel has no other. Energy() works with one "
+                "feature."
             )
 
     def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
@@ -83,13 +83,15 @@ def _mean_without_strongest(maps: Tensor) -> Tensor:
     C, P = maps.shape[1:]
     if P == 1:
         raise ValueError(
-            "activations['feature_map'] has one place; RankFeat would take all of it off, so at least 2 places are "
-            "wanted: use larger images, or Energy()."
+            "activations['feature_map'] has one place: expected at least 2 places. RankFeat would remove the whole "
+            "map; use larger images, or Energy()."
         )
-    # Neither the squares nor their sums shall leave float64's range; the singular vectors know no scale.
+    # Without this division, the squares in A Aᵀ could overflow or underflow. It does not change the singular vectors.
     scale = maps.abs().amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    # `eigh` fails on NaN and infinity. `mean` keeps them, so that the score of such an image is NaN.
     A = torch.where(torch.isfinite(scale), maps / scale, 0.0)
     mean = maps.mean(dim=2, keepdim=True)  # (m, C, 1)
+    # The eigenvectors of the smaller of the two products are cheaper.
     if P <= C:
         v = torch.linalg.eigh(A.mT @ A).eigenvectors[:, :, -1:]  # (m, P, 1), eigenvalues ascend
         strongest = (maps @ v) * v.mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""RelativeMahalanobis: Mahalanobis distance to the nearest class less that to all images."""
+"""RelativeMahalanobis: the Mahalanobis distance to the nearest class minus the distance to all images."""
 
 from collections.abc import Iterator
 from numbers import Real
@@ -14,7 +14,7 @@ from skdfb.scorers._representation import Representation
 
 
 class RelativeMahalanobis(BaseScorer):
-    r"""Mahalanobis distance to the nearest class mean less that to the mean of all images, negated.
+    r"""Mahalanobis distance to the nearest class mean minus that to the mean of all images, negated.
 
     .. math::
 
@@ -22,32 +22,32 @@ class RelativeMahalanobis(BaseScorer):
         d_k(x) = (h - \mu_k)^\top \Sigma^{+} (h - \mu_k), \qquad
         d_0(x) = (h - \mu_0)^\top \Sigma_0^{+} (h - \mu_0)
 
-    where h are the C features of image x, :math:`\mu_k` is the mean feature of class k and Σ the covariance of the
-    training features about the means of their classes, :math:`\mu_0` and :math:`\Sigma_0` are mean and covariance of
-    all training features, and ⁺ is the pseudo-inverse. Covariances are divided by the number of images. Directions in
-    which all classes look alike, where the distances of :class:`Mahalanobis` are mostly noise, cancel out. Higher is
-    more in-distribution.
+    where h are the C features of image x, :math:`\mu_k` is the mean feature of class k and Σ is the covariance of the
+    training features about the means of their classes. :math:`\mu_0` and :math:`\Sigma_0` are the mean and the
+    covariance of all training features, and ⁺ is the pseudo-inverse. Covariances are divided by the number of images.
+    In directions in which all classes are alike, the distances of :class:`Mahalanobis` are mostly noise; here these
+    directions cancel out. Higher is more in-distribution.
 
     Parameters
     ----------
     shrinkage : float, default=0.0
-        In [0, 1]. Puts :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I` in the place of Σ, and the same
-        of :math:`\Sigma_0`. With 0, as in the paper, covariances are taken as they are.
+        Shrinkage s in [0, 1]. It replaces Σ by :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I`, and
+        :math:`\Sigma_0` in the same way. With 0, as in the paper, the covariances are not changed.
 
     Attributes
     ----------
     mean_ : ndarray of shape (C,)
         The mean of all training features.
     whitening_ : ndarray of shape (C, r)
-        A, with A Aᵀ = Σ⁺; r is the numerical rank of Σ, or C with shrinkage.
+        The matrix A with A Aᵀ = Σ⁺, where r is the numerical rank of Σ, or C with shrinkage.
     whitened_means_ : ndarray of shape (K', r)
-        :math:`A^\top (\mu_k - \mu_0)` of the K' classes that have training images, in their order.
+        The means :math:`A^\top (\mu_k - \mu_0)` of the K' classes that have training images, in their order.
     overall_whitening_ : ndarray of shape (C, r')
-        The same as `whitening_` of :math:`\Sigma_0`.
+        The matrix `whitening_` for :math:`\Sigma_0`.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
@@ -57,14 +57,16 @@ class RelativeMahalanobis(BaseScorer):
 
     Notes
     -----
-    `fit` needs the classes y, 0..K-1. A class without training images is left out; with fewer than two classes left
-    the score would be 0 for every image, so `fit` raises ValueError.
+    `fit` needs the classes y, 0..K-1. A class without training images is left out. If fewer than two classes are left,
+    the score would be 0 for every image, so `fit` raises ValueError. It also raises ValueError if no class has two
+    different images.
 
-    Pseudo-inverses leave out directions without variance beyond rounding errors. With few images (n - K < C) those are
-    others for Σ than for :math:`\Sigma_0`; use `shrinkage` there.
+    The pseudo-inverses leave out directions whose variance is not larger than rounding errors. With few images
+    (n - K < C) these directions differ between Σ and :math:`\Sigma_0`; use `shrinkage` in this case.
 
-    Everything is computed in float64. Since :math:`\Sigma_0` is Σ plus the covariance of the class means, `fit` takes
-    one product of the features with themselves. Scoring takes two products of the features with C x C numbers.
+    All statistics and scores are computed in float64. Since :math:`\Sigma_0` is Σ plus the covariance of the class
+    means, `fit` computes only one product of the features with themselves. Scoring computes two products of the
+    features with C x C matrices.
 
     References
     ----------
@@ -90,16 +92,26 @@ class RelativeMahalanobis(BaseScorer):
     def __init__(self, shrinkage: float = 0.0) -> None:
         self.shrinkage = shrinkage
 
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        # Two images are of one class, or each is the mean of its own class, so that Σ is 0.
+        if n_images < 3:
+            raise ValueError(
+                f"representation holds {n_images} image(s): expected at least 3 images, of two classes, since one of "
+                "the classes needs two different images. Give more images, or use a scorer that needs no classes."
+            )
+
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels = check_class_indices(y, representation)
         means, shares, covariance, mean_square = within_class_moments(representation, labels)
         if len(means) < 2:
             raise ValueError(
-                f"y holds class {labels[0]} only; wanted images of at least two classes, since the score would be 0 "
+                f"y holds class {labels[0]} only: expected images of at least two classes, since the score would be 0 "
                 "for every image. Use Mahalanobis() for one class."
             )
         mean = shares @ means
-        between = gram(shares.sqrt()[:, None] * (means - mean))  # covariance of the class means
+        # Each class mean counts as often as its class has images.
+        between = gram(shares.sqrt()[:, None] * (means - mean))  # (C, C)
+        # Σ_0 is Σ plus the covariance of the class means.
         A, A_0 = (
             whitening(matrix, representation.features.dtype, mean_square, self.shrinkage)
             for matrix in (covariance, covariance + between)
@@ -115,7 +127,8 @@ class RelativeMahalanobis(BaseScorer):
             for array in (self.mean_, self.whitening_, self.whitened_means_, self.overall_whitening_)
         )
         for batch in representation.batches():
-            centred = as_double(batch.features) - mean
+            # Centred at μ_0 once, so that both distances use the same rounded difference.
+            centred = as_double(batch.features) - mean  # (m, C)
             to_nearest = nearest_squared_distance(centred @ A, whitened_means)
             to_all = (centred @ A_0).square_().sum(dim=1)
             yield to_all - to_nearest

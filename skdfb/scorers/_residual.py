@@ -1,4 +1,4 @@
-"""Residual: how far the feature lies outside the principal space."""
+"""Residual: the distance of the feature from the principal space."""
 
 from collections.abc import Iterator
 from numbers import Integral
@@ -18,45 +18,46 @@ class Residual(BaseScorer):
 
     .. math:: S(x) = -\lVert R^\top (h - u) \rVert, \qquad u = -W^{+} b
 
-    where h are the C features of image x, W and b are the head and W⁺ is the pseudo-inverse. The principal space is
-    spanned by the D eigenvectors of :math:`\sum_i (h_i - u)(h_i - u)^\top` over the training images i with the largest
-    eigenvalues; R holds the other C - D as columns. Scores are 0 at most. Higher is more in-distribution.
+    where h are the C features of image x, W and b are the weight and the bias of the head and W⁺ is the
+    pseudo-inverse. The principal space is spanned by the D eigenvectors of
+    :math:`\sum_i (h_i - u)(h_i - u)^\top` with the largest eigenvalues, where the sum is over the training images i.
+    The columns of R are the other C - D eigenvectors. Scores are at most 0. Higher is more in-distribution.
 
     Parameters
     ----------
     n_components : int, default=None
-        Size D of the principal space, less than C and less than the numerical rank of the training features about
-        u. None takes 1000 if C >= 2048, 512 if C >= 768, else C // 2, but at most half of that rank, so that few
-        training images leave a residual, too.
+        Size D of the principal space. It must be less than C and less than the numerical rank of the training features
+        about u, which is at most n for n images. None takes 1000 if C >= 2048, 512 if C >= 768, else C // 2, but at
+        most half of that rank. So a residual is left even with few training images.
 
     Attributes
     ----------
     origin_ : ndarray of shape (C,)
-        The origin u, at which all logits are as close to 0 as can be.
+        The origin u, where all logits are as close to 0 as possible.
     residual_basis_ : ndarray of shape (C, C - D)
-        R, with orthonormal columns.
+        The matrix R with orthonormal columns.
     residual_share_ : float
-        Root mean square of the residual of the training features over that of h - u.
+        Root mean square of the residual of the training features divided by that of h - u.
     n_components_ : int
         The D in use.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    ViM : This residual, scaled, and the energy of the logits.
+    ViM : The energy of the logits minus this residual, scaled.
     NECO : The share of the feature inside a principal space.
 
     Notes
     -----
-    This is the part of ViM that reads no logits, which its paper scores on its own, too. It needs no classes, so it
-    serves background representations as well. `fit` raises ValueError if no residual is left: D >= C, or D >= rank of
-    the training features, where it would be made of rounding errors. The second moment is not centred; it is summed
-    up and decomposed in float64.
+    This is the part of ViM that does not read the logits. The ViM paper also evaluates it alone. It needs no classes,
+    so it can score background representations, too. `fit` raises ValueError if no residual is left: D >= C, or
+    D >= rank of the training features, where the residual would consist of rounding errors. The second moment is not
+    centred. It is summed and decomposed in float64.
 
     References
     ----------
@@ -83,17 +84,19 @@ class Residual(BaseScorer):
     def __init__(self, n_components: int | None = None) -> None:
         self.n_components = n_components
 
-    def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        super().check_sizes(n_features, n_classes, n_images)
-        check_components(self.n_components, n_features, "A single feature has no residual: use scores of logits.")
+    def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
+        remedy = "For a single feature, use a scorer that reads the logits, such as Energy()."
+        check_components(self.n_components, n_features, n_images, remedy)
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         space = ResidualSpace.fit(representation, self.n_components)
         self.origin_ = space.origin.numpy(force=True)
         self.residual_basis_ = space.basis.numpy(force=True)
         self.residual_share_ = space.share
+        # The chosen D: the basis holds the other C - D directions.
         self.n_components_ = representation.n_features - space.basis.shape[1]
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        # Negated, since higher must be more in-distribution.
         for _, residual in ResidualSpace.of(self, representation).norms(representation):
             yield -residual

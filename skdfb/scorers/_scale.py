@@ -1,4 +1,4 @@
-"""SCALE: the energy of features that are scaled by their own shape."""
+"""SCALE: the energy of features that are scaled by a factor of each image."""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -12,41 +12,41 @@ from skdfb.scorers._shaped_energy import ShapedEnergy, prune, sharpening
 
 
 class SCALE(ShapedEnergy):
-    r"""Scaled activations: the energy of all features, times a factor of each image.
+    r"""Scaled activations: the energy after multiplying all features of an image by one factor.
 
     .. math::
 
         S(x) = \log \sum_k e^{z_k}, \qquad z = W h e^{r} + b, \qquad
         r = \frac{\sum_j h_j}{\sum_{j : h_j \ge t} h_j}
 
-    where h are the C features of image x, t is their own `percentile`-th percentile, and W and b are the head. Images
-    whose features are concentrated in a few have a small r, others a large one. Higher is more in-distribution. It
-    learns nothing: `fit` only records the sizes.
+    where h are the C features of image x, t is the `percentile`-th percentile of these C features, and W and b are the
+    weight and the bias of the head. If a few features hold most of the sum, r is small; otherwise it is large. Higher
+    is more in-distribution. `fit` only records the sizes.
 
     Parameters
     ----------
     percentile : float, default=85
-        0 <= percentile < 100, the share of features that the denominator leaves out.
+        Share of features that the denominator leaves out, in percent, in [0, 100).
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    ASH : With variant "s", drops the features below t, too.
+    ASH : With variant "s", also drops the features below t.
 
     Notes
     -----
-    The denominator holds the ``C - round(C * percentile / 100)`` largest features, at least one, and those that tie
-    with the smallest of them. Without negative features, r lies between 1 and C over that number. With negative ones it
-    may be anything below, and that bound stands in for it where the denominator is not positive; above 300 it is cut,
-    so that nothing overflows.
+    The denominator holds the ``C - round(C * percentile / 100)`` largest features, at least one, and all features that
+    are equal to the smallest of them. Without negative features, r lies between 1 and C divided by that number. With
+    negative features, r can be smaller than 1; if the denominator is not positive, r is set to that upper bound. r is
+    at most 300, so that the exponential does not overflow.
 
     References
     ----------
@@ -69,5 +69,6 @@ class SCALE(ShapedEnergy):
         self.percentile = percentile
 
     def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
-        h = wide(batch.features)
+        h = wide(batch.features)  # (m, C)
+        # The factor is kept apart from the features, since it may exceed the range of float32.
         return h, sharpening(h, self.percentile, prune(h, self.percentile))

@@ -1,4 +1,4 @@
-"""SHE: inner product of the feature with the stored pattern of its class."""
+"""SHE: the inner product of the feature with the stored pattern of the predicted class."""
 
 from collections.abc import Iterator
 
@@ -13,40 +13,40 @@ from skdfb.scorers._representation import Representation
 
 
 class SHE(BaseScorer):
-    r"""Simplified Hopfield energy: the inner product of the feature with the stored pattern of its class.
+    r"""Simplified Hopfield energy: the inner product of the feature with the pattern of the predicted class.
 
     .. math:: S(x) = h^\top p_c, \qquad c = \arg\max_k z_k
 
     where h are the C features and z the K logits of image x. The pattern :math:`p_k` of class k is the mean feature of
-    its training images that the network classifies correctly. Higher is more in-distribution.
+    the training images of this class that the network classifies correctly. Higher is more in-distribution.
 
     Attributes
     ----------
     patterns_ : ndarray of shape (K, C)
-        The patterns, and 0 where a class has none.
+        The patterns; 0 for classes without a pattern.
     has_pattern_ : ndarray of shape (K,)
-        1.0 for classes with a pattern, else 0.0.
+        The number 1.0 for classes with a pattern and 0.0 for the others.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    NCI : How well the feature points along the weight of its class.
+    NCI : The centred feature along the weight of the predicted class.
 
     Notes
     -----
-    `fit` needs the classes y, 0..K-1; with K = 1 (a background representation) y may be None, and all images count as
+    `fit` needs the classes y, 0..K-1. With K = 1 (a background representation) y may be None; all images then count as
     classified correctly.
 
-    The pattern of a class of which no training image is classified correctly is the mean feature of all its training
-    images. A class without training images has no pattern: the class with the largest logit among the others is taken
-    in its place. (Other libraries stop there, or score NaN.)
+    If no training image of a class is classified correctly, the pattern is the mean feature of all training images of
+    this class. A class without training images has no pattern. If it is predicted, the class with the largest logit
+    among the classes with a pattern is used instead. (Other libraries raise an error in this case or return NaN.)
 
-    `fit` reads the logits and the features once, a batch at a time; beyond a batch it holds K x C numbers.
+    `fit` reads the logits and the features once, in batches. Besides a batch it holds K x C numbers in memory.
 
     References
     ----------
@@ -69,10 +69,12 @@ class SHE(BaseScorer):
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels, K = check_class_indices(y, representation), representation.n_classes
-        # Two groups a class: k of images classified correctly, K + k of the others.
+        # Two groups per class, so that one pass is enough: group k has the images of class k that are classified
+        # correctly, group K + k has the other images of class k.
         groups = np.where(_predicted_classes(representation) == labels, labels, K + labels)
         means, counts = class_means(representation, groups, 2 * K)
         patterns = torch.where(counts[:K, None] > 0, means[:K], means[K:])
+        # A float, since fitted arrays become tensors only from floating-point numbers.
         has_pattern = (counts[:K] + counts[K:] > 0).double()
         self.patterns_ = patterns.numpy(force=True)
         self.has_pattern_ = has_pattern.numpy(force=True)
@@ -84,12 +86,12 @@ class SHE(BaseScorer):
             z = as_double(batch.logits)
             c = z.masked_fill(without_pattern, -torch.inf).argmax(dim=1)
             scores = (as_double(batch.features) * patterns[c]).sum(dim=1)
-            # A class is predicted of NaN, too.
+            # torch predicts a class even where a logit is NaN, so the score would hide it.
             yield scores.masked_fill(z.isnan().any(dim=1), torch.nan)
 
 
 def _predicted_classes(representation: Representation) -> NDArray[np.int64]:
-    """Return the class of the largest logit of each image, and -1 for logits of NaN."""
+    """Return the class of the largest logit of each image, or -1 if a logit is NaN."""
     predicted = []
     for batch in representation.batches():
         largest, c = batch.logits.max(dim=1)

@@ -1,4 +1,4 @@
-"""Temperature scaling of the logits before any scorer."""
+"""Temperature scaling of the logits for any scorer."""
 
 import math
 from dataclasses import replace
@@ -19,47 +19,48 @@ from skdfb.scorers._moments import labelled_batches
 from skdfb.scorers._protocol import ScorerOutput, scorer_output
 from skdfb.scorers._representation import Representation
 
-# The temperatures looked at, as logarithms.
+# The range of temperatures that is searched, as logarithms.
 _BOUNDS = (math.log(1e-3), math.log(1e3))
 
 
 class TemperatureScaled(BaseEstimator):
-    r"""Any scorer on logits divided by a temperature that makes their probabilities honest.
+    r"""Any scorer on logits that are divided by a temperature, which calibrates their probabilities.
 
     .. math::
 
         T = \arg\min_T \; -\sum_i \log \mathrm{softmax}(z_i / T)_{y_i}, \qquad S(x) = S_{\text{scorer}}(z(x) / T)
 
-    where z are the K logits and y the classes of held-out images. The head is divided by T like the logits, so scorers
-    that compute logits themselves see the same ones. Higher is more in-distribution.
+    where z are the logits and y the classes of the held-out images i. The head is also divided by T, so scorers that
+    compute logits themselves get the same scaled logits. Higher is more in-distribution.
 
     Parameters
     ----------
     scorer : ForegroundScorer
-        Whose scores are wanted. It is cloned, and fitted on the representation with scaled logits.
+        The scorer that is applied to the scaled logits. It is cloned before it is fitted.
 
     Attributes
     ----------
     temperature_ : float
-        T, between 0.001 and 1000; 1 where there is one class.
+        The temperature T, between 0.001 and 1000; 1 if there is a single class.
     scorer_ : ForegroundScorer
         The fitted clone of `scorer`.
     output : str
-        That of `scorer`.
+        The `output` of `scorer`.
 
     See Also
     --------
     ODIN : A high, fixed temperature.
-    ScorerEnsemble : Puts scorers on one scale.
+    ScorerEnsemble : Puts scorers on a common scale.
 
     Notes
     -----
-    A network is surer of images it has trained on than of others, so T should come from held-out ones: pass
-    ``fit(representation, y, held_out=(representation, y))``; a detector does so by itself. Without them T comes from
-    the images of `fit`. Scorers that read the order of the logits alone are not changed by T. The scaled logits are
-    held in memory; features stay where they are.
+    A network is more confident on its training images than on other images, so T should be found on held-out images:
+    call ``fit(representation, y, held_out=(representation, y))``. A detector does so. Without held-out images, T is
+    found on the images of `fit`. T does not change scorers that use only the order of the logits. The scaled logits
+    are held in memory; the features are not copied.
 
-    Scorers that ask for perturbed images or for activations are refused: the first bring a temperature of their own.
+    Scorers that need perturbed images or activations are refused. Those with perturbed images have a temperature of
+    their own.
 
     References
     ----------
@@ -71,7 +72,7 @@ class TemperatureScaled(BaseEstimator):
     >>> from skdfb.scorers import MSP, Representation, TemperatureScaled
     >>> features = 20 * np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1], [0.1, 0.3]])
     >>> representation = Representation.from_numpy(features=features, weight=np.eye(2), bias=np.zeros(2))
-    >>> scorer = TemperatureScaled(MSP()).fit(representation, [0, 1, 1, 1])  # the third is not what it seems
+    >>> scorer = TemperatureScaled(MSP()).fit(representation, [0, 1, 1, 1])  # the third is classified wrongly
     >>> bool(scorer.temperature_ > 1)
     True
     """
@@ -86,11 +87,29 @@ class TemperatureScaled(BaseEstimator):
 
     @property
     def output(self) -> ScorerOutput:
-        """The output of `scorer`."""
+        """The `output` of `scorer`."""
         return scorer_output(self.scorer)
 
     def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
-        """Refuse a network that `scorer` cannot be fitted on; see :class:`ForegroundScorer`."""
+        """Check that `scorer` can be fitted on data of these sizes; a detector does so before it trains.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of features C.
+        n_classes : int
+            Number of columns K of the logits; 1 for a background representation.
+        n_images : int
+            Number of training images n.
+
+        Raises
+        ------
+        TypeError
+            If `scorer` does not follow the protocol of :class:`ForegroundScorer`.
+        ValueError
+            If `scorer` needs more than features and logits, or cannot be fitted on data of these sizes.
+        """
+        self._validate_params()
         check_member(self.scorer, "scorer", n_features, n_classes, n_images)
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -102,9 +121,10 @@ class TemperatureScaled(BaseEstimator):
         representation : Representation
             The n training images.
         y : array-like of shape (n,), default=None
-            Their classes, integers 0..K-1. Needed for T without `held_out`, and by scorers that learn classes.
+            Classes of the images, integers 0..K-1. Needed to find T if `held_out` is None, and by scorers that need
+            classes.
         held_out : tuple of (Representation, array-like), default=None
-            Images that the network did not train on, and their classes, for T.
+            Images that the network was not trained on, and their classes, to find T.
 
         Returns
         -------
@@ -113,11 +133,14 @@ class TemperatureScaled(BaseEstimator):
 
         Raises
         ------
+        TypeError
+            If the classes are not integers.
         ValueError
-            If `scorer` asks for more than features and logits, or classes are missing or no integers 0..K-1.
+            If `scorer` needs more than features and logits, or classes are missing or outside 0..K-1.
         """
         self.check_sizes(representation.n_features, representation.n_classes, len(representation))
-        temperature = _honest_temperature(*((representation, y) if held_out is None else held_out))
+        temperature = _best_temperature(*((representation, y) if held_out is None else held_out))
+        # A scorer that also learns from held-out images gets them with the same scaling.
         scaled_held_out = None if held_out is None else (_scaled(held_out[0], temperature), held_out[1])
         self.scorer_ = fitted_clone(self.scorer, (_scaled(representation, temperature), y), scaled_held_out)
         self.temperature_ = temperature
@@ -134,14 +157,19 @@ class TemperatureScaled(BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            The scores of `scorer` on scaled logits; higher is more in-distribution.
+            The scores of `scorer` on the scaled logits; higher is more in-distribution.
+
+        Raises
+        ------
+        NotFittedError
+            If the scorer is not fitted.
         """
         check_is_fitted(self)
         return member_scores(self.scorer_, _scaled(representation, self.temperature_))
 
 
 def _scaled(representation: Representation, temperature: float) -> Representation:
-    """Return a representation whose logits, and the head that gives them, are divided by T."""
+    """Return a representation whose logits and head are divided by T."""
     return replace(
         representation,
         logits=representation.logits / temperature,
@@ -150,17 +178,20 @@ def _scaled(representation: Representation, temperature: float) -> Representatio
     )
 
 
-def _honest_temperature(representation: Representation, y: ArrayLike | None) -> float:
-    """Return the T of the smallest negative log-likelihood, which is convex in 1 / T."""
+def _best_temperature(representation: Representation, y: ArrayLike | None) -> float:
+    """Return the T with the smallest negative log-likelihood."""
     labels = check_class_indices(y, representation)
+    # The softmax of a single logit is 1 at any temperature.
     if representation.n_classes == 1:
         return 1.0
 
     def loss(log_temperature: float) -> float:
         total = 0.0
         for batch, batch_labels in labelled_batches(representation, labels):
-            logits = as_double(batch.logits) / math.exp(log_temperature)
+            logits = as_double(batch.logits) / math.exp(log_temperature)  # (m, K)
             total += float(F.cross_entropy(logits, batch_labels.to(logits.device), reduction="sum"))
         return total / len(labels)
 
+    # The loss is convex in 1 / T, so it has a single minimum, also as a function of log T. The tolerance is small, so
+    # that the order of the images does not change T.
     return math.exp(minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-10}).x)

@@ -1,4 +1,4 @@
-"""The conformal threshold against its definition and by simulation."""
+"""The conformal threshold against its definition and in simulations."""
 
 from fractions import Fraction
 
@@ -40,7 +40,7 @@ def test_threshold_and_p_values_reject_the_same_images(held_out, tested, alpha):
 
 @deterministic
 @given(scores, st.randoms(use_true_random=False))
-def test_order_of_held_out_images_does_not_count(held_out, random):
+def test_order_of_held_out_images_does_not_matter(held_out, random):
     shuffled = held_out.copy()
     random.shuffle(shuffled)
     assume(len(held_out) >= 4)
@@ -78,13 +78,13 @@ def test_at_most_alpha_of_exchangeable_images_are_rejected(alpha, n_held_out):
     rng = np.random.default_rng(0)
     rejected = []
     for _ in range(1500):
-        # One draw for both parts, heavy-tailed and with ties: exchangeable and nothing more.
+        # Both parts come from one sample with heavy tails and ties, so they are exchangeable and nothing more.
         pool = np.round(rng.standard_t(2, size=n_held_out + 40), 1)
         calibrator = ConformalCalibrator(alpha).fit(pool[:n_held_out])
         rejected.append(np.mean(pool[n_held_out:] < calibrator.offset_))
     standard_error = np.std(rejected) / np.sqrt(len(rejected))
     assert np.mean(rejected) <= alpha + 2 * standard_error
-    # Nor far fewer than alpha: a threshold that rejects nothing would pass the line above. Ties cost some.
+    # A threshold that rejects nothing would pass the line above. Ties make the share a little smaller than alpha.
     assert np.mean(rejected) >= int(alpha * (n_held_out + 1)) / (n_held_out + 1) - 0.03
 
 
@@ -135,7 +135,7 @@ def test_p_values_before_fit_are_refused():
         ConformalCalibrator().p_values([0.0])
 
 
-def test_is_an_estimator_that_leaves_its_input():
+def test_is_an_estimator_and_does_not_modify_its_input():
     held_out = np.arange(39.0)[::-1].copy()
     calibrator = ConformalCalibrator(alpha=0.1).fit(held_out)
     assert held_out[0] == 38

@@ -1,4 +1,4 @@
-"""The made images: shapes, masks, balance, and nothing shared between training and test."""
+"""The generated images: shapes, masks, balance, and no data in common between training and test images."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_digits_differ_in_size_place_and_colour(data):
     assert np.all(colours.std(axis=0) > 40)
 
 
-def test_digits_stand_out_from_what_they_cover():
+def test_digits_differ_from_the_pixels_they_cover():
     rng = np.random.default_rng(0)
     covered = np.concatenate([rng.uniform(0, 255, (500, 3)), np.linspace(0, 255, 500)[:, None].repeat(3, axis=1)])
     colours = module._contrasting_colours(covered, rng)
@@ -114,23 +114,23 @@ def test_digits_stand_out_from_what_they_cover():
 
 
 @pytest.mark.parametrize("grey", [0.0, 127.5, 255.0])
-def test_contrast_does_not_depend_on_luck(grey):
-    class NoLuck:
+def test_contrast_is_sufficient_if_no_random_colour_is_suitable(grey):
+    class ConstantGenerator:
         def uniform(self, low, high, size):
             return np.full(size, grey)
 
-    colours = module._contrasting_colours(np.full((2, 3), grey), NoLuck())
+    colours = module._contrasting_colours(np.full((2, 3), grey), ConstantGenerator())
     assert np.abs((colours - grey) @ LUMINANCE).min() >= 70
 
 
 def test_a_mask_is_where_the_digit_is(monkeypatch):
-    # On a black photograph what is bright is the digit.
+    # On a black photograph, only the digit is bright.
     monkeypatch.setattr(module, "load_sample_image", lambda name: np.zeros((427, 640, 3), dtype=np.uint8))
     data = load_digits_on_photos(n_train=60, n_test=6, n_ood=2)
     for image, mask in zip(data.images, data.masks, strict=True):
         brightness = image.max(axis=2)
         colour = int(brightness[mask != 6].max())
-        # Half covered is half as bright; colours are rounded to integers, so that one step is left undecided.
+        # A half covered pixel has half the brightness. Colours are rounded to integers, so one step is not compared.
         assert np.all(mask[brightness > colour / 2 + 1] != 6)
         assert np.all(mask[brightness < colour / 2 - 1] == 6)
         # The soft edge is narrow.
@@ -142,7 +142,7 @@ def test_a_mask_is_where_the_digit_is(monkeypatch):
 
 
 def test_labels_are_those_of_the_digits_pasted(monkeypatch):
-    # In place of digit d a bar d + 1 high and 8 wide, so that the shape of a mask tells the digit.
+    # Digit d is replaced by a bar of height d + 1 and width 8, so the shape of a mask determines the digit.
     digits = load_digits()
     bars = (np.arange(8)[:, None] <= digits.target[:, None, None]) * np.full(8, 16.0)
     monkeypatch.setattr(module, "load_digits", lambda: Bunch(images=bars, target=digits.target))
@@ -154,7 +154,8 @@ def test_labels_are_those_of_the_digits_pasted(monkeypatch):
 
 
 def test_training_and_test_share_no_pixel_of_the_photograph(monkeypatch):
-    # Left half black, right half white, other photograph grey: one pixel of another region would show.
+    # The left half is black, the right half white and the other photograph grey, so a pixel of another region would
+    # change a minimum or maximum.
     def photo(name):
         image = np.full((427, 640, 3), 127, dtype=np.uint8)
         if name == "china.jpg":
@@ -192,18 +193,18 @@ def test_training_and_test_share_no_handwritten_sample():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "expected"),
     [
-        ("n_train", 5, "at least 6"),
-        ("n_test", 0, "at least 6"),
-        ("n_ood", 0, "at least 1"),
-        ("n_ood", 2.0, "at least 1"),
-        ("n_train", True, "at least 6"),
-        ("n_train", "10", "at least 6"),
+        ("n_train", 5, "of at least 6"),
+        ("n_test", 0, "of at least 6"),
+        ("n_ood", 0, "of at least 1"),
+        ("n_ood", 2.0, "of at least 1"),
+        ("n_train", True, "of at least 6"),
+        ("n_train", "10", "of at least 6"),
         ("image_size", 15, "from 16 to 128"),
         ("image_size", 129, "from 16 to 128"),
     ],
 )
-def test_bad_sizes_are_refused(name, value, wanted):
-    with pytest.raises(ValueError, match=rf"^{name}={value!r} must be an integer {wanted}"):
+def test_bad_sizes_are_refused(name, value, expected):
+    with pytest.raises(ValueError, match=rf"^Expected {name} to be an integer {expected}, got {value!r}\.$"):
         load_digits_on_photos(**{name: value})

@@ -1,4 +1,4 @@
-"""Displays must show the numbers they are given."""
+"""Displays plot exactly the numbers that they get."""
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +17,7 @@ def _close_figures():
 
 
 class Detector:
-    """Scores an image by its mean pixel and calls its left half foreground."""
+    """A detector whose score is the mean pixel and whose foreground is the left half of the image."""
 
     offset_ = 0.25
 
@@ -31,12 +31,12 @@ class Detector:
 
 
 def test_histogram_from_estimator():
-    images = {"known": np.full((5, 4, 4, 3), 0.5), "strange": np.zeros((3, 4, 4, 3))}
+    images = {"known": np.full((5, 4, 4, 3), 0.5), "noise": np.zeros((3, 4, 4, 3))}
     display = ScoreHistogramDisplay.from_estimator(Detector(), images)
     np.testing.assert_allclose(display.scores["known"], 0.5)
     assert display.threshold == 0.25
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert labels == ["known", "strange", "threshold"]
+    assert labels == ["known", "noise", "threshold"]
     assert display.ax_.lines[0].get_xdata()[0] == 0.25
 
 
@@ -46,7 +46,7 @@ def test_histogram_without_a_finite_threshold_has_no_line():
     assert not ScoreHistogramDisplay.from_predictions(scores).ax_.lines
 
 
-def test_histogram_draws_where_it_is_told():
+def test_histogram_uses_the_given_axes():
     figure, ax = plt.subplots()
     display = ScoreHistogramDisplay.from_predictions({"known": np.arange(9.0)}, ax=ax, n_bins=3)
     assert display.ax_ is ax
@@ -57,27 +57,33 @@ def test_masks_from_estimator():
     images = np.random.default_rng(0).random((3, 4, 4, 3))
     display = MaskDisplay.from_estimator(Detector(), images)
     assert display.axes_.shape == (2, 3)
-    shown = display.axes_[1, 0].get_images()[0].get_array()
-    np.testing.assert_array_equal(shown[:, :2], 1)
-    np.testing.assert_array_equal(shown[:, 2:], 0)
+    plotted = display.axes_[1, 0].get_images()[0].get_array()
+    np.testing.assert_array_equal(plotted[:, :2], 1)
+    np.testing.assert_array_equal(plotted[:, 2:], 0)
     np.testing.assert_allclose(display.axes_[0, 2].get_images()[0].get_array(), images[2])
 
 
 @pytest.mark.parametrize(
     ("images", "mask", "error", "message"),
     [
-        (["a.png"], np.zeros((1, 4, 4)), TypeError, "images is no array"),
-        (np.zeros((2, 4, 4, 3)), np.zeros((1, 4, 4)), ValueError, r"maps\['mask'\] has shape \(1, 4, 4\); \(2, 4, 4\)"),
+        (["a.png"], np.zeros((1, 4, 4)), TypeError, r"^Expected images as an array of shape .*, got a list\. Read"),
+        (np.zeros((4, 4)), np.zeros((1, 4, 4)), TypeError, r"^Expected images .*, got an array of shape \(4, 4\)\."),
+        (
+            np.zeros((2, 4, 4, 3)),
+            np.zeros((1, 4, 4)),
+            ValueError,
+            r"maps\['mask'\] has shape \(1, 4, 4\): expected \(2, 4, 4\)",
+        ),
         (np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4, 3)), ValueError, r"maps\['mask'\] has shape \(2, 4, 4, 3\)"),
-        (np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4), int), ValueError, "holds integers; .*pass masks < n_classes"),
+        (np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4), int), ValueError, "holds integers: .*pass masks < n_classes"),
     ],
 )
-def test_what_is_no_picture_is_named(images, mask, error, message):
+def test_bad_images_and_maps_are_refused(images, mask, error, message):
     with pytest.raises(error, match=message):
         MaskDisplay.from_predictions(images, {"mask": mask})
 
 
-def test_grey_images_keep_their_levels():
+def test_grey_images_are_not_stretched():
     images = np.full((2, 4, 4), 128, dtype=np.uint8)
     display = MaskDisplay.from_predictions(images, {"mask": np.zeros((2, 4, 4), dtype=bool)})
     assert display.axes_[0, 0].get_images()[0].get_clim() == (0, 255)

@@ -1,4 +1,4 @@
-"""mask_iou and foreground_fraction: against counting, and bad input."""
+"""mask_iou and foreground_fraction against plain counting, and their errors."""
 
 import numpy as np
 import pytest
@@ -14,15 +14,15 @@ INTEGER_MASKS = hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, K))
 
 
 def oracle(masks, true_masks):
-    figures = []
+    ious = []
     for mask, true in zip(masks.tolist(), true_masks.tolist(), strict=True):
         both = either = 0
         for row, true_row in zip(mask, true, strict=True):
             for pixel, true_pixel in zip(row, true_row, strict=True):
                 both += pixel != K and true_pixel != K
                 either += pixel != K or true_pixel != K
-        figures.append(both / either if either else 1.0)
-    return sum(figures) / len(figures)
+        ious.append(both / either if either else 1.0)
+    return sum(ious) / len(ious)
 
 
 @given(masks=INTEGER_MASKS, true_masks=INTEGER_MASKS)
@@ -44,20 +44,20 @@ def test_fraction_against_counting(masks):
 
 def test_the_mean_is_over_images_not_over_pixels():
     large, small = np.zeros((2, 10, 10), dtype=bool), np.zeros((2, 10, 10), dtype=bool)
-    large[0], small[0] = True, True  # one image of 100 pixels, all right
-    large[1, :2, :1] = True  # and one where 1 of 2 is right
+    large[0], small[0] = True, True  # IoU 1 with 100 pixels
+    large[1, :2, :1] = True  # IoU 1/2 with 2 pixels
     small[1, :1, :1] = True
     assert mask_iou(large, small) == pytest.approx(0.75)
 
 
-def test_class_does_not_count():
+def test_class_does_not_matter():
     masks, true = np.zeros((1, 2, 2), dtype=int), np.ones((1, 2, 2), dtype=int)
     assert mask_iou(masks, true, background=K) == 1.0
 
 
-def test_ends():
+def test_empty_and_full_masks():
     nothing, everything = np.zeros(SHAPE, dtype=bool), np.ones(SHAPE, dtype=bool)
-    assert mask_iou(nothing, nothing) == 1.0  # both say that there is none
+    assert mask_iou(nothing, nothing) == 1.0  # both masks agree that there is no foreground
     assert mask_iou(nothing, everything) == mask_iou(everything, nothing) == 0.0
     assert mask_iou(everything, everything) == 1.0
     assert foreground_fraction(nothing) == 0.0
@@ -68,15 +68,15 @@ def test_ends():
 @pytest.mark.parametrize(
     ("masks", "background", "message"),
     [
-        (np.zeros((2, 3), bool), None, r"has shape \(2, 3\); \(n, H, W\) is wanted"),
+        (np.zeros((2, 3), bool), None, r"has shape \(2, 3\): expected \(n, H, W\)"),
         (np.zeros((0, 3, 3), bool), None, r"has shape \(0, 3, 3\)"),
-        (np.zeros(SHAPE), None, "has dtype float64; booleans or class indices are wanted"),
+        (np.zeros(SHAPE), None, "has dtype float64: expected booleans or class indices"),
         (np.zeros(SHAPE, int), None, "holds integers and background is None"),
-        (np.full(SHAPE, 4), K, r"has values in 4..4; 0..3 \(background\) is wanted"),
-        (np.full(SHAPE, -1), K, "has values in -1..-1"),
+        (np.full(SHAPE, 4), K, r"has values in 4\.\.4: expected 0\.\.3, where 3 is the background"),
+        (np.full(SHAPE, -1), K, r"has values in -1\.\.-1"),
     ],
 )
-def test_bad_masks_are_named(masks, background, message):
+def test_errors_name_the_argument(masks, background, message):
     with pytest.raises(ValueError, match=f"^masks {message}"):
         foreground_fraction(masks, background=background)
     with pytest.raises(ValueError, match=f"^masks {message}"):
@@ -85,6 +85,6 @@ def test_bad_masks_are_named(masks, background, message):
         mask_iou(np.zeros(SHAPE, bool), masks, background=background)
 
 
-def test_shapes_must_agree():
+def test_shapes_must_be_equal():
     with pytest.raises(ValueError, match=r"masks has shape \(4, 3, 5\) and true_masks \(1, 3, 5\)"):
         mask_iou(np.zeros(SHAPE, bool), np.zeros((1, 3, 5), bool))

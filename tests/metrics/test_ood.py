@@ -1,4 +1,4 @@
-"""The metrics against slow definitions, against scikit-learn, and by their properties."""
+"""The metrics against their slow definitions and against scikit-learn, and their properties."""
 
 import math
 from fractions import Fraction
@@ -47,7 +47,7 @@ def test_auroc_counts_pairs(id_scores, ood_scores):
 
 @deterministic
 @given(scores, scores)
-def test_auroc_of_swapped_sides_is_the_rest(id_scores, ood_scores):
+def test_auroc_of_swapped_arguments_is_one_minus_auroc(id_scores, ood_scores):
     assert auroc_score(id_scores, ood_scores) == pytest.approx(1 - auroc_score(ood_scores, id_scores), abs=1e-12)
 
 
@@ -97,10 +97,10 @@ def test_fpr_grows_with_tpr(id_scores, ood_scores, one, other):
 
 @pytest.mark.parametrize("n", [20, 40, 60, 100, 180, 1000])
 @pytest.mark.parametrize("percent", [5, 7, 29, 55, 57, 70, 95, 100])
-def test_fpr_keeps_exactly_enough_id_images(n, percent):
-    n_kept = math.ceil(Fraction(percent, 100) * n)
-    # The OOD images score as the ID images do, so that the share accepted counts the ID images kept.
-    assert fpr_at_tpr(np.arange(n), np.arange(n), tpr=percent / 100) == n_kept / n
+def test_fpr_accepts_exactly_enough_id_images(n, percent):
+    n_accepted = math.ceil(Fraction(percent, 100) * n)
+    # OOD and ID images have the same scores, so the accepted share is that of the ID images.
+    assert fpr_at_tpr(np.arange(n), np.arange(n), tpr=percent / 100) == n_accepted / n
 
 
 def test_infinite_scores_are_ranked():
@@ -117,7 +117,7 @@ def test_perfect_constant_and_inverted_scores():
 
 
 def test_many_images_are_fast_and_exact():
-    # 4e10 pairs: the count of pairs must neither overflow nor be listed.
+    # There are 4e10 pairs. Their number must not overflow, and they must not be held in memory.
     assert auroc_score(np.arange(200_000) + 0.5, np.arange(200_000)) == pytest.approx(0.5 + 1 / 400_000, abs=1e-12)
 
 
@@ -147,12 +147,12 @@ def test_bad_tpr_is_refused(tpr):
         fpr_at_tpr([1.0], [0.0], tpr=tpr)
 
 
-def test_bad_side_is_refused():
+def test_bad_positive_is_refused():
     with pytest.raises(ValueError, match=r"positive='in'.*'id' or 'ood'"):
         aupr_score([1.0], [0.0], positive="in")
 
 
-def test_arguments_are_left_as_they_are():
+def test_arguments_are_not_modified():
     id_scores, ood_scores = np.array([3.0, 1.0, 2.0]), np.array([2.0, 0.0])
     for metric in METRICS:
         metric(id_scores, ood_scores)

@@ -13,14 +13,14 @@ PERCENTILES = {"s": 90, "b": 65, "p": 60}
 
 
 def shape_oracle(a, variant, percentile):
-    """The shaped activations of one image by the paper's algorithms, a flat list of numbers."""
+    """The shaped activations of one image by the algorithms of the paper, as a flat list."""
     n = len(a)
     n_left = max(1, n - int(np.round(n * percentile / 100)))
     threshold = sorted(a)[n - n_left]
     pruned = [value if value >= threshold else 0.0 for value in a]
     before, after = math.fsum(a), math.fsum(pruned)
     if variant == "s":
-        # The bound is ours: the paper has no negative activations.
+        # The paper has no negative activations, for which this bound is needed.
         exponent = before / after if after > 0 else n / n_left
         return [value * math.exp(min(exponent, 300)) for value in pruned]
     if variant == "b":
@@ -79,7 +79,7 @@ def test_oracle(variant, seed, C, percentile, rectified):
 @every_variant
 @pytest.mark.parametrize("options", [{"rank": 2}, {"scale": 1e-30}, {"scale": 1e30}, {"C": 1}, {"K": 1}, {"n": 1}])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_oracle_on_odd_input(variant, options, dtype):
+def test_oracle_on_unusual_input(variant, options, dtype):
     arrays = random_arrays(**options, dtype=dtype)
     scores = fit_and_score(ASH(variant), Representation.from_numpy(**arrays))
     expected = ash_oracle(arrays, variant, PERCENTILES[variant])
@@ -118,7 +118,7 @@ def test_map_of_one_place_is_the_features(variant):
     )
 
 
-def test_needs_maps_where_it_uses_them():
+def test_needs_maps_only_with_on_maps():
     assert activations_needed(ASH()) == ()
     assert activations_needed(ASH(on_maps=True)) == ("feature_map",)
     assert activations_needed(ASH().set_params(on_maps=True)) == ("feature_map",)
@@ -151,7 +151,7 @@ def test_order_of_features_does_not_matter_with_ties(variant, seed):
 @every_variant
 @given(seed=st.integers(0, 10**6), factor=st.floats(0.01, 100))
 @quick
-def test_logits_decide_not_the_scale_of_features(variant, seed, factor):
+def test_scale_of_features_does_not_matter_if_logits_stay(variant, seed, factor):
     arrays = rectified_arrays(seed)
     scaled = {**arrays, "features": arrays["features"] * factor, "weight": arrays["weight"] / factor}
     np.testing.assert_allclose(
@@ -162,7 +162,7 @@ def test_logits_decide_not_the_scale_of_features(variant, seed, factor):
     )
 
 
-def test_nothing_is_dropped_at_0():
+def test_percentile_0_removes_nothing():
     representation = random_representation()
     np.testing.assert_allclose(
         fit_and_score(ASH("p", 0), representation), fit_and_score(Energy(), representation), rtol=1e-12
@@ -170,14 +170,14 @@ def test_nothing_is_dropped_at_0():
 
 
 @every_variant
-def test_zero_features_leave_the_bias(variant):
+def test_features_of_zero_score_the_energy_of_the_bias(variant):
     arrays = {**random_arrays(), "features": np.zeros((3, 8))}
     scores = fit_and_score(ASH(variant), Representation.from_numpy(**arrays))
     np.testing.assert_allclose(scores, np.log(np.exp(arrays["bias"]).sum()), rtol=1e-12)
 
 
-def test_binarised_features_are_shared_among_those_that_are_not_zero():
-    # Of 4 features, 2 are kept; the second of them is one of three zeros.
+def test_binarised_sum_is_shared_by_nonzero_features():
+    # 2 of 4 features remain, and the second of them is 0.
     head = {"weight": np.eye(4), "bias": np.zeros(4)}
     representation = Representation.from_numpy(features=np.array([[5.0, 0.0, 0.0, 0.0]]), **head)
     np.testing.assert_allclose(fit_and_score(ASH("b", 50), representation), math.log(math.exp(5) + 3), rtol=1e-12)
@@ -188,11 +188,11 @@ def test_sums_of_any_sign_give_finite_scores(percentile):
     rng = np.random.default_rng(0)
     C = 4000
     features = np.stack([
-        -rng.uniform(1, 2, size=C),  # a negative sum is left
-        np.r_[np.zeros(C // 2), -np.ones(C // 2)],  # no sum is left
+        -rng.uniform(1, 2, size=C),  # a negative sum remains
+        np.r_[np.zeros(C // 2), -np.ones(C // 2)],  # the remaining sum is 0
         np.r_[1e-300, -np.ones(C - 1)],
         np.r_[np.ones(C // 2), -np.ones(C // 2)],
-        np.ones(C),  # all tie
+        np.ones(C),  # all are equal
         rng.uniform(1, 1.001, size=C),  # at 99.99 the ratio is 4000
         np.r_[1e-320, np.zeros(C - 1)],
     ])  # fmt: skip
@@ -204,7 +204,7 @@ def test_sums_of_any_sign_give_finite_scores(percentile):
 
 @every_variant
 @pytest.mark.parametrize("on_maps", [False, True])
-def test_input_stays_as_it_is(variant, on_maps):
+def test_input_is_not_changed(variant, on_maps):
     maps, arrays, representation = with_maps()
     before = maps.copy(), arrays["features"].copy()
     fit_and_score(ASH(variant, on_maps=on_maps), representation)
@@ -230,7 +230,7 @@ def test_narrow_maps(variant):
 
 @every_variant
 @pytest.mark.parametrize("on_maps", [False, True])
-def test_nan_is_refused(variant, on_maps):
+def test_nan_raises_an_error(variant, on_maps):
     _, _, representation = with_maps()
     scorer = ASH(variant, on_maps=on_maps).fit(representation)
     for tensor in (representation.activations["feature_map"] if on_maps else representation.features,):
@@ -241,14 +241,14 @@ def test_nan_is_refused(variant, on_maps):
 
 def test_no_maps():
     scorer = ASH(on_maps=True).fit(random_representation())
-    with pytest.raises(ValueError, match=r"wanted 'feature_map'"):
+    with pytest.raises(ValueError, match=r"holds \[\]: expected 'feature_map'"):
         scorer.score_samples(random_representation())
 
 
 @pytest.mark.parametrize("shape", [(30, 8), (30, 7, 2, 2), (30, 2, 2, 8), (30, 8, 0, 2)])
 def test_maps_of_wrong_shape(shape):
     representation = Representation.from_numpy(**random_arrays(), activations={"feature_map": np.zeros(shape)})
-    with pytest.raises(ValueError, match=r"activations\['feature_map'\] has shape .* wanted \(n, 8, h, w\)"):
+    with pytest.raises(ValueError, match=r"activations\['feature_map'\] has shape .* (wanted|expected) \(n, 8, h, w\)"):
         fit_and_score(ASH(on_maps=True), representation)
 
 

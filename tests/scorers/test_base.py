@@ -1,6 +1,7 @@
-"""What holds for every built-in scorer."""
+"""Properties of all built-in scorers."""
 
 import pickle
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -11,9 +12,32 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaxLogit, Representation, ViM
+from skdfb.scorers import (
+    ASH,
+    DICE,
+    DML,
+    FDBD,
+    GEN,
+    KNN,
+    MSP,
+    ODIN,
+    BackgroundLogit,
+    ClassGaussianMixture,
+    Energy,
+    Entropy,
+    GradNorm,
+    KLMatching,
+    Mahalanobis,
+    MaSF,
+    MaxCosine,
+    MaxLogit,
+    MaxNorm,
+    Representation,
+    ViM,
+)
 from skdfb.scorers._base import check_class_indices
 from tests.scorers.helpers import (
+    BUILT_IN,
     SCORERS,
     cyclic_labels,
     fit,
@@ -81,7 +105,7 @@ def test_narrow_types(scorer, dtype, tolerance):
 
 
 @every_scorer
-def test_bfloat16_is_taken(scorer):
+def test_bfloat16(scorer):
     wide = random_representation()
     narrow = Representation(
         features=wide.features.bfloat16(), logits=wide.logits.bfloat16(), weight=wide.weight, bias=wide.bias
@@ -116,7 +140,7 @@ def test_tensors_with_gradient(scorer):
 
 
 @every_scorer
-def test_autocast_around_does_not_matter(scorer):
+def test_autocast_of_the_caller_does_not_matter(scorer):
     representation = random_representation(dtype=np.float32)
     scores = fit_and_score(clone(scorer), representation)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -150,7 +174,7 @@ def test_other_sizes_than_fitted(scorer, sizes):
 
 @every_scorer
 def test_not_a_representation(scorer):
-    with pytest.raises(TypeError, match=r"representation is a ndarray.*from_numpy"):
+    with pytest.raises(TypeError, match=r"representation is a ndarray: expected a Representation.*from_numpy"):
         clone(scorer).fit(np.zeros((3, 2)))
     fitted = fit(clone(scorer), random_representation())
     with pytest.raises(TypeError, match=r"representation is a ndarray.*from_numpy"):
@@ -158,7 +182,7 @@ def test_not_a_representation(scorer):
 
 
 @every_scorer
-def test_nan_is_refused(scorer):
+def test_nan_raises_an_error(scorer):
     good = random_representation()
     fitted = fit(clone(scorer), good)
     features, logits = good.features.clone(), good.logits.clone()
@@ -177,7 +201,7 @@ def test_labels_are_ignored(scorer, y):
 
 
 @every_scorer
-def test_sklearn_ways(scorer, tmp_path):
+def test_sklearn_conventions(scorer, tmp_path):
     representation = random_representation(n=200, C=16)
     fresh = clone(scorer)
     parameters = fresh.get_params()
@@ -191,7 +215,7 @@ def test_sklearn_ways(scorer, tmp_path):
     scores = fitted.score_samples(representation)
     assert np.array_equal(pickle.loads(pickle.dumps(fitted)).score_samples(representation), scores)
     joblib.dump(fitted, tmp_path / "scorer.joblib")
-    # joblib maps the fitted arrays read-only, as it does between processes.
+    # Memory-mapped arrays are read-only, as in the worker processes of joblib.
     mapped = joblib.load(tmp_path / "scorer.joblib", mmap_mode="r")
     assert np.array_equal(mapped.score_samples(representation), scores)
 
@@ -208,13 +232,105 @@ def test_one_logit_is_its_own_score(scorer):
     np.testing.assert_allclose(fit_and_score(scorer, representation), representation.logits.numpy()[:, 0], rtol=1e-14)
 
 
-def test_failed_fit_leaves_the_earlier_one():
+def test_failed_fit_keeps_the_earlier_one():
     representation = random_representation()
     scorer = ViM().fit(representation)
     scores = scorer.score_samples(representation)
     with pytest.raises(ValueError, match="rank"):
-        scorer.fit(random_representation(n=1, C=5))
+        scorer.fit(random_representation(n=30, C=5)[[0] * 30])
     assert np.array_equal(scorer.score_samples(representation), scores)
+
+
+SIZES = [(C, K, n) for C in (1, 2, 5) for K in (1, 2, 3) for n in (1, 2, 3, 4, 6, 9, 10, 49, 50)]
+
+
+def representation_of_sizes(C, K, n, seed=0):
+    """A random representation with activations, so that every scorer can be fitted on it."""
+    rng = np.random.default_rng(seed)
+    activations = {
+        name: torch.from_numpy(rng.normal(size=shape)) for name, shape in (("feature_map", (n, C, 2, 2)), ("1", (n, 3)))
+    }
+    return replace(random_representation(seed, C=C, K=K, n=n), activations=activations)
+
+
+def message_of(function, *arguments):
+    """The message of the ValueError that a call raises, or None."""
+    try:
+        function(*arguments)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("scorer", [scorer_class() for scorer_class in BUILT_IN], ids=repr)
+def test_fit_raises_the_errors_of_check_sizes(scorer):
+    for sizes in SIZES:
+        message = message_of(scorer.check_sizes, *sizes)
+        if message is not None:
+            assert message_of(fit, clone(scorer), representation_of_sizes(*sizes)) == message
+
+
+def works_for_some_classes(scorer, representation, new):
+    """Whether the scorer can be fitted, and score new images, with all images in one class or spread over classes."""
+    spreads = np.zeros(len(representation), int), cyclic_labels(representation)
+    fitted = [clone(scorer) for y in spreads]
+    messages = [message_of(one.fit, representation, y) for one, y in zip(fitted, spreads, strict=True)]
+    return any(
+        message is None and one.score_samples(new).shape == (len(new),)
+        for one, message in zip(fitted, messages, strict=True)
+    )
+
+
+def is_useful_without_check(scorer, representation, new):
+    """Whether the scorer can be fitted without `check_sizes` and then gives different images different scores."""
+    unchecked = clone(scorer)
+    unchecked.check_sizes = lambda *sizes: None
+    try:
+        return np.ptp(fit_and_score(unchecked, representation)) > 0 or np.ptp(unchecked.score_samples(new)) > 0
+    except (ValueError, RuntimeError, IndexError):
+        return False
+
+
+# Scorers whose early check is complete, with parameters that it depends on.
+CHECKED = [ASH(), BackgroundLogit(), DICE(), DML(), Energy(), Entropy(), FDBD(), GEN(), GradNorm(), KLMatching()]
+CHECKED += [MaSF(), MaxCosine(), MaxLogit(), MaxNorm(), MSP(), Mahalanobis(), Mahalanobis(0.5), Mahalanobis("auto")]
+CHECKED += [KNN(), KNN(3), KNN(3, bank_size=2), KNN(3, bank_size=5), KNN(2, bank_size=0.5), KNN(1, bank_size=0.1)]
+CHECKED += [ClassGaussianMixture(J, samples_per_class=m) for J, m in ((2, 5000), (1, 5000), (9, None), (4, 1))]
+
+
+@pytest.mark.parametrize("scorer", CHECKED, ids=repr)
+def test_check_sizes_raises_exactly_if_fit_is_impossible(scorer):
+    for sizes in SIZES:
+        representation, new = representation_of_sizes(*sizes), representation_of_sizes(*sizes[:2], 20, seed=1)
+        if message_of(scorer.check_sizes, *sizes) is None:
+            assert works_for_some_classes(scorer, representation, new), sizes
+        else:
+            assert not is_useful_without_check(scorer, representation, new), sizes
+
+
+@pytest.mark.parametrize(
+    ("scorer", "accepted", "refused"),
+    [
+        (MSP(), (1, 2, 1), (1, 1, 1)),
+        (KNN(), (1, 1, 50), (1, 1, 49)),
+        (KNN(2, bank_size=0.1), (1, 1, 16), (1, 1, 14)),
+        (Mahalanobis(), (1, 5, 2), (1, 5, 1)),
+        (ClassGaussianMixture(), (1, 5, 2), (1, 5, 1)),
+        (ViM(), (2, 1, 50), (1, 1, 50)),
+    ],
+    ids=repr,
+)
+def test_limits_of_check_sizes(scorer, accepted, refused):
+    assert message_of(scorer.check_sizes, *accepted) is None
+    assert message_of(scorer.check_sizes, *refused) is not None
+
+
+@every_scorer
+def test_check_sizes_checks_images_and_parameters(scorer):
+    assert "representation holds no images" in message_of(scorer.check_sizes, 8, 4, 0)
+    for name in type(scorer)._parameter_constraints:
+        with pytest.raises(ValueError, match=name):
+            clone(scorer).set_params(**{name: object()}).check_sizes(8, 4, 50)
 
 
 @pytest.mark.gpu
@@ -237,8 +353,8 @@ def test_check_class_indices(y):
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        (None, ValueError, "^y is None"),
-        ([0, 1], ValueError, r"^y has shape \(2,\); wanted \(3,\)"),
+        (None, ValueError, "^y is None: expected the class of each training image"),
+        ([0, 1], ValueError, r"^y has shape \(2,\): expected \(3,\)"),
         ([[0], [1], [2]], ValueError, "^y has shape"),
         (["a", "b", "c"], TypeError, "^y has dtype.*LabelEncoder"),
         ([0.0, 1.0, 2.0], TypeError, "^y has dtype float64"),
@@ -247,6 +363,6 @@ def test_check_class_indices(y):
         ([-1, 1, 2], ValueError, "^y runs from -1 to 2"),
     ],
 )
-def test_check_class_indices_refuses(y, error, message):
+def test_check_class_indices_raises(y, error, message):
     with pytest.raises(error, match=message):
         check_class_indices(y, random_representation(n=3))

@@ -8,7 +8,7 @@ from tests.scorers.helpers import cyclic_labels, fit_and_score, quick, random_ar
 
 
 def mixture_oracle(means, weights, classes, precision, test):
-    """Minus the smallest aggregated squared distance to a class, in float64."""
+    """Minus the smallest combined squared distance to a class, in float64."""
     scores = []
     for h in np.asarray(test, dtype=np.float64):
         aggregated = []
@@ -23,7 +23,7 @@ def mixture_oracle(means, weights, classes, precision, test):
 
 
 def pooled_precision(features, groups, smallest=1e-10):
-    """The pseudo-inverse of the covariance about the means of groups, by loops; `smallest` eigenvalue over largest."""
+    """The pseudo-inverse of the covariance about group means, without eigenvalues below the share `smallest`."""
     features = np.asarray(features, dtype=np.float64)
     covariance = np.zeros((features.shape[1], features.shape[1]))
     for g in set(groups.tolist()):
@@ -38,7 +38,7 @@ def representation_of(features, K):
 
 
 def groups_of(seed, n_groups, size=20, C=5):
-    """Features about well-separated middles, with one covariance, and the group of each."""
+    """Features around well-separated centres, with one covariance, and the group of each."""
     rng = np.random.default_rng(seed)
     middles = rng.permutation(30 * np.array([[i, j] for i in range(3) for j in range(3)]))[:n_groups]
     group = rng.permutation(np.repeat(np.arange(n_groups), size))
@@ -58,7 +58,7 @@ def test_oracle(seed, K, n_components, C):
     test = random_arrays(seed + 1, n=7, C=C)["features"]
     expected = mixture_oracle(scorer.means_, scorer.weights_, scorer.component_classes_, precision, test)
     np.testing.assert_allclose(scorer.score_samples(representation_of(test, K)), expected, rtol=1e-6)
-    # The means of components are those of their class, weighted.
+    # The weighted mean of the components of a class is the class mean.
     for k in range(K):
         own = scorer.component_classes_ == k
         assert own.sum() == n_components
@@ -70,7 +70,7 @@ def test_oracle(seed, K, n_components, C):
 @pytest.mark.parametrize("rank", [None, 3])
 @pytest.mark.parametrize("n", [6, 60])
 def test_oracle_of_one_component(scale, dtype, rank, n):
-    # With one component, classes are components, so nothing of the fit is needed; n = 6 is fewer than features.
+    # With one component per class, the oracle needs nothing from `fit`. n = 6 is less than the number of features.
     arrays = random_arrays(n=n, K=2, scale=scale, dtype=dtype, rank=rank)
     train, y = Representation.from_numpy(**arrays), np.arange(n) % 2
     features = arrays["features"].astype(np.float64) / scale
@@ -145,11 +145,11 @@ def test_samples_per_class(samples_per_class):
     representation = representation_of(features, 2)
     scores = ClassGaussianMixture(n_components=3).fit(representation, group // 3).score_samples(representation)
     fewer = ClassGaussianMixture(n_components=3, samples_per_class=samples_per_class).fit(representation, group // 3)
-    # Far-apart groups are found by any sample, and all images make the means and the covariance.
+    # Any sample finds groups that are far apart, and means and covariance are computed from all images.
     np.testing.assert_allclose(fewer.score_samples(representation), scores, rtol=1e-9)
 
 
-def test_between_components_is_out():
+def test_score_is_low_between_components():
     features, group = groups_of(0, 4)
     train = representation_of(features, 2)
     middles = np.array([features[group == g].mean(axis=0) for g in range(2)])
@@ -188,14 +188,14 @@ def test_small_and_empty_classes():
 
 
 @pytest.mark.parametrize("options", [{"C": 1}, {"K": 1}, {"n": 20, "C": 40}, {"dtype": np.float16}, {"K": 2, "n": 4}])
-def test_odd_data(options):
+def test_unusual_data(options):
     assert np.isfinite(fit_and_score(ClassGaussianMixture(), random_representation(**options))).all()
 
 
 @pytest.mark.parametrize("representation", [
     random_representation(n=1), representation_of(np.ones((5, 3)), 2), random_representation(n=4, K=4),
 ])  # fmt: skip
-def test_no_variance_is_refused(representation):
+def test_no_variance_raises_an_error(representation):
     with pytest.raises(ValueError, match="more or more varied images"):
         fit_and_score(ClassGaussianMixture(), representation)
 

@@ -58,7 +58,7 @@ def test_oracle_beyond_a_batch_and_a_block(monkeypatch):
 @pytest.mark.parametrize("spread", [1e-5, 1e-4, 1e-2])
 @pytest.mark.parametrize("k", [1, 30, 150])
 def test_near_duplicates(spread, k):
-    # Squared distances of 1e-10 to 1e-4: products of float32 know no more than 1e-7.
+    # Squared distances are 1e-10 to 1e-4, and products in float32 have errors of 1e-7.
     rng = np.random.default_rng(0)
     middle = rng.normal(size=300)
     train = middle + spread * rng.normal(size=(200, 300))
@@ -74,7 +74,7 @@ def test_near_duplicates(spread, k):
 
 @pytest.mark.parametrize("k", [1, 5, 35, 40])
 def test_near_duplicates_among_others(k):
-    # Float32 cannot order the first 40, but sets them apart from the others.
+    # Float32 cannot order the first 40, but separates them from the others.
     rng = np.random.default_rng(0)
     others = rng.normal(size=(60, 300))
     near = others[0] + 1e-4 * rng.normal(size=(40, 300))
@@ -181,15 +181,16 @@ def test_small_bank_of_a_memory_map_reads_little(tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_too_few_images(n, parameters, size):
     k = parameters.get("n_neighbors", 50)
-    with pytest.raises(ValueError, match=rf"^n_neighbors={k} is more than the {size} image\(s\) of the bank.*lower"):
+    message = rf"^n_neighbors={k} is more than the {size} image\(s\) of the bank: expected n_neighbors <= {size}; lower"
+    with pytest.raises(ValueError, match=message):
         KNN(**parameters).fit(random_representation(n=n))
 
 
-def test_too_small_a_bank_is_told_before_the_training():
-    with pytest.raises(ValueError, match="n_neighbors=50 is more than the 49"):
-        KNN(bank_size=49).check_sizes(8, 4, 1000)
-    KNN(bank_size=50).check_sizes(8, 4, 1000)
-    KNN(bank_size=0.1).check_sizes(8, 4, 1000)
+@pytest.mark.parametrize(("bank_size", "n", "size"), [(49, 1000, 49), (0.1, 494, 49), (None, 49, 49), (0.01, 30, 1)])
+def test_check_sizes(bank_size, n, size):
+    with pytest.raises(ValueError, match=f"n_neighbors=50 is more than the {size} image"):
+        KNN(bank_size=bank_size).check_sizes(8, 4, n)
+    KNN(n_neighbors=size, bank_size=bank_size).check_sizes(8, 4, n)
 
 
 @pytest.mark.parametrize("representation", [
@@ -197,7 +198,7 @@ def test_too_small_a_bank_is_told_before_the_training():
     of_features(np.zeros((5, 3))), random_representation(n=3, C=40),
     of_features(np.full((4, 2), 6e4, dtype=np.float16)),
 ])  # fmt: skip
-def test_odd_data(representation):
+def test_unusual_data(representation):
     scores = fit_and_score(KNN(n_neighbors=1), representation)
     assert np.array_equal(scores, np.zeros(len(representation)))
 

@@ -108,22 +108,22 @@ def test_automatic_shrinkage_is_that_of_oas(n, C):
     )
 
 
-def test_automatic_shrinkage_keeps_new_images_near_where_images_are_few():
-    """With as many images as features Σ is near singular: new images of the same kind look strange without it."""
+def test_automatic_shrinkage_helps_with_few_images():
+    # With about as many images as features, Σ is almost singular: without shrinkage all new images score low.
     C, rng = 64, np.random.default_rng(0)
     spectrum = np.arange(1, C + 1) ** -0.7
-    train, new, strange = (rng.normal(size=(n, C)) * spectrum for n in (C + 2, 300, 300))
-    strange *= 1.3
+    train, new, ood = (rng.normal(size=(n, C)) * spectrum for n in (C + 2, 300, 300))
+    ood *= 1.3
     arrays = {"weight": np.zeros((1, C)), "bias": np.zeros(1)}
     gaps = []
     for shrinkage in (0.0, "auto"):
         scorer = Mahalanobis(shrinkage).fit(Representation.from_numpy(features=train, **arrays), None)
-        known, other = (scorer.score_samples(Representation.from_numpy(features=X, **arrays)) for X in (new, strange))
+        known, other = (scorer.score_samples(Representation.from_numpy(features=X, **arrays)) for X in (new, ood))
         gaps.append(auroc_score(known, other))
     assert gaps[1] > gaps[0] + 0.2
 
 
-def test_shrinkage_sees_what_leaves_the_span_of_training_features():
+def test_shrinkage_counts_directions_outside_the_span_of_training_features():
     arrays, y = labelled(n=12, C=40)
     centred = arrays["features"] - arrays["features"].mean(axis=0)
     outside = np.linalg.svd(centred)[2][-1]
@@ -140,7 +140,7 @@ def test_oracle_beyond_one_batch():
 
 
 def test_nothing_cancels_between_far_classes():
-    # Class means are 1e9 standard deviations apart, on integers, which float64 holds exactly.
+    # Class means are 1e9 standard deviations apart. Features are integers, which are exact in float64.
     rng = np.random.default_rng(0)
     noise = rng.integers(-3, 4, size=(400, 4)).astype(np.float64)
     y = (np.arange(400) % 2).tolist()
@@ -183,7 +183,7 @@ def test_training_images_twice_are_the_same_as_once(seed, shrinkage):
 
 
 def test_mean_training_score_is_minus_the_rank():
-    # tr(Σ⁺ Σ) = r, where the nearest class is each image's own.
+    # tr(Σ⁺ Σ) = r, if the nearest class of each image is its own.
     arrays, y = labelled(n=100)
     arrays["features"] += 1000 * np.eye(4, 8)[y]
     assert scores_of(Mahalanobis(), arrays, y).mean() == pytest.approx(-8, rel=1e-9)
@@ -204,7 +204,7 @@ def test_class_without_images_is_left_out():
     some, labels = with_(arrays, arrays["features"][kept]), [label for label in y if label not in (0, 4)]
     scorer = Mahalanobis().fit(Representation.from_numpy(**some), labels)
     assert scorer.whitened_means_.shape == (4, 8)
-    # The origin of whitened features lies far from all classes, but a mean of 0 would be near it.
+    # A class without images must not get a mean of 0: one of the new images is at 0, far from all classes.
     new = np.vstack([arrays["features"], np.zeros((1, 8)), some["features"].mean(axis=0)])
     scores = scorer.score_samples(Representation.from_numpy(**with_(arrays, new)))
     assert_scores_close(scores, mahalanobis_oracle(some["features"], labels, new))
@@ -226,7 +226,7 @@ def test_one_feature():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_constant_features_do_not_count(dtype):
-    # 0.1 summed up n times is not 0.1 n in floating-point numbers.
+    # In floating point, the sum of n times 0.1 is not 0.1 n.
     arrays, y = labelled(n=5000, C=4, dtype=dtype)
     constants = np.full((5000, 3), [0.1, 1000.1, 0.0], dtype=dtype)
     more = random_arrays(n=1, C=7, dtype=dtype) | {"features": np.hstack([constants, arrays["features"]])}
@@ -240,11 +240,13 @@ def test_constant_features_do_not_count(dtype):
 @pytest.mark.parametrize("n", [1, 4, 3000])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_variation_within_classes(n, dtype, shrinkage):
-    # One image, one image a class, or classes of equal images: nothing measures distances.
+    # One image, one image per class, or classes of equal images.
     y = np.arange(n) % 4
     arrays = random_arrays(dtype=dtype)
     arrays["features"] = (random_arrays(n=4)["features"] + 0.1)[y].astype(dtype)
-    with pytest.raises(ValueError, match=r"^representation\.features do not vary within a class"):
+    with pytest.raises(
+        ValueError, match=r"^representation\.features do not vary within a class.*: expected different images"
+    ):
         Mahalanobis(shrinkage).fit(Representation.from_numpy(**arrays), y)
 
 

@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -93,7 +94,7 @@ def test_growing_transformations_change_nothing(seed):
 @given(seed=st.integers(0, 10**6))
 @quick
 def test_both_tails_count_the_same(seed):
-    # For maxima themselves, not for maps: their signs may be turned round.
+    # Only activations without places can change sign: then their maxima do, too.
     shapes = ((4,), (5,))
     train, test, labels = random_data(seed, shapes=shapes), random_data(seed + 1, shapes=shapes), random_labels(seed)
     scores = score(train, labels, test)
@@ -114,7 +115,7 @@ def test_order_of_images_channels_and_layers_does_not_matter(seed):
     np.testing.assert_allclose(score(train, labels[images], test), scores, rtol=1e-12, atol=1e-12)
 
 
-def test_usual_images_score_higher_than_strange_ones():
+def test_usual_images_score_higher_than_unusual_ones():
     train, labels = random_data(n=300), random_labels(0, n=300)
     usual, high, low = random_data(1), random_data(1), random_data(1)
     high["layers"] = [layer + 3 for layer in high["layers"]]
@@ -186,7 +187,7 @@ def test_random_state():
 
 
 class Streamed(Representation):
-    """Has activations in its batches alone, as a detector's training images have."""
+    """Has activations only in its batches, like the training images of a detector."""
 
     @classmethod
     def of(cls, whole, *cuts):
@@ -229,7 +230,7 @@ def test_order_and_batches_of_scored_images_do_not_matter(tmp_path):
 
 
 def test_narrow_types():
-    # Numbers that all types hold.
+    # Small integers are exact in all types.
     wide, labels = random_data(integers=True), random_labels(0)
     for dtype in (np.float16, np.float32):
         narrow = {**wide, "layers": [layer.astype(dtype) for layer in wide["layers"]]}
@@ -251,7 +252,7 @@ def test_choice_of_layers():
     )
 
 
-def test_feature_map_is_no_layer_unless_named():
+def test_feature_map_is_used_only_if_named():
     whole, labels = representation_of(random_data()), random_labels(0)
     extra = Representation(
         features=whole.features,
@@ -267,7 +268,7 @@ def test_feature_map_is_no_layer_unless_named():
     assert activations_needed(MaSF()) == ("layers",)
 
 
-def test_input_stays_as_it_is():
+def test_input_is_not_changed():
     train = random_data(dtype=np.float32)
     before = [layer.copy() for layer in train["layers"]]
     score(train, random_labels(0), train)
@@ -282,7 +283,7 @@ def test_broken_activations_in_fit(broken):
         MaSF().fit(representation_of(train), random_labels(0))
 
 
-def test_broken_images_are_refused():
+def test_broken_images_raise_an_error():
     train, labels = random_data(), random_labels(0)
     scorer = MaSF().fit(representation_of(train), labels)
     for name in ("layers", "logits"):
@@ -298,9 +299,9 @@ def test_broken_images_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer1": None}, r"activations holds \['layer0'\]; wanted 'layer1'"),
-        ({"layer1": (5, 2, 2)}, r"activations\['layer1'\] has shape \(20, 5, 2, 2\); wanted \(n, 6\)"),
-        ({"layer0": ()}, r"activations\['layer0'\] has shape \(20,\); wanted \(n, 4\)"),
+        ({"layer1": None}, r"activations holds \['layer0'\]: expected 'layer1'"),
+        ({"layer1": (5, 2, 2)}, r"activations\['layer1'\] has shape \(20, 5, 2, 2\): expected \(n, 6\)"),
+        ({"layer0": ()}, r"activations\['layer0'\] has shape \(20,\): expected \(n, 4\)"),
         ({"layer1": (6, 0, 2)}, r"activations\['layer1'\] has shape \(20, 6, 0, 2\)"),
     ],
 )
@@ -319,10 +320,18 @@ def test_other_layers_than_fitted(change, message):
         scorer.score_samples(other)
 
 
-@pytest.mark.parametrize("layers", [[], ["layer0", "layer0"], ["layer0", "other"]])
-def test_layers_that_are_not_there(layers):
-    with pytest.raises(ValueError, match="layer"):
+def test_layer_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"activations holds \['layer0', 'layer1'\]: expected 'other'"):
+        MaSF(layers=["layer0", "other"]).fit(representation_of(random_data()), random_labels(0))
+
+
+@pytest.mark.parametrize("layers", [[], ["layer0", "layer0"]])
+def test_no_layers_and_layers_named_twice(layers):
+    message = re.escape(f"layers={layers}: expected one name or more, each once")
+    with pytest.raises(ValueError, match=message):
         MaSF(layers=layers).fit(representation_of(random_data()), random_labels(0))
+    with pytest.raises(ValueError, match=message):
+        MaSF(layers=layers).check_sizes(2, 3, 20)
 
 
 def test_no_activations():

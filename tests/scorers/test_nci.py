@@ -8,7 +8,7 @@ from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_re
 
 
 def nci_oracle(train, test, filter_strength):
-    """NCI by the paper, in float64; mappings with features, weight and bias."""
+    """NCI as in the paper, in float64; the arguments are mappings with features, weight and bias."""
     H, new = (np.asarray(arrays["features"], dtype=np.float64) for arrays in (train, test))
     W, b = (np.asarray(train[name], dtype=np.float64) for name in ("weight", "bias"))
     mean = sum(H) / len(H)
@@ -98,7 +98,7 @@ def test_filter_adds_the_sum_of_absolute_features(seed, filter_strength):
     np.testing.assert_allclose(added, filter_strength * np.abs(arrays["features"]).sum(axis=1), atol=1e-12)
 
 
-def test_training_images_twice_are_the_same_as_once():
+def test_duplicating_all_training_images_changes_nothing():
     arrays = random_arrays()
     twice = {**arrays, "features": np.repeat(arrays["features"], 2, axis=0)}
     once = fit_and_score(NCI(), Representation.from_numpy(**arrays))
@@ -115,13 +115,13 @@ def test_turning_away_from_the_weight_lowers_the_score():
 
 @pytest.mark.parametrize("n", [1, 3000])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_images_at_the_mean_have_no_direction(n, dtype):
+def test_first_term_is_zero_for_images_at_the_mean(n, dtype):
     arrays = {**random_arrays(dtype=dtype), "features": np.full((n, 8), -0.1, dtype=dtype)}
     scores = fit_and_score(NCI(filter_strength=10), Representation.from_numpy(**arrays))
     np.testing.assert_allclose(scores, 80 * float(-arrays["features"][0, 0]), rtol=1e-12)
 
 
-def test_nan_logits_predict_no_class():
+def test_nan_logits_are_refused():
     representation = random_representation()
     scorer = NCI().fit(representation)
     representation.logits[2, 1] = np.nan

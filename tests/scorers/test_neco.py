@@ -4,18 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import NECO, MaxLogit, Representation
+from tests.scorers.early_errors import assert_same_error_early
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 
 def neco_oracle(train, test, n_components, scale_by_max_logit=True):
-    """NECO by the paper on standardised features, in float64; mappings with features, weight and bias."""
+    """NECO as in the paper on standardised features, in float64; mappings with features, weight and bias."""
     H, new = (np.asarray(arrays["features"], dtype=np.float64) for arrays in (train, test))
     W, b = (np.asarray(train[name], dtype=np.float64) for name in ("weight", "bias"))
     n = len(H)
     mean = sum(H) / n
     variance = sum((h - mean) ** 2 for h in H) / n
     scale = np.array([np.sqrt(v) if v > 1e-24 * m**2 else 1.0 for v, m in zip(variance, mean, strict=True)])
-    # Principal components by the singular value decomposition of the standardised features, which are centred.
+    # The right singular vectors of the standardised features, which are centred, are the principal components.
     standardised = np.array([(h - mean) / scale for h in H])
     P = np.linalg.svd(standardised)[2][:n_components]
     scores = []
@@ -65,7 +66,7 @@ def test_oracle_on_features_of_low_rank(dtype):
 
 @pytest.mark.parametrize("n_components", [5, 11])
 def test_oracle_with_fewer_images_than_features(n_components):
-    # All 11 dimensions of 12 images hold the training images whole, and others in part.
+    # 12 images span 11 dimensions. With 11 components, the share of training images is 1 and that of others is less.
     train = random_arrays(n=12, C=40)
     test = {**random_arrays(1, n=5, C=40), "weight": train["weight"], "bias": train["bias"]}
     scorer = NECO(n_components=n_components).fit(Representation.from_numpy(**train))
@@ -84,7 +85,7 @@ def test_oracle_beyond_one_batch():
 
 
 def covariance_neco(H, test, n_components):
-    """The oracle by the correlation matrix, for many images."""
+    """The oracle computed from the correlation matrix, for many images."""
     correlation = np.corrcoef(H.T)
     P = np.linalg.eigh(correlation)[1][:, -n_components:]
     standardised = (test["features"] - H.mean(axis=0)) / H.std(axis=0)
@@ -112,7 +113,7 @@ def test_default_n_components(C, n, expected):
 
 @given(seed=st.integers(0, 10**6))
 @quick
-def test_units_and_places_of_features_do_not_matter(seed):
+def test_scale_and_shift_of_each_feature_do_not_matter(seed):
     arrays = random_arrays(seed, n=40)
     rng = np.random.default_rng(seed)
     factors, shift = 10 ** rng.uniform(-3, 3, size=8) * rng.choice([-1, 1], size=8), rng.normal(size=8)
@@ -146,7 +147,7 @@ def test_share_times_largest_logit(seed):
     np.testing.assert_allclose(fit_and_score(NECO(3), representation), expected, rtol=1e-12)
 
 
-def test_training_images_twice_are_the_same_as_once():
+def test_duplicating_all_training_images_changes_nothing():
     arrays = random_arrays()
     twice = {**arrays, "features": np.repeat(arrays["features"], 2, axis=0)}
     scores = fit_and_score(NECO(n_components=3), Representation.from_numpy(**twice))
@@ -166,7 +167,7 @@ def test_leaving_the_principal_space_lowers_the_score():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_constant_features(dtype):
-    # Scale 1 in the place of 0, also where rounding errors would make it something else.
+    # The scale is 1 instead of 0, also where the standard deviation of constants is not exactly 0 by rounding.
     train = random_arrays(n=3000, C=6, dtype=dtype)
     train["features"][:, :2] = np.array([0.1, 1000.1], dtype=dtype)
     scorer = NECO(n_components=2).fit(Representation.from_numpy(**train))
@@ -200,6 +201,13 @@ def test_float32_and_float64_agree():
 def test_too_many_components(n_components):
     with pytest.raises(ValueError, match=f"^n_components={n_components} leaves nothing outside .* 8 feature"):
         NECO(n_components=n_components).fit(random_representation())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 40])
+@pytest.mark.parametrize("C", [1, 2, 3, 8])
+@pytest.mark.parametrize("n_components", [None, 1, 2, 5])
+def test_sizes_are_checked_early(monkeypatch, n_components, C, n):
+    assert_same_error_early(monkeypatch, NECO(n_components), random_representation(n=n, C=C))
 
 
 def test_components_beyond_the_rank():

@@ -27,7 +27,7 @@ def test_unit_rows(scale):
 
 def test_unit_rows_of_zeros_and_narrow_types():
     assert unit_rows(torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
-    # Squares that half precision does not hold.
+    # The squares overflow in half precision.
     narrow = unit_rows(torch.tensor([[3e4, 4e4]], dtype=torch.float16))
     assert narrow.dtype == torch.float64
     np.testing.assert_allclose(narrow, [[0.6, 0.8]], rtol=1e-3)
@@ -35,6 +35,7 @@ def test_unit_rows_of_zeros_and_narrow_types():
 
 @pytest.mark.parametrize(("n", "bank_size", "expected"), [
     (10, None, 10), (10, 4, 4), (10, 10, 10), (10, 99, 10), (10, 0.5, 5), (10, 1.0, 10), (10, 1, 1), (10, 1e-9, 1),
+    (10, np.float32(0.5), 5), (10, np.int64(4), 4),
 ])  # fmt: skip
 def test_number_of_drawn_images(n, bank_size, expected):
     images = draw_images(n, bank_size, 0)
@@ -44,12 +45,12 @@ def test_number_of_drawn_images(n, bank_size, expected):
     assert images.max() < n
 
 
-def test_drawn_images_follow_the_seed():
+def test_drawn_images_depend_on_the_seed():
     assert np.array_equal(draw_images(1000, 10, 3), draw_images(1000, 10, 3))
     assert not np.array_equal(draw_images(1000, 10, 3), draw_images(1000, 10, 4))
 
 
-def test_drawn_images_are_drawn_evenly():
+def test_images_are_drawn_evenly():
     counts = np.bincount(np.concatenate([draw_images(10, 3, seed) for seed in range(1000)]), minlength=10)
     assert (abs(counts - 300) < 80).all()
 
@@ -73,7 +74,7 @@ def test_bank_in_parts(monkeypatch):
 
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 60), block=st.integers(1, 70), data=st.data())
 @quick
-def test_candidates_hold_the_wanted_ranks(seed, n, block, data):
+def test_candidates_include_the_requested_ranks(seed, n, block, data):
     rng = np.random.default_rng(seed)
     last = data.draw(st.integers(1, n))
     first = data.draw(st.integers(1, last))
@@ -89,7 +90,7 @@ def test_candidates_hold_the_wanted_ranks(seed, n, block, data):
 
 
 def test_candidates_that_float32_cannot_order():
-    # Products differ by 1e-13 only.
+    # Products differ by only 1e-13.
     rng = np.random.default_rng(0)
     bank = torch.zeros(200, 64)
     bank[:, 0] = 1

@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import Energy, NNGuide, Representation, _neighbours, _nn_guide
+from tests.scorers.early_errors import early_error, message_of
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 
 def nn_guide_oracle(train, test, k):
-    """NNGuide by the paper, in float64; mappings with features, weight and bias."""
+    """NNGuide as in the paper, in float64; the arguments are mappings with features, weight and bias."""
 
     def energy(h):
         z = np.asarray(train["weight"], dtype=np.float64) @ h + np.asarray(train["bias"], dtype=np.float64)
@@ -91,7 +92,7 @@ def test_scale_and_rotation_of_features_do_not_matter(seed, factor):
 
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 15))
 @quick
-def test_training_set_twice(seed, k):
+def test_duplicating_all_training_images_changes_nothing(seed, k):
     train, test = train_and_test(seed, 15)
     twice = {**train, "features": np.tile(train["features"], (2, 1))}
     np.testing.assert_allclose(
@@ -99,14 +100,14 @@ def test_training_set_twice(seed, k):
     )
 
 
-def test_logits_times_a_factor_of_one_class():
-    # With one class the energy is the logit, which comes in twice.
+def test_factor_of_the_logits_with_one_class():
+    # With one class the energy is the logit. The score is a product of two energies.
     train, test = train_and_test(K=1)
     tripled = [{**arrays, "weight": 3 * arrays["weight"], "bias": 3 * arrays["bias"]} for arrays in (train, test)]
     np.testing.assert_allclose(scores_of(*tripled), 9 * scores_of(train, test), rtol=1e-12)
 
 
-def test_same_direction_everywhere_leaves_energy_alone():
+def test_features_of_one_direction_leave_a_product_of_energies():
     rng = np.random.default_rng(0)
     head = {"weight": rng.normal(size=(3, 4)), "bias": np.full(3, 4.0)}
     train = {"features": rng.uniform(1, 2, size=(20, 1)) * np.ones((1, 4)), **head}
@@ -117,7 +118,7 @@ def test_same_direction_everywhere_leaves_energy_alone():
     np.testing.assert_allclose(scores_of(train, test, n_neighbors=3), expected, rtol=1e-6)
 
 
-def test_less_of_the_same_energy_away_from_training_features():
+def test_distance_from_training_features_lowers_the_score_at_equal_energy():
     head = {"weight": np.eye(2, 3), "bias": np.zeros(2)}
     train = {"features": np.random.default_rng(0).normal(size=(50, 3)) * 0.1 + [5, 0, 0], **head}
     # The third feature changes no logit.
@@ -155,6 +156,19 @@ def test_default_bank_is_drawn(monkeypatch):
 def test_too_few_images(n, parameters, k, size):
     with pytest.raises(ValueError, match=rf"^n_neighbors={k} is more than the {size} image\(s\) of the bank"):
         NNGuide(**parameters).fit(random_representation(n=n))
+
+
+@pytest.mark.parametrize("n", [1, 6, 7, 9, 10, 59, 60])
+@pytest.mark.parametrize("bank_size", [None, 6, 7, 40, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("n_neighbors", [1, 6, 7])
+def test_sizes_are_checked_early(n_neighbors, bank_size, n):
+    scorer, representation = NNGuide(n_neighbors, bank_size), random_representation(n=n)
+    # The number of images that are drawn, counted without the check.
+    n_bank = len(_neighbours.draw_images(n, scorer._choose_bank_size(n), 0))
+    message = early_error(scorer, representation)
+    assert (message is None) == (n_neighbors <= n_bank)
+    assert message is None or f"the {n_bank} image(s) of the bank" in message
+    assert message == message_of(scorer.fit, representation)
 
 
 @pytest.mark.parametrize("options", [{"n": 1}, {"C": 1}, {"K": 1}, {"n": 3, "C": 40}, {"dtype": np.float16}])

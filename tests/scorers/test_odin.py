@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import MSP, ODIN
+from tests.scorers.early_errors import assert_same_error_early, early_error
 from tests.scorers.helpers import fit_and_score, quick, random_representation, representation_of_logits
 from tests.scorers.test_msp import log_msp_oracle
 
@@ -51,7 +52,7 @@ def test_gradient_of_the_objective(dtype, temperature):
     assert objective.shape == (6,)
     objective.sum().backward()
     for row, gradient in zip(logits.detach().double().numpy(), logits.grad.numpy(), strict=True):
-        # d log p_k / d z_j = ([j = k] - p_j) / T, with k the largest logit.
+        # d log p_k / d z_j = ([j = k] - p_j) / T, where k is the class of the largest logit.
         exponentials = np.exp(row / temperature)
         expected = ((np.arange(4) == row.argmax()) - exponentials / exponentials.sum()) / temperature
         np.testing.assert_allclose(gradient, expected, rtol=1e-5)
@@ -64,17 +65,23 @@ def test_objective_is_the_score():
     assert np.array_equal(objective.numpy(), fit_and_score(scorer, representation))
 
 
-def test_wants_the_perturbed_images():
+def test_only_images_with_its_own_perturbation_are_accepted():
     plain = random_representation()
     perturbed = dataclasses.replace(plain, input_perturbation=0.0014)
     scorer = ODIN().fit(plain)
-    with pytest.raises(ValueError, match=r"input_perturbation is 0\.0; this ODIN wants 0\.0014.*detector"):
+    with pytest.raises(ValueError, match=r"^Expected .*input_perturbation=0\.0014, .* got 0\.0\..*detector"):
         scorer.score_samples(plain)
     scores = scorer.score_samples(perturbed)
     unperturbing = ODIN(input_perturbation=0).fit(perturbed)
     assert np.array_equal(scores, unperturbing.score_samples(plain))
-    with pytest.raises(ValueError, match=r"input_perturbation is 0\.0014; this ODIN wants 0"):
+    with pytest.raises(ValueError, match=r"^Expected .*input_perturbation=0, .* got 0\.0014\."):
         unperturbing.score_samples(perturbed)
+
+
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_sizes_are_checked_early(monkeypatch, K):
+    assert_same_error_early(monkeypatch, ODIN(), random_representation(n=1, C=1, K=K))
+    assert (early_error(ODIN(), random_representation(K=K)) is None) == (K >= 2)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,18 @@ from scipy.special import log1p, logsumexp
 from scipy.stats import weibull_min
 
 from skdfb.scorers import OpenMax, Representation, _open_max
+from tests.scorers.early_errors import early_error, late_error, message_of
 from tests.scorers.helpers import fit_and_score, quick, random_representation, representation_of_logits
 
 
 def weibull_oracle(tail):
-    """Shape and scale of the largest likelihood, found on a fine grid and then by golden section."""
+    """Shape and scale with the largest likelihood, found on a fine grid and then by golden section."""
     tail = np.asarray(tail) / max(tail)
 
     def loss(log_shape):
         shape = np.exp(log_shape)
         scale = np.mean(tail**shape) ** (1 / shape)
-        # The logarithm of Weibull's density: log κ/λ + (κ - 1) log x/λ - (x/λ)^κ.
+        # The logarithm of the Weibull density: log κ/λ + (κ - 1) log x/λ - (x/λ)^κ.
         return -sum(np.log(shape / scale) + (shape - 1) * np.log(tail / scale) - (tail / scale) ** shape)
 
     grid = np.linspace(np.log(0.05), np.log(900), 100)
@@ -27,7 +28,7 @@ def weibull_oracle(tail):
 
 
 def open_max_oracle(train, y, test, tail_size, alpha):
-    """OpenMax by the paper, with the signs and weights of its code: log of the probability of all known classes."""
+    """OpenMax as in the paper, with the signs and weights of its code: log of the probability of all known classes."""
     train, test = np.asarray(train, dtype=np.float64), np.asarray(test, dtype=np.float64)
     K = train.shape[1]
     models = {}
@@ -53,7 +54,7 @@ def open_max_oracle(train, y, test, tail_size, alpha):
 
 
 def network_logits(seed, n=90, K=3, scale=1.0):
-    """Logits of a network that is mostly right, and the classes."""
+    """Logits of a network that classifies most images correctly, and the classes."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % K
     return scale * (5 * np.eye(K)[y] + rng.normal(size=(n, K))), y
@@ -147,17 +148,17 @@ def test_tail():
 
 def test_only_correctly_classified_images_count():
     train, y = network_logits(0)
-    strange = np.vstack([train, [[-50, 0, 90]] * 3])
+    with_errors = np.vstack([train, [[-50, 0, 90]] * 3])
     labels = np.append(y, [0, 0, 1])
     test = train[:20] * 0.7
-    assert np.array_equal(open_max(strange, labels, test), open_max(train, y, test))
+    assert np.array_equal(open_max(with_errors, labels, test), open_max(train, y, test))
     assert not np.allclose(open_max(np.vstack([train, [[50, 0, 0]] * 3]), np.append(y, [0, 0, 0]), test),
                            open_max(train, y, test))  # fmt: skip
 
 
 @given(seed=st.integers(0, 10**6))
 @quick
-def test_names_of_classes_do_not_matter(seed):
+def test_order_of_classes_does_not_matter(seed):
     train, y = network_logits(seed, K=4)
     order = np.random.default_rng(seed).permutation(4)
     renamed = open_max(train[:, order], np.argsort(order)[y], train[:30, order], alpha=3)
@@ -166,7 +167,7 @@ def test_names_of_classes_do_not_matter(seed):
 
 @given(seed=st.integers(0, 10**6))
 @quick
-def test_training_set_twice(seed):
+def test_duplicating_all_training_images_changes_nothing(seed):
     train, y = network_logits(seed)
     twice = np.repeat(np.arange(90), 2)
     np.testing.assert_allclose(
@@ -176,7 +177,7 @@ def test_training_set_twice(seed):
 
 def test_ranks_stay_distinct_at_both_ends():
     train, y = network_logits(0)
-    # Surely known: 1 minus such probabilities rounds to 1.
+    # The probability of the unknown class is so small that 1 minus it rounds to 1.
     known = np.array([[5.0 + step, -200, -200] for step in np.linspace(0, 0.5, 20)])
     rescaled = np.vstack([train, [[5, -200, -200]] * 30 + np.random.default_rng(0).normal(size=(30, 3)) * 0.5])
     scores = open_max(rescaled, np.append(y, [0] * 30), known, alpha=1)
@@ -187,7 +188,7 @@ def test_ranks_stay_distinct_at_both_ends():
     assert (np.diff(scores) < 0).all()
 
 
-def test_farther_from_the_class_is_less_known():
+def test_distance_from_the_class_mean_lowers_the_score():
     train, y = network_logits(0)
     away = np.array([[5.0, distance, distance] for distance in (0, 1.5, 3, 4.5)])
     scores = open_max(train, y, away)
@@ -229,6 +230,20 @@ def test_two_images_are_enough():
     assert scores[1] < np.log(0.01)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+@pytest.mark.parametrize("C", [1, 3])
+@pytest.mark.parametrize("K", [1, 2, 5])
+@pytest.mark.parametrize("scorer", [OpenMax(), OpenMax(tail_size=1, alpha=1)])
+def test_sizes_are_checked_early(monkeypatch, scorer, K, C, n):
+    representation = random_representation(n=n, C=C, K=K)
+    # The best case: the network predicts one class for all images, and is right.
+    representation.logits[:, 0] += 1000
+    error = late_error(monkeypatch, scorer, representation, np.zeros(n, dtype=int))
+    assert (early_error(scorer, representation) is None) == (error is None) == (n > 1)
+    assert error is None or error.startswith("y and representation.logits leave OpenMax no class to fit")
+    assert early_error(scorer, representation) == message_of(scorer.fit, representation, np.zeros(n, dtype=int))
+
+
 @pytest.mark.parametrize("K", [1, 2, 30])
 def test_numbers_of_classes(K):
     train, y = network_logits(0, n=300, K=K)
@@ -249,7 +264,7 @@ def test_half_precision():
     np.testing.assert_allclose(narrow, open_max(train, y, train), rtol=0.05, atol=1e-3)
 
 
-def test_activations_of_batches_alone_are_no_trouble():
+def test_activations_do_not_matter():
     train = random_representation(n=40)
     with_map = Representation(
         features=train.features, logits=train.logits, weight=train.weight, bias=train.bias,

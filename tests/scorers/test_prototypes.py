@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import Prototypes, Representation
+from tests.scorers.early_errors import early_error
 from tests.scorers.helpers import cyclic_labels, fit_and_score, quick, random_arrays, random_representation
 
 
 def prototypes_oracle(prototypes, weights, classes, test, temperature):
-    """The largest over the classes of the log-likelihood of its mixture, without its constant; in float64."""
+    """The log-likelihood of the mixture of the most likely class, without its constant, in float64."""
     scores = []
     for h in np.asarray(test, dtype=np.float64):
         z = h / np.linalg.norm(h)
@@ -34,7 +35,7 @@ def assert_is_oracle(scorer, features):
 
 
 def directions(seed, n_groups, size=20, spread=0.02, C=8):
-    """Features about well-separated directions, of many lengths, and the direction of each."""
+    """Features of many lengths about well-separated directions, the group of each image, and the directions."""
     rng = np.random.default_rng(seed)
     middles = np.linalg.qr(rng.normal(size=(C, C)))[0][:n_groups]
     group = rng.permutation(np.repeat(np.arange(n_groups), size))
@@ -119,7 +120,7 @@ def test_samples_per_class(samples_per_class):
     representation = representation_of(features, 2)
     scores = Prototypes(n_prototypes=3).fit(representation, group // 3).score_samples(representation)
     fewer = Prototypes(n_prototypes=3, samples_per_class=samples_per_class).fit(representation, group // 3)
-    # Far-apart directions are found by any sample, and all images make the prototypes.
+    # Any sample finds well-separated directions, and the prototypes are means over all images.
     np.testing.assert_allclose(fewer.score_samples(representation), scores, rtol=1e-12)
 
 
@@ -140,7 +141,7 @@ def test_lengths_and_rotation_do_not_matter(seed, factor):
 
 @given(seed=st.integers(0, 10**6))
 @quick
-def test_training_set_twice(seed):
+def test_duplicating_all_training_images_changes_nothing(seed):
     train = random_representation(seed, n=40)
     once = Prototypes(n_prototypes=2).fit(train, cyclic_labels(train)).score_samples(train)
     twice = train[np.repeat(np.arange(40), 2)]
@@ -168,7 +169,7 @@ def test_low_temperature_tends_to_the_largest_cosine():
 def test_turning_away_lowers_the_score():
     features, group, middles = directions(0, 4)
     scorer = Prototypes(n_prototypes=2).fit(representation_of(features, 2), group // 2)
-    away = np.linalg.qr(middles.T, mode="complete")[0][:, -1]  # at right angles to all
+    away = np.linalg.qr(middles.T, mode="complete")[0][:, -1]  # orthogonal to all directions
     turned = np.array([middles[0] * np.cos(a) + away * np.sin(a) for a in (0.0, 0.3, 0.8, 1.5)])
     assert (np.diff(scorer.score_samples(representation_of(turned, 2))) < 0).all()
 
@@ -212,6 +213,16 @@ def test_fitted_attributes():
     np.testing.assert_allclose(np.linalg.norm(scorer.prototypes_, axis=1), 1, rtol=1e-12)
     again = Prototypes(n_prototypes=2).fit(train, cyclic_labels(train))
     assert np.array_equal(again.prototypes_, scorer.prototypes_)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("C", [1, 3])
+@pytest.mark.parametrize("K", [1, 3])
+@pytest.mark.parametrize("scorer", [Prototypes(), Prototypes(n_prototypes=50, samples_per_class=1)])
+def test_all_sizes_are_accepted(scorer, K, C, n):
+    representation = random_representation(n=n, C=C, K=K)
+    assert early_error(scorer, representation) is None
+    scorer.fit(representation, cyclic_labels(representation))
 
 
 def test_missing_labels():

@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import Energy, RankFeat, Representation, activations_needed
+from tests.scorers.early_errors import assert_same_error_early, early_error
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 
 def rank_feat_oracle(maps, arrays):
-    """RankFeat by the paper, in float64, with one full SVD an image."""
+    """RankFeat as in the paper, in float64, with one full SVD per image."""
     W, b = (np.asarray(arrays[name], dtype=np.float64) for name in ("weight", "bias"))
     scores = []
     for image in np.asarray(maps, dtype=np.float64):
@@ -65,7 +66,7 @@ def test_oracle_at_any_scale(shape, scale, dtype):
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
-def test_squares_do_not_leave_the_range(scale):
+def test_squares_do_not_overflow_or_underflow(scale):
     maps = random_maps()
     arrays, representation = with_maps(maps)
     scaled = Representation.from_numpy(
@@ -87,7 +88,7 @@ def test_oracle_on_maps_of_low_rank(shape):
 
 
 @pytest.mark.parametrize("shape", [(8, 5, 3, 3), (8, 20, 2, 2)])
-def test_one_pattern_or_none_leaves_the_bias(shape):
+def test_map_with_at_most_one_pattern_leaves_the_bias(shape):
     rng = np.random.default_rng(0)
     n, C, h, w = shape
     maps = (rng.normal(size=(n, C, 1)) @ rng.normal(size=(n, 1, h * w))).reshape(shape)
@@ -148,7 +149,7 @@ def test_narrow_maps(dtype, tolerance):
     np.testing.assert_allclose(fit_and_score(RankFeat(), narrow), scores, rtol=tolerance, atol=tolerance)
 
 
-def test_input_stays_as_it_is():
+def test_input_is_not_modified():
     maps = random_maps()
     before = maps.copy()
     fit_and_score(RankFeat(), with_maps(maps)[1])
@@ -173,7 +174,7 @@ def test_broken_logits_are_refused():
 def test_needs_maps():
     assert activations_needed(RankFeat()) == ("feature_map",)
     scorer = RankFeat().fit(random_representation())
-    with pytest.raises(ValueError, match="wanted 'feature_map'"):
+    with pytest.raises(ValueError, match="expected 'feature_map'"):
         scorer.score_samples(random_representation())
 
 
@@ -183,6 +184,14 @@ def test_single_feature_or_place():
     _, representation = with_maps(random_maps(shape=(3, 4, 1, 1)))
     with pytest.raises(ValueError, match=r"one place.* at least 2 places"):
         fit_and_score(RankFeat(), representation)
+
+
+@pytest.mark.parametrize("C", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 4])
+def test_sizes_are_checked_early(monkeypatch, n, C):
+    representation = random_representation(n=n, C=C, K=1)
+    assert_same_error_early(monkeypatch, RankFeat(), representation)
+    assert (early_error(RankFeat(), representation) is None) == (C >= 2)
 
 
 def test_differs_from_the_energy():

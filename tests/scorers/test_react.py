@@ -11,7 +11,7 @@ from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_re
 
 
 def react_oracle(train, test, percentile):
-    """ReAct by the paper, in float64: fit on `train` and score `test`, mappings with features, weight and bias."""
+    """ReAct as in the paper, in float64: fit on `train`, score `test`; mappings with features, weight and bias."""
     every = sorted(float(value) for h in train["features"] for value in h)
     position = percentile / 100 * (len(every) - 1)
     rank = int(position)
@@ -53,7 +53,7 @@ def test_oracle_on_odd_input(options, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("percentile", [1e-3, 10, 50, 90, 99.9, 100])
-def test_threshold_is_that_of_numpy(dtype, percentile):
+def test_threshold_equals_numpy_percentile(dtype, percentile):
     rng = np.random.default_rng(0)
     spread = rng.normal(size=(2500, 3)) * 10.0 ** rng.integers(-4, 5, size=(2500, 3))
     rectified = rng.normal(size=(70, 4)).clip(0)
@@ -64,7 +64,7 @@ def test_threshold_is_that_of_numpy(dtype, percentile):
         assert ReAct(percentile).fit(of(stored)).threshold_ == np.percentile(stored.astype(np.float64), percentile)
 
 
-def test_threshold_is_that_of_numpy_to_the_bit():
+def test_threshold_equals_numpy_percentile_to_the_last_bit():
     representation = random_representation()
     features = representation.features.numpy()
     percentiles = np.random.default_rng(0).uniform(0, 100, size=300)
@@ -102,7 +102,7 @@ def test_batches_of_any_size(tmp_path):
 
 @given(seed=st.integers(0, 10**6), percentile=st.floats(1, 100), factor=st.floats(0.01, 100))
 @quick
-def test_logits_decide_not_the_scale_of_features(seed, percentile, factor):
+def test_scale_of_features_with_equal_logits_does_not_matter(seed, percentile, factor):
     arrays = random_arrays(seed)
     scaled = {**arrays, "features": arrays["features"] * factor, "weight": arrays["weight"] / factor}
     np.testing.assert_allclose(
@@ -133,7 +133,7 @@ def test_nothing_is_clipped_at_100():
     )
 
 
-def test_growing_beyond_the_threshold_changes_nothing():
+def test_size_of_features_above_the_threshold_does_not_matter():
     arrays = random_arrays()
     scorer = ReAct().fit(Representation.from_numpy(**arrays))
     large = np.full((2, 8), scorer.threshold_)

@@ -1,14 +1,17 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import RelativeMahalanobis, Representation
+from tests.scorers.early_errors import early_error, late_error, message_of
 from tests.scorers.helpers import quick, random_arrays, random_representation
 
 
 def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0):
-    """Relative Mahalanobis scores by the paper, in float64, with the shrinkage of the docstring."""
+    """Relative Mahalanobis scores as in the paper, in float64, with the shrinkage of the docstring."""
     H, new = np.asarray(features, dtype=np.float64), np.asarray(new, dtype=np.float64)
     n, C = H.shape
     means = {k: sum(h for h, label in zip(H, y, strict=True) if label == k) / list(y).count(k) for k in set(y)}
@@ -29,7 +32,7 @@ def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0):
 
 
 def labelled(seed=0, *, n=60, K=4, spread=3.0, scale=1.0, dtype=np.float64, **options):
-    """Arrays of random images, and classes whose means differ."""
+    """Arrays of random images, and their classes, whose means differ."""
     arrays = random_arrays(seed, n=n, K=K, **options)
     y = np.random.default_rng(seed).permutation(np.arange(n) % K).tolist()
     centres = np.random.default_rng(seed + 1).normal(size=(K, arrays["features"].shape[1]))
@@ -38,7 +41,7 @@ def labelled(seed=0, *, n=60, K=4, spread=3.0, scale=1.0, dtype=np.float64, **op
 
 
 def scores_of(scorer, arrays, y, features=None):
-    """Fit on the arrays and score other features, or the same."""
+    """Fit on the arrays and score the given features, or those of the arrays."""
     scorer.fit(Representation.from_numpy(**arrays), y)
     new = arrays if features is None else {**arrays, "features": features}
     return scorer.score_samples(Representation.from_numpy(**new))
@@ -71,8 +74,8 @@ def test_oracle_at_any_scale(scale, dtype, shrinkage):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_oracle_on_features_of_low_rank(dtype, offset):
-    # Rank 5 within classes and rank 5 in all, since class means stay in that space. Rounding to float32 fills the other
-    # directions with noise, which a large mean makes larger.
+    # The rank is 5 within classes and 5 overall, since the class means are in the same space. Rounding to float32 adds
+    # noise in the other directions, and a large mean makes this noise larger.
     exact, y = labelled(n=200, C=16, rank=5, spread=0.0)
     exact["features"] += offset
     rounded = {name: array.astype(dtype) for name, array in exact.items()}
@@ -124,7 +127,7 @@ def test_affine_maps_change_nothing(seed):
 
 @given(seed=st.integers(0, 10**6), shrinkage=st.floats(0, 1))
 @quick
-def test_training_images_twice_are_the_same_as_once(seed, shrinkage):
+def test_duplicating_all_training_images_changes_nothing(seed, shrinkage):
     arrays, y = labelled(seed, n=24)
     twice = {**arrays, "features": np.repeat(arrays["features"], 2, axis=0)}
     once = scores_of(RelativeMahalanobis(shrinkage), arrays, y)
@@ -132,8 +135,8 @@ def test_training_images_twice_are_the_same_as_once(seed, shrinkage):
     np.testing.assert_allclose(again, once, rtol=1e-7, atol=1e-7)
 
 
-def test_directions_in_which_classes_look_alike_cancel():
-    # Exactly so: class 1 is class 0 moved along the first feature, so in the other directions Σ and Σ_0 are the same.
+def test_directions_in_which_classes_are_alike_cancel_out():
+    # They cancel exactly: class 1 is class 0 moved along the first feature, so Σ and Σ_0 agree in other directions.
     rng = np.random.default_rng(0)
     half = rng.normal(size=(200, 3))
     half -= half.mean(axis=0)
@@ -160,8 +163,22 @@ def test_class_without_images_is_left_out():
 def test_one_class_would_score_0():
     with pytest.raises(ValueError, match=r"1 class\(es\); RelativeMahalanobis needs at least 2"):
         RelativeMahalanobis().fit(random_representation(K=1))
-    with pytest.raises(ValueError, match=r"^y holds class 2 only; wanted images of at least two classes"):
+    with pytest.raises(ValueError, match=r"^y holds class 2 only: expected images of at least two classes"):
         RelativeMahalanobis().fit(random_representation(), np.full(30, 2))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("C", [1, 3])
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("shrinkage", [0.0, 1.0])
+def test_sizes_are_checked_early(monkeypatch, shrinkage, K, C, n):
+    scorer, representation = RelativeMahalanobis(shrinkage), random_representation(n=n, C=C, K=K)
+    spreads = list(itertools.product(range(K), repeat=n))
+    errors = [late_error(monkeypatch, scorer, representation, np.array(y)) for y in spreads]
+    # Refused early exactly if `fit` fails for every spread of the images over the classes.
+    assert (early_error(scorer, representation) is not None) == all(errors) == (n < 3)
+    if n < 3:
+        assert early_error(scorer, representation) == message_of(scorer.fit, representation, np.array(spreads[0]))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

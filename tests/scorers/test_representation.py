@@ -38,13 +38,13 @@ def test_frozen():
         ({"features": np.zeros((5, 3))}, TypeError, "^features.*from_numpy"),
         ({"features": torch.zeros(5, 3, dtype=torch.int64)}, TypeError, "^features.*float"),
         ({"features": torch.zeros(5, 3, 1, 1)}, ValueError, "^features.*Pool"),
-        ({"features": torch.zeros(5, 4)}, ValueError, r"^weight has shape \(2, 3\); wanted \(2, 4\)"),
-        ({"features": torch.zeros(4, 3)}, ValueError, r"^logits has shape \(5, 2\); wanted \(4, 2\)"),
+        ({"features": torch.zeros(5, 4)}, ValueError, r"^weight has shape \(2, 3\): expected \(2, 4\)"),
+        ({"features": torch.zeros(4, 3)}, ValueError, r"^logits has shape \(5, 2\): expected \(4, 2\)"),
         ({"logits": torch.zeros(5, 3)}, ValueError, "^logits"),
         ({"bias": torch.zeros(3)}, ValueError, "^bias"),
         ({"bias": torch.zeros(2, 1)}, ValueError, "^bias"),
         ({"bias": None}, TypeError, "^bias"),
-        ({"weight": torch.zeros(2, 3, device="meta")}, ValueError, "^weight lies on meta"),
+        ({"weight": torch.zeros(2, 3, device="meta")}, ValueError, "^weight is on meta"),
         ({"weight": torch.zeros(0, 3), "bias": torch.zeros(0), "logits": torch.zeros(5, 0)}, ValueError, "weight"),
         ({"activations": [torch.zeros(5)]}, TypeError, "^activations"),
         ({"activations": {"stem": torch.zeros(4, 2)}}, ValueError, r"^activations\['stem'\]"),
@@ -120,7 +120,7 @@ def test_getitem_refuses(index):
         Representation(**tensors())[index]
 
 
-def test_iterating_names_the_remedy():
+def test_error_for_iteration_names_the_remedy():
     with pytest.raises(TypeError, match="batches"):
         list(Representation(**tensors()))
 
@@ -210,7 +210,7 @@ def test_from_numpy_refuses_non_finite(name, value):
     arrays["logits"] = np.zeros((1030, 4))
     arrays[name][-1] = value
     row = len(arrays[name]) - 1
-    with pytest.raises(ValueError, match=f"^{name} holds NaN or infinity, first in row {row};"):
+    with pytest.raises(ValueError, match=f"^{name} holds NaN or infinity, first in row {row}:"):
         Representation.from_numpy(**arrays)
 
 
@@ -237,7 +237,7 @@ def test_random_representation_is_deterministic():
 
 
 def resident_bytes(path):
-    """Memory that the mappings of a file take of this process."""
+    """Resident memory of the mappings of a file in this process."""
     total, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(" ")[0]:
@@ -247,9 +247,9 @@ def resident_bytes(path):
     return total
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is resident")
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="resident memory can only be read on Linux")
 @pytest.mark.parametrize("mode", ["r", "r+"])
-def test_files_do_not_end_whole_in_memory(tmp_path, mode):
+def test_files_are_never_in_memory_as_a_whole(tmp_path, mode):
     arrays = random_arrays(n=200_000, C=64, dtype=np.float32)
     path = tmp_path / "features.npy"
     np.save(path, arrays["features"])
@@ -275,7 +275,7 @@ def test_changes_to_copy_on_write_arrays_stay(tmp_path):
         np.testing.assert_array_equal(whole, arrays["features"] + 1)
 
 
-def test_mapped_files_are_no_part_of_a_pickle(tmp_path):
+def test_mapped_files_are_not_pickled(tmp_path):
     arrays = random_arrays()
     np.save(tmp_path / "features.npy", arrays["features"])
     representation = Representation.from_numpy(

@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skdfb.scorers import Energy, Representation, Residual, ViM
+from tests.scorers.early_errors import assert_same_error_early
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 
 def residual_oracle(train, test, n_components):
-    """Residual scores by the ViM paper, in float64; mappings with features, weight and bias."""
+    """Residual scores as in the ViM paper, in float64; the arguments are mappings with features, weight and bias."""
     W, b = (np.asarray(train[name], dtype=np.float64) for name in ("weight", "bias"))
     u = -np.linalg.pinv(W) @ b
     H = np.asarray(train["features"], dtype=np.float64)
@@ -103,7 +104,7 @@ def test_grows_with_the_scale_of_features(seed, factor):
 
 @given(seed=st.integers(0, 10**6), n_components=st.integers(1, 6))
 @quick
-def test_a_larger_principal_space_leaves_less(seed, n_components):
+def test_a_larger_principal_space_leaves_a_smaller_residual(seed, n_components):
     representation = random_representation(seed)
     less = fit_and_score(Residual(n_components=n_components), representation)
     more = fit_and_score(Residual(n_components=n_components + 1), representation)
@@ -111,7 +112,7 @@ def test_a_larger_principal_space_leaves_less(seed, n_components):
     assert (more <= 0).all()
 
 
-def test_training_images_twice_are_the_same_as_once():
+def test_duplicating_all_training_images_changes_nothing():
     arrays = random_arrays()
     twice = {**arrays, "features": np.repeat(arrays["features"], 2, axis=0)}
     scores = fit_and_score(Residual(n_components=3), Representation.from_numpy(**twice))
@@ -148,8 +149,16 @@ def test_nothing_left(sizes, message):
         Residual().fit(random_representation(**sizes))
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 40])
+@pytest.mark.parametrize("C", [1, 2, 3, 8])
+@pytest.mark.parametrize("K", [1, 4])
+@pytest.mark.parametrize("n_components", [None, 1, 2, 5])
+def test_sizes_are_checked_early(monkeypatch, n_components, K, C, n):
+    assert_same_error_early(monkeypatch, Residual(n_components), random_representation(n=n, C=C, K=K))
+
+
 def test_equal_features():
-    # All at one place away from the origin: rank 1.
+    # All features are at one point, which is not the origin: the rank is 1.
     arrays = {**random_arrays(), "features": np.full((50, 8), 0.1)}
     with pytest.raises(ValueError, match="numerical rank 1"):
         Residual().fit(Representation.from_numpy(**arrays))

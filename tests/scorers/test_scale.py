@@ -10,7 +10,7 @@ from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_re
 
 
 def scale_oracle(arrays, percentile):
-    """SCALE by the paper, in float64; features may be negative, which the paper leaves out."""
+    """SCALE as in the paper, in float64; features may also be negative, which the paper does not cover."""
     scores = []
     for h in np.asarray(arrays["features"], dtype=np.float64):
         n_top = max(1, len(h) - int(np.round(len(h) * percentile / 100)))
@@ -62,7 +62,7 @@ def test_order_of_features_does_not_matter_with_ties(seed):
 
 @given(seed=st.integers(0, 10**6), factor=st.floats(0.01, 100))
 @quick
-def test_logits_decide_not_the_scale_of_features(seed, factor):
+def test_scale_of_features_with_equal_logits_does_not_matter(seed, factor):
     arrays = rectified_arrays(seed)
     scaled = {**arrays, "features": arrays["features"] * factor, "weight": arrays["weight"] / factor}
     np.testing.assert_allclose(
@@ -74,14 +74,14 @@ def test_logits_decide_not_the_scale_of_features(seed, factor):
 
 
 def test_spread_features_are_scaled_more_than_concentrated_ones():
-    # Features of one sum, that all logits depend on alone.
+    # All images have the same sum of features, and the logits depend only on this sum.
     features = np.array([[8.0, 0, 0, 0], [5.0, 3, 0, 0], [5.0, 1, 1, 1], [2.0, 2, 2, 2.0]])
     representation = Representation.from_numpy(features=features, weight=np.ones((1, 4)), bias=np.zeros(1))
     scores = fit_and_score(SCALE(75), representation)
     np.testing.assert_allclose(scores, 8 * np.exp([1, 8 / 5, 8 / 5, 1]), rtol=1e-12)
 
 
-def test_all_features_are_left_at_0():
+def test_percentile_0_keeps_all_features():
     arrays = rectified_arrays()
     arrays["features"] += 0.1
     larger = Representation.from_numpy(**{**arrays, "features": arrays["features"] * math.e})

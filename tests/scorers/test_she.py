@@ -8,7 +8,7 @@ from tests.scorers.helpers import cyclic_labels, fit_and_score, quick, random_ar
 
 
 def she_oracle(train, y, test):
-    """SHE by the paper, in float64, and by the docstring for classes without images classified correctly."""
+    """SHE as in the paper, in float64; for classes without correctly classified images as in the docstring."""
     H, new = (np.asarray(arrays["features"], dtype=np.float64) for arrays in (train, test))
     W, b = (np.asarray(train[name], dtype=np.float64) for name in ("weight", "bias"))
     patterns = {}
@@ -33,7 +33,7 @@ def predicted_classes(arrays):
 
 
 def mostly_right(seed, arrays):
-    """Classes that the head predicts for two images of three."""
+    """Classes that the head predicts correctly for about two of three images."""
     rng = np.random.default_rng(seed)
     predicted = predicted_classes(arrays)
     return np.where(
@@ -92,7 +92,7 @@ def test_class_with_no_image_classified_correctly():
 
 
 def test_class_without_images():
-    # The class with the next largest logit takes its place.
+    # The class with the next largest logit is used instead.
     arrays = random_arrays(n=100)
     predicted = predicted_classes(arrays)
     y = np.where(predicted == 2, 3, predicted)
@@ -124,7 +124,7 @@ def test_one_class(y):
 
 @given(seed=st.integers(0, 10**6), factor=st.floats(1e-3, 1e3), shift=st.floats(-10, 10))
 @quick
-def test_what_the_score_depends_on(seed, factor, shift):
+def test_invariance_to_bias_scale_and_rotation(seed, factor, shift):
     arrays = random_arrays(seed)
     y = mostly_right(seed, arrays)
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))
@@ -144,7 +144,7 @@ def test_what_the_score_depends_on(seed, factor, shift):
     np.testing.assert_allclose(scores_of(scaled), factor**2 * scores, rtol=1e-6, atol=1e-9 * factor**2)
 
 
-def test_training_images_twice_are_the_same_as_once():
+def test_duplicating_all_training_images_changes_nothing():
     arrays = random_arrays()
     y = mostly_right(0, arrays)
     representation = Representation.from_numpy(**arrays)
@@ -158,12 +158,12 @@ def test_training_images_twice_are_the_same_as_once():
 
 @given(seed=st.integers(0, 10**6))
 @quick
-def test_images_classified_wrongly_do_not_matter(seed):
+def test_wrongly_classified_images_do_not_matter(seed):
     arrays = random_arrays(seed)
     y = predicted_classes(arrays)
     representation = Representation.from_numpy(**arrays)
     scores = SHE().fit(representation, y).score_samples(representation)
-    # Further images, none of which has the class that the head predicts.
+    # The additional images all have another class than the head predicts.
     more = {**arrays, "features": np.vstack([arrays["features"], random_arrays(seed + 1)["features"]])}
     wrong = np.random.default_rng(seed).choice(y, size=30)
     wrong = np.where(wrong == predicted_classes(more)[30:], predicted_classes(more)[:30], wrong)
@@ -180,11 +180,11 @@ def test_constant_features():
     np.testing.assert_allclose(fit_and_score(SHE(), Representation.from_numpy(**arrays)), 0.08, rtol=1e-12)
 
 
-def test_nan_logits_predict_no_class():
+def test_nan_logits_are_refused():
     representation = random_representation()
     y = predicted_classes({name: getattr(representation, name).numpy() for name in ("features", "weight", "bias")})
     scorer = SHE().fit(representation, y)
-    # A class of its own for each image that NaN might be taken for.
+    # torch would predict the class of the NaN, so the score would not show it.
     representation.logits[2, y[2]] = np.nan
     with pytest.raises(ValueError, match="1 scores that are NaN or infinite, first in row 2"):
         scorer.score_samples(representation)

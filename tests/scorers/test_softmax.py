@@ -42,7 +42,7 @@ def test_nan_stays(function):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_confident_rows_of_narrow_types_keep_their_ranks(dtype):
-    # Margins of 1 to 500: float32 has no exponentials beyond about 100.
+    # Margins of 1 to 500: in float32, exponentials underflow for margins of more than about 100.
     margins = torch.arange(1, 500).to(dtype)
     logits = torch.stack([margins, torch.zeros_like(margins), torch.full_like(margins, -1.0)], dim=1)
     scores = row_by_row(logits, lambda softmax: -softmax.log_normaliser[:, 0])

@@ -5,6 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from skdfb.scorers import MSP, ODIN, Energy, MaxLogit, TemperatureScaled, ViM, scorer_output
+from tests.scorers.early_errors import assert_same_error_early, early_error
 from tests.scorers.helpers import cyclic_labels, random_representation
 
 
@@ -18,13 +19,13 @@ def negative_log_likelihood(logits, labels, temperature):
 
 
 def sampled_labels(logits, temperature, seed=0):
-    """Classes drawn from the softmax at a temperature, which is then the true one."""
+    """Classes that are drawn from the softmax at a temperature, which is then the true temperature."""
     noise = np.random.default_rng(seed).gumbel(size=logits.shape)
     return (logits / temperature + noise).argmax(axis=1)
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 20.0])
-def test_temperature_is_the_best_of_a_grid(scale):
+def test_temperature_is_better_than_others(scale):
     representation = random_representation(n=200, scale=scale)
     labels = sampled_labels(representation.logits.numpy() / scale, 1.0)
     T = TemperatureScaled(MSP()).fit(representation, labels).temperature_
@@ -57,7 +58,7 @@ def test_scores_are_those_of_scaled_logits(scorer):
     assert scorer_output(scaled) == scorer_output(scorer)
 
 
-def test_held_out_images_decide():
+def test_temperature_comes_from_held_out_images():
     representation, held_out = random_representation(n=100), random_representation(1, n=100)
     labels = cyclic_labels(representation)
     held_out_labels = sampled_labels(held_out.logits.numpy(), 4.0)
@@ -67,7 +68,7 @@ def test_held_out_images_decide():
     assert given.temperature_ != TemperatureScaled(MSP()).fit(representation, labels).temperature_
 
 
-def test_one_class_is_left_as_it_is():
+def test_one_class_is_not_scaled():
     representation = random_representation(K=1)
     scaled = TemperatureScaled(Energy()).fit(representation)
     assert scaled.temperature_ == 1
@@ -76,7 +77,7 @@ def test_one_class_is_left_as_it_is():
     )
 
 
-def test_inner_parameters_are_reached():
+def test_inner_parameters_can_be_set():
     scaled = TemperatureScaled(ViM()).set_params(scorer__n_components=3)
     assert scaled.scorer.n_components == 3
     assert clone(scaled).get_params()["scorer__n_components"] == 3
@@ -92,3 +93,16 @@ def test_bad_input():
         TemperatureScaled(None).fit(representation, cyclic_labels(representation))
     with pytest.raises(ValueError, match="n_components=8"):
         TemperatureScaled(ViM(n_components=8)).fit(representation, cyclic_labels(representation))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+@pytest.mark.parametrize("scorer", [MSP(), ViM(), ViM(n_components=5)])
+def test_sizes_are_checked_early(monkeypatch, scorer, n):
+    representation = random_representation(n=n)
+    assert_same_error_early(monkeypatch, TemperatureScaled(scorer), representation, cyclic_labels(representation))
+    assert early_error(TemperatureScaled(scorer), representation) == early_error(scorer, representation)
+
+
+def test_parameters_are_checked_early():
+    with pytest.raises(ValueError, match="'scorer' parameter"):
+        TemperatureScaled(None).check_sizes(8, 4, 30)

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 from skdfb.scorers import Representation, ViM
 from skdfb.scorers._principal_space import choose_components
 from skdfb.testing._scorers._data import SmallBatches
+from tests.scorers.early_errors import assert_same_error_early, message_of
 from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_representation
 
 
 def vim_oracle(train, test, n_components):
-    """ViM by the paper, in float64: fit on `train` and score `test`, mappings with features, weight and bias."""
+    """ViM as in the paper, in float64: fit on `train` and score `test`; mappings with features, weight and bias."""
     W, b = (np.asarray(train[name], dtype=np.float64) for name in ("weight", "bias"))
     u = -np.linalg.pinv(W) @ b
     H = np.asarray(train["features"], dtype=np.float64)
@@ -58,7 +59,7 @@ def test_oracle_at_any_scale(scale, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("K", [2, 12])
 def test_oracle_on_features_of_low_rank(dtype, K):
-    # Rank 5, and 6 about an origin outside their span; all components behind it hold rounding errors alone.
+    # The rank is 5, or 6 about an origin outside the span. All further components consist of rounding errors.
     train = random_arrays(n=60, C=16, K=K, rank=5, dtype=dtype)
     scorer = ViM().fit(Representation.from_numpy(**train))
     assert scorer.n_components_ == 3
@@ -74,7 +75,7 @@ def test_oracle_on_head_of_low_rank(dtype):
 
 
 def test_head_with_rows_that_sum_to_zero_in_float32():
-    # In float32 they sum to rounding errors, which must not throw the origin away.
+    # In float32 their sum is a rounding error, which must not move the origin far away.
     exact = random_arrays(n=60, C=8, K=4)
     exact["weight"] -= exact["weight"].mean(axis=0)
     rounded = {name: array.astype(np.float32) for name, array in exact.items()}
@@ -120,7 +121,7 @@ def test_default_n_components(C, n, expected):
 
 @pytest.mark.parametrize(("C", "expected"), [(767, 383), (768, 512), (2047, 512), (2048, 1000)])
 def test_default_n_components_by_size(C, expected):
-    assert choose_components(None, rank=4096, n_features=C) == expected
+    assert choose_components(None, rank=4096, n_features=C, n_images=5000) == expected
 
 
 @given(seed=st.integers(0, 10**6))
@@ -197,7 +198,7 @@ def test_nan_in_fit():
         ViM().fit(representation)
 
 
-def test_warns_of_a_residual_that_raises_the_score():
+def test_warns_if_the_residual_raises_the_score():
     arrays = random_arrays()
     logits = arrays["features"] @ arrays["weight"].T - 100
     with pytest.warns(UserWarning, match="alpha_ is -"):
@@ -219,7 +220,7 @@ def test_n_components_is_checked(n_components):
 
 
 def test_batches_add_up():
-    """All statistics are of all batches, not of the last."""
+    """The statistics are computed from all batches, not only from the last one."""
     arrays = random_arrays(n=60)
     whole = ViM(n_components=4).fit(Representation.from_numpy(**arrays))
     parts = ViM(n_components=4).fit(SmallBatches.from_numpy(**arrays))
@@ -227,6 +228,23 @@ def test_batches_add_up():
     np.testing.assert_allclose(np.abs(parts.residual_basis_.T @ whole.residual_basis_), np.eye(4), atol=1e-8)
 
 
-def test_too_many_components_for_the_features_are_told_with_the_remedy():
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 40])
+@pytest.mark.parametrize("C", [1, 2, 3, 8])
+@pytest.mark.parametrize("K", [1, 4])
+@pytest.mark.parametrize("n_components", [None, 1, 2, 5])
+@pytest.mark.filterwarnings("ignore:alpha_ is")
+def test_sizes_are_checked_early(monkeypatch, n_components, K, C, n):
+    assert_same_error_early(monkeypatch, ViM(n_components), random_representation(n=n, C=C, K=K))
+
+
+@pytest.mark.parametrize(("C", "n", "refused"), [(2048, 1000, True), (2048, 1001, False), (1024, 513, False)])
+def test_number_of_components_is_checked_against_the_images(C, n, refused):
+    parameters = {"n_components": 1000 if C == 2048 else 512}
+    assert (message_of(ViM(**parameters).check_sizes, C, 4, n) is not None) == refused
+    # The default follows the number of images.
+    ViM().check_sizes(C, 4, n)
+
+
+def test_error_for_too_many_components_names_the_remedy():
     with pytest.raises(ValueError, match=r"n_components=8 leaves no residual.* Energy\(\) needs no features\.$"):
         ViM(n_components=8).check_sizes(8, 4, 1000)
