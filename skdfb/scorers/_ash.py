@@ -1,4 +1,4 @@
-"""ASH: the energy of pruned activations."""
+"""ASH: energy of pruned activations."""
 
 from numbers import Real
 from typing import Any, ClassVar, Literal
@@ -11,60 +11,61 @@ from skdfb.scorers._base import wide
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import ShapedEnergy, map_chunks, prune, sharpening
 
+# The paper's values for ImageNet.
 _PERCENTILES = {"s": 90, "b": 65, "p": 60}
 
 
 class ASH(ShapedEnergy):
-    r"""Activation shaping: the energy after each image's small activations were dropped.
+    r"""Activation shaping: energy after removing the small activations of each image.
 
     .. math::
 
         S(x) = \log \sum_k e^{z_k}, \qquad z = W a' + b, \qquad
         a'_j = \begin{cases} f(a)_j & a_j \ge t \\ 0 & a_j < t \end{cases}
 
-    where a are the activations of image x, t is their own `percentile`-th percentile, W and b are the head, and f is
-    one of
+    where a are the activations of image x, t is their `percentile`-th percentile, W and b are the head, and f is one
+    of
 
-    - "s": :math:`a_j \exp(s_1 / s_2)`, with s₁ the sum of the activations before the pruning and s₂ that after it;
-    - "b": :math:`s_1 / n`, with n the number of activations that are left and not 0;
-    - "p": :math:`a_j`, as it was.
+    - "s": :math:`a_j \exp(s_1 / s_2)`, with s₁ the sum of the activations before pruning and s₂ that after it;
+    - "b": :math:`s_1 / n`, with n the number of remaining activations that are not 0;
+    - "p": :math:`a_j`, unchanged.
 
-    Higher is more in-distribution. It learns nothing: `fit` only records the sizes.
+    Higher is more in-distribution. `fit` only records the sizes.
 
     Parameters
     ----------
     variant : {"s", "b", "p"}, default="s"
-        What becomes of the activations that are left.
+        The function f of the remaining activations.
     percentile : float, default=None
-        0 <= percentile < 100, the share of activations to drop. None takes the paper's for ImageNet: 90 for "s", 65
-        for "b", 60 for "p". For CIFAR its code has up to 95 for "s".
+        Percentage of activations to remove, 0 <= percentile < 100. None uses the paper's values for ImageNet: 90 for
+        "s", 65 for "b", 60 for "p". For CIFAR, its code uses up to 95 for "s".
     on_maps : bool, default=False
-        Whether the activations are the whole feature map of an image, C x h x w, averaged over the places
-        after the pruning, or the C features.
+        If True, the activations are the whole feature map of an image, C x h x w, which is averaged over the places
+        after pruning. If False, they are the C features.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    SCALE : The factor of variant "s" without the pruning.
+    SCALE : Uses the factor of variant "s" without pruning.
     ReAct : Clips the largest features instead.
 
     Notes
     -----
-    Of n activations, the ``n - round(n * percentile / 100)`` largest are left, at least one. Ties with the
-    smallest of those are left, too, so no score depends on the order of the features (the authors' code, and
-    libraries after it, drop some of the tied ones arbitrarily, and their variant "b" fills zeros).
+    Of n activations, the ``n - round(n * percentile / 100)`` largest remain, at least one. Activations equal to the
+    smallest of them also remain, so no score depends on the order of the features. The authors' code, and libraries
+    based on it, remove some of the equal activations arbitrarily, and in their variant "b" zeros also get a value.
 
-    Activations may be negative. For "s", s₁ / s₂ is at most n over the number that is left wherever s₂ > 0; this
-    bound also stands in for the ratio where s₂ <= 0, and above 300 it is cut, so that nothing overflows. Where s₁ / s₂
-    is far below 0, nothing but the bias is left.
+    Activations may be negative. For "s" with s₂ > 0, the ratio s₁ / s₂ is at most n divided by the number of remaining
+    activations. With s₂ <= 0, this bound replaces the ratio. It is cut at 300, so that nothing overflows. If s₁ / s₂ is
+    far below 0, only the bias remains.
 
     References
     ----------
@@ -96,26 +97,29 @@ class ASH(ShapedEnergy):
 
     @property
     def needs_activations(self) -> tuple[str, ...]:  # type: ignore[override]
-        """("feature_map",) with `on_maps`, else nothing."""
+        """Names of the activations to supply: ("feature_map",) with `on_maps`, else none."""
         return ("feature_map",) if self.on_maps else ()
 
     def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
         if not self.on_maps:
             return self._shape_rows(wide(batch.features))
         shaped = [self._shape_rows(maps.flatten(1)) for maps in map_chunks(batch)]
+        # A batch without images has no maps; its features have the right shape.
         if not shaped:
             return wide(batch.features), 1.0
         C = batch.n_features
         pooled = torch.cat([rows.view(len(rows), C, -1).mean(dim=2) for rows, _ in shaped])  # (m, C * h * w) to (m, C)
+        # Variant "s" has a factor per image, (m, 1); the others have the number 1.
         return pooled, torch.cat([torch.as_tensor(factor).expand(len(rows), 1) for rows, factor in shaped])
 
     def _shape_rows(self, activations: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Return a' of the activations, one row an image, and the factor that variant s multiplies it by."""
+        """Return a' for activations with one row per image, and the factor by which variant "s" multiplies it."""
         percentile = _PERCENTILES[self.variant] if self.percentile is None else self.percentile
         pruned = prune(activations, percentile)
         if self.variant == "s":
             return pruned, sharpening(activations, percentile, pruned)
         if self.variant == "b":
-            left = pruned != 0
-            return left * (activations.sum(dim=1, keepdim=True) / left.sum(dim=1, keepdim=True).clamp(min=1)), 1.0
+            remaining = pruned != 0
+            count = remaining.sum(dim=1, keepdim=True).clamp(min=1)
+            return remaining * (activations.sum(dim=1, keepdim=True) / count), 1.0
         return pruned, 1.0

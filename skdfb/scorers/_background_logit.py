@@ -13,18 +13,19 @@ class BackgroundLogit(BaseScorer):
 
     .. math:: S_b(x) = z_K
 
-    where z_K is the last logit of image x: the dense net's logit of the background class, averaged over all places.
-    Higher is more in-distribution: the net learned the backgrounds of the training images, so strange backgrounds, and
-    strange mixtures of object and background, lower it. It learns nothing: `fit` only records the sizes.
+    where :math:`z_K` is the last logit of image x: the logit of the background class of the dense network, averaged
+    over all places. Higher is more in-distribution: the dense network learned the backgrounds of the training images,
+    so unusual backgrounds, and unusual combinations of foreground and background, lower the score. `fit` only records
+    the sizes.
 
-    It works on the background representation, whose logits are (n, 1), and likewise on one with all K + 1 columns.
+    The logits may have shape (n, 1), as in the background representation, or all K + 1 columns.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of columns of the logits seen in `fit`.
+        Number of columns of the logits in `fit`.
     output : str
         "logit".
 
@@ -44,5 +45,6 @@ class BackgroundLogit(BaseScorer):
     """
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
+        # The background is the last class, also if the logits of the other classes are given.
         for batch in representation.batches():
             yield as_double(batch.logits[:, -1])

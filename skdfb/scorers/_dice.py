@@ -1,4 +1,4 @@
-"""DICE: the energy of a sparse head."""
+"""DICE: energy of a sparse head."""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from skdfb.scorers._shaped_energy import ShapedEnergy
 
 
 class DICE(ShapedEnergy):
-    r"""Directed sparsification: the energy of the logits by the weights that contribute most.
+    r"""Directed sparsification: energy of the logits computed from the weights that contribute most.
 
     .. math::
 
@@ -24,36 +24,36 @@ class DICE(ShapedEnergy):
         V_{kj} = W_{kj} \, \frac{1}{n} \sum_i h_{ij}
 
     where h are the C features of image x, W and b are the head, the sum runs over the n training images i, and t is
-    such that the share `sparsity` of all K C contributions V lies below it. Weights that say little of training images
-    only add noise to the logits. Higher is more in-distribution.
+    such that the share `sparsity` of all K C contributions V lies below it. Weights that contribute little for training
+    images mainly add noise to the logits. Higher is more in-distribution.
 
     Parameters
     ----------
     sparsity : float, default=0.9
-        0 <= sparsity < 1, the share (no percentage) of weights to drop: the paper's p. 0.9 is its value for CIFAR; its
-        code takes 0.7 for ImageNet.
+        Share of weights to remove, the paper's p, 0 <= sparsity < 1 (not a percentage). The paper uses 0.9 for CIFAR,
+        its code 0.7 for ImageNet.
 
     Attributes
     ----------
     weight_ : ndarray of shape (K, C)
-        M ⊙ W, the weights that are left, and 0 for the others.
+        The sparse weight M ⊙ W: 0 where a weight is removed.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
     Energy : The score with all weights.
-    ASH : Drops activations, those of each image, instead of weights.
+    ASH : Removes activations of each image instead of weights.
 
     Notes
     -----
-    The ``K C - round(K C sparsity)`` largest contributions are left, at least one, and those that tie with the
-    smallest of them, over all classes together: a class may keep no weight, and its logit is the bias then. The mean is
-    over all training images, whatever their class. The logits are one product with the masked weights.
+    The ``K C - round(K C sparsity)`` largest contributions remain, at least one, and all that equal the smallest of
+    them. They are ranked over all classes together, so a class may keep no weight; its logit is then the bias. The mean
+    is taken over the training images of all classes.
 
     References
     ----------
@@ -81,9 +81,10 @@ class DICE(ShapedEnergy):
         contributions = W * feature_mean(representation)
         if not torch.isfinite(contributions).all():
             raise ValueError(
-                "representation.features or weight hold NaN or infinity, or are too large to multiply; wanted finite "
-                "numbers: compute them in a wider floating-point type, or leave out such images."
+                "representation.features or weight hold NaN or infinity, or are too large to multiply: expected finite "
+                "numbers; compute them in a wider floating-point type, or leave out such images."
             )
+        # At least one weight remains.
         n_dropped = min(round(W.numel() * self.sparsity), W.numel() - 1)
         threshold = contributions.flatten().kthvalue(n_dropped + 1).values
         self.weight_ = W.masked_fill(contributions < threshold, 0.0).numpy(force=True)

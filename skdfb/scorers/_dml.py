@@ -14,7 +14,7 @@ from skdfb.scorers._representation import Representation
 
 
 class DML(BaseScorer):
-    r"""Decoupled largest logit: the largest cosine and the norm of the features, added with a weight.
+    r"""Decoupled largest logit: weighted sum of the largest cosine and the norm of the features.
 
     .. math:: S(x) = \lambda \max_k \cos(h, w_k) + \lVert h \rVert
 
@@ -24,18 +24,18 @@ class DML(BaseScorer):
     Parameters
     ----------
     cosine_weight : float, default=None
-        λ >= 0, on the scale of the norms. None takes the one that gives both parts the same mean over the training
-        images i, :math:`\lambda = \sum_i \lVert h_i \rVert / \sum_i |\max_k \cos(h_i, w_k)|`, or 1 if all these
-        cosines are 0.
+        Weight λ >= 0 of the cosine, on the scale of the norms. None uses the λ that gives both parts the same mean size
+        over the training images i, :math:`\lambda = \sum_i \lVert h_i \rVert / \sum_i |\max_k \cos(h_i, w_k)|`, or 1
+        if all these cosines are 0.
 
     Attributes
     ----------
     cosine_weight_ : float
-        The λ in use.
+        The weight λ that is used.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
@@ -47,15 +47,15 @@ class DML(BaseScorer):
 
     Notes
     -----
-    Cosines lie between -1 and 1 and norms on the scale of the features, so no number λ suits all networks. None follows
-    the authors' first evaluation of DML+ (https://github.com/Z-ZHHH/CVPR23-DML), which divides each part by its sum
-    over in-distribution test images before it adds them up; here these are the training images, so that a score does
-    not depend on what else is scored. Their later code (https://github.com/HAIV-Lab/DML) counts the cosine part three
-    times: set `cosine_weight` to three times `cosine_weight_` for that. Its readme writes λ on the norm instead, which
-    ranks images the same for 1 / λ.
+    Cosines lie between -1 and 1, and norms have the scale of the features, so no fixed λ suits all networks. None
+    follows the authors' first evaluation of DML+ (https://github.com/Z-ZHHH/CVPR23-DML), which divides each part by its
+    sum over in-distribution test images before it adds the parts. Here the sums are over training images, so that a
+    score does not depend on the other images that are scored. The authors' later code
+    (https://github.com/HAIV-Lab/DML) weights the cosine three times as much; for this, set `cosine_weight` to three
+    times `cosine_weight_`. The readme of that code puts λ on the norm instead, which with 1 / λ gives the same ranking.
 
-    The cosine with a vector of zeros is 0. DML+ takes the two parts from two networks trained for them: fit
-    :class:`MaxCosine` and :class:`MaxNorm` on one each.
+    The cosine with a vector of zeros is 0. DML+ computes the two parts from two networks trained for them: fit
+    :class:`MaxCosine` on one and :class:`MaxNorm` on the other.
 
     References
     ----------
@@ -93,4 +93,5 @@ def _balancing_weight(representation: Representation) -> float:
     for cosines, norms in cosines_and_norms(representation):
         cosine_sum += float(cosines.abs().sum())
         norm_sum += float(norms.sum())
+    # The numbers of images in both means cancel.
     return norm_sum / cosine_sum if cosine_sum > 0 else 1.0

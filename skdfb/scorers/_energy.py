@@ -17,27 +17,27 @@ class Energy(BaseScorer):
 
     .. math:: S(x) = T \log \sum_k e^{z_k / T}
 
-    where z are the K logits of image x and T is `temperature`. Higher is more in-distribution (the energy itself,
-    -S, has the opposite sign). It learns nothing: `fit` only records the sizes.
+    where z are the K logits of image x and T is `temperature`. Higher is more in-distribution; the energy itself,
+    -S, has the opposite sign. `fit` only records the sizes.
 
     Parameters
     ----------
     temperature : float, default=1.0
-        T > 0. Towards 0, the score tends to :class:`MaxLogit`.
+        Temperature T > 0. As T approaches 0, the score approaches that of :class:`MaxLogit`.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
     MaxLogit : The largest logit.
-    ViM : Energy less a residual of the features.
+    ViM : Energy minus a residual of the features.
 
     References
     ----------
@@ -62,6 +62,6 @@ class Energy(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         for batch in logit_batches(representation):
-            # A high temperature takes what is left of float32 logits; at 1 they lose nothing.
+            # At a high temperature, z / T is small beside log K, and float32 would lose digits. At 1, nothing is lost.
             z = batch.logits if self.temperature == 1 else as_double(batch.logits) / self.temperature
             yield self.temperature * energy(z)

@@ -17,27 +17,27 @@ class Entropy(BaseScorer):
     .. math:: S(x) = \sum_k p_k \log p_k, \qquad p = \mathrm{softmax}(z)
 
     where z are the K logits of image x and 0 log 0 = 0. Higher is more in-distribution: 0 for a certain prediction,
-    -log K where all classes are as likely. `fit` only records the sizes.
+    -log K if all classes are equally likely. `fit` only records the sizes.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`, at least 2.
+        Number of classes K in `fit`, at least 2.
     output : str
         "probability".
 
     See Also
     --------
-    GEN : An entropy that weighs small probabilities more.
-    MSP : The largest probability alone.
+    GEN : An entropy that gives small probabilities more weight.
+    MSP : The largest probability only.
 
     Notes
     -----
-    Computed from logarithms of the probabilities in float64, that of the largest one as -log(1 + sum of the others
-    relative to it). Scores of confident images stay distinct up to margins of about 700 between the two largest logits,
-    where peers that clip probabilities give one score to all.
+    The score is computed in float64 from the logarithms of the probabilities. That of the largest probability is -log(1
+    + sum of the others relative to it). So scores of confident images stay distinct up to margins of about 700 between
+    the two largest logits. Libraries that clip probabilities give all such images the same score.
 
     References
     ----------
@@ -63,6 +63,8 @@ class Entropy(BaseScorer):
 
 
 def _negative_entropy(softmax: Softmax) -> Tensor:
-    """Return sum p log p of each row; both terms are negative, so that nothing cancels."""
+    """Return sum p log p of each row."""
+    # log p is the shifted logit minus the log of the normaliser. Both terms are at most 0, so nothing cancels.
+    # The clamp turns 0 * -inf, which is NaN, into 0.
     total = (softmax.exponentials * softmax.shifted.clamp(min=torch.finfo(softmax.shifted.dtype).min)).sum(dim=1)
     return total / (1 + softmax.others[:, 0]) - softmax.log_normaliser[:, 0]

@@ -1,4 +1,4 @@
-"""FDBD: distance of the feature to the decision boundaries."""
+"""FDBD: distance of the features to the decision boundaries."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from skdfb.scorers._representation import Representation
 
 
 class FDBD(BaseScorer):
-    r"""Fast decision boundary based detector: mean distance of the feature to the boundaries of its class.
+    r"""Fast decision boundary based detector: mean distance of the features to the boundaries of the predicted class.
 
     .. math::
 
@@ -21,34 +21,35 @@ class FDBD(BaseScorer):
 
     where h are the C features and z the K logits of image x, :math:`w_k` is row k of the head's weight and μ is the
     mean of the training features. Without :math:`\lVert h - \mu \rVert`, each term is the distance from h to the
-    nearest place at which class j has the same logit as the predicted class c. Scores are 0 at least. Higher is
-    more in-distribution.
+    nearest point at which class j has the same logit as the predicted class c. Higher is more in-distribution; the
+    smallest value is 0.
 
     Attributes
     ----------
     mean_ : ndarray of shape (C,)
-        The mean μ.
+        The mean μ of the training features.
     boundary_weights_ : ndarray of shape (K, K)
-        What z_c - z_j is multiplied by: :math:`1 / ((K - 1) \lVert w_c - w_j \rVert)`, and 0 on the diagonal.
+        Factors of z_c - z_j: :math:`1 / ((K - 1) \lVert w_c - w_j \rVert)`, and 0 on the diagonal.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    NCI : How well the feature points along the weight of its class.
+    NCI : How closely the features align with the weight of the predicted class.
 
     Notes
     -----
-    Between classes of the same weight there is no boundary. Such pairs are left out, and K - 1 becomes the number of
-    boundaries that class c has. `fit` raises ValueError if all classes have the same weight. An image right at μ,
-    where the formula divides by 0, scores 0. The authors' code takes the sum over classes in the place of the
-    mean; OpenOOD also offers the norm of h in the place of :math:`\lVert h - \mu \rVert`.
+    There is no boundary between classes with the same weight. Such pairs are left out, and K - 1 is replaced by the
+    number of boundaries of class c. `fit` raises ValueError if all classes have the same weight. If h = μ, the formula
+    divides by 0, and the score is 0. The authors' code sums over the classes instead of averaging; OpenOOD also offers
+    the norm of h instead of :math:`\lVert h - \mu \rVert`.
 
-    `fit` needs no classes and reads the features once; beyond a batch it holds K x K numbers, and K x C of the head.
+    `fit` needs no classes and reads the features once. Besides a batch, it holds K x K numbers and the K x C weight of
+    the head.
 
     References
     ----------
@@ -69,14 +70,15 @@ class FDBD(BaseScorer):
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         mean = feature_mean(representation)
         weight = as_double(representation.weight)
-        # Not by products, whose rounding errors would tell equal weights apart.
+        # Without matrix products: their rounding errors would give equal weights a distance above 0.
         distances = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist")
         boundaries = distances > 0
         if not boundaries.any():
             raise ValueError(
-                "representation.weight has the same row for every class, so there are no decision boundaries; wanted "
+                "representation.weight has the same row for every class, so there are no decision boundaries: expected "
                 "the head of a trained classifier, of shape (K, C)."
             )
+        # Averaged over the boundaries that a class has, which are K - 1 if all weights differ.
         counts = boundaries.sum(dim=1, keepdim=True)
         boundary_weights = torch.where(boundaries, 1 / (counts * distances), 0.0)
         self.mean_ = mean.numpy(force=True)
@@ -90,5 +92,5 @@ class FDBD(BaseScorer):
             largest, c = z.max(dim=1, keepdim=True)
             distance = ((largest - z) * boundary_weights[c[:, 0]]).sum(dim=1)
             norm = torch.linalg.vector_norm(as_double(batch.features) - mean, dim=1)
-            # NaN stays NaN, which is refused.
+            # At the mean, 0 * distance is 0, but stays NaN for NaN logits, so that such images raise an error.
             yield torch.where(norm == 0, 0.0 * distance, distance / norm)

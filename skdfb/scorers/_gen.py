@@ -18,38 +18,38 @@ class GEN(BaseScorer):
 
     .. math:: S(x) = -\sum_{m=1}^{M} p_{(m)}^\gamma \, (1 - p_{(m)})^\gamma, \qquad p = \mathrm{softmax}(z)
 
-    where z are the K logits of image x, :math:`p_{(1)} \ge p_{(2)} \ge \dots` are its sorted probabilities, γ is
-    `gamma` and M is `n_top`, or K if that is less. Higher is more in-distribution; scores lie between
+    where z are the K logits of image x, :math:`p_{(1)} \ge p_{(2)} \ge \dots` are the sorted probabilities, γ is
+    `gamma` and M is the smaller of `n_top` and K. Higher is more in-distribution; scores lie between
     :math:`-M / 4^\gamma` and 0. `fit` only records the sizes.
 
     Parameters
     ----------
     gamma : float, default=0.1
-        Exponent γ > 0. The paper takes it below 1, where small departures from 0 and 1 weigh most.
+        Exponent γ > 0. The paper uses values below 1, which give small deviations from 0 and 1 the most weight.
     n_top : int, default=100
-        Number M >= 1 of largest probabilities to sum over; of many classes, the smallest probabilities are noise.
-        All of them if there are fewer classes.
+        Number M >= 1 of largest probabilities in the sum; if there are fewer classes, all of them. With many classes,
+        the smallest probabilities are noise.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`, at least 2.
+        Number of classes K in `fit`, at least 2.
     output : str
         "probability".
 
     See Also
     --------
     Entropy : Shannon's entropy.
-    MSP : The largest probability alone.
+    MSP : The largest probability only.
 
     Notes
     -----
-    Each term is the exponential of γ (log p + log(1 - p)), in float64. For the largest probability log(1 - p) is the
-    log-sum-exp of the other logits less that of all, so that it stays exact where p rounds to 1: with γ = 0.1, scores
-    stay distinct up to margins of about 7,000 between the two largest logits. Some peers average the terms instead,
-    which divides all scores by M.
+    Each term is the exponential of γ (log p + log(1 - p)), in float64. For the largest probability, log(1 - p) is the
+    log-sum-exp of the other logits minus that of all logits, which is exact even if p rounds to 1. With γ = 0.1, scores
+    stay distinct up to margins of about 7,000 between the two largest logits. Some libraries average the terms, which
+    divides all scores by M.
 
     References
     ----------
@@ -84,6 +84,7 @@ class GEN(BaseScorer):
     def _negative_sum(self, softmax: Softmax, M: int) -> Tensor:
         log_terms = self.gamma * (softmax.log_p() + softmax.log_complements())  # (m, K)
         if log_terms.shape[1] > M:
-            # p (1 - p) ranks the probabilities of one image as p does, since they sum to 1.
+            # The largest terms belong to the largest probabilities: p (1 - p) ranks the probabilities of an image like
+            # p, since they sum to 1.
             log_terms = log_terms.topk(M, dim=1).values
         return -log_terms.exp_().sum(dim=1)

@@ -1,4 +1,4 @@
-"""GradNorm: gradient of the last layer's weight, in closed form."""
+"""GradNorm: gradient with respect to the weight of the last layer, in closed form."""
 
 from collections.abc import Iterator
 from numbers import Real
@@ -13,7 +13,7 @@ from skdfb.scorers._representation import Representation
 
 
 class GradNorm(BaseScorer):
-    r"""L1 norm of the last layer's gradient of the divergence between uniform and softmax.
+    r"""L1 norm of the gradient, with respect to the head's weight, of the divergence of the softmax from uniform.
 
     .. math::
 
@@ -22,35 +22,35 @@ class GradNorm(BaseScorer):
         p = \mathrm{softmax}(z / T), \qquad z = W h + b
 
     where h are the C features and z the K logits of image x, W and b are the head, u is the uniform distribution over
-    the K classes and T is `temperature`. Higher is more in-distribution; the smallest value is 0, where all logits are
+    the K classes and T is `temperature`. Higher is more in-distribution; the smallest value is 0, if all logits are
     equal. `fit` only records the sizes.
 
     Parameters
     ----------
     temperature : float, default=1.0
-        T > 0.
+        Temperature T > 0.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`, at least 2.
+        Number of classes K in `fit`, at least 2.
     output : str
         "logit".
 
     See Also
     --------
-    MaxNorm : The norm of the features alone.
+    MaxNorm : The norm of the features only.
 
     Notes
     -----
-    The gradient with respect to the logits is (p - 1/K) / T, and each image's gradient with respect to W is the outer
-    product of that and h; so the norm is a product of two, and nothing is propagated back. Only W counts, not b. The
-    authors' code and libraries after it sum the cross-entropy over the classes, instead of taking its mean, which gives
-    K times this score.
+    The gradient with respect to the logits is (p - 1/K) / T. The gradient with respect to W is the outer product of
+    this and h, so its norm is the product of both norms, and no backward pass is needed. The gradient with respect to b
+    does not count. The authors' code and libraries based on it sum the cross-entropy over the classes instead of
+    averaging it, which gives K times this score.
 
-    K p - 1 is computed from exp(z) - 1, so that it does not cancel to 0 where the logits are nearly equal.
+    K p - 1 is computed from exp(z) - 1, so that it does not cancel to 0 if the logits are nearly equal.
 
     References
     ----------
@@ -84,6 +84,7 @@ class GradNorm(BaseScorer):
 def _distance_to_uniform(logits: Tensor, temperature: float) -> Tensor:
     """Return the sum of |1/K - p_k|, shape (m,)."""
     z = as_double(logits)
-    e = torch.expm1((z - z.amax(dim=1, keepdim=True)) / temperature)  # p is 1 + e over its sum
+    # p = (1 + e) / Σ (1 + e), so K p - 1 = (e - mean) / (1 + mean), which is accurate for small e.
+    e = torch.expm1((z - z.amax(dim=1, keepdim=True)) / temperature)
     mean = e.mean(dim=1, keepdim=True)
     return ((e - mean) / (1 + mean)).abs().mean(dim=1)

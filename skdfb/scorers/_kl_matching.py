@@ -1,4 +1,4 @@
-"""KL matching: divergence from the nearest typical softmax."""
+"""KL matching: divergence of the softmax from the nearest template."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from skdfb.scorers._softmax import Softmax, row_by_row
 
 
 class KLMatching(BaseScorer):
-    r"""Negative KL divergence of the softmax from the nearest of the classes' mean softmaxes.
+    r"""Negative KL divergence of the softmax from the nearest template, the mean softmax of a predicted class.
 
     .. math::
 
@@ -21,18 +21,19 @@ class KLMatching(BaseScorer):
         d_k = \frac{1}{|I_k|} \sum_{i \in I_k} p(x_i)
 
     where z are the K logits of image x, :math:`I_k` are the training images *predicted* as class k (their labels are
-    not used) and 0 log 0 = 0. Higher is more in-distribution: 0 where the softmax equals a template :math:`d_k`.
+    not used) and 0 log 0 = 0. Higher is more in-distribution; the largest value is 0, if the softmax equals a template
+    :math:`d_k`.
 
     Attributes
     ----------
     log_templates_ : ndarray of shape (n_templates, K)
-        Logarithms of the templates, one row a class that is predicted for at least one training image.
+        Logarithms of the templates, one row per class that is predicted for at least one training image.
     template_classes_ : ndarray of shape (n_templates,)
-        The class k of each row, increasing.
+        The class k of each row, in ascending order.
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`, at least 2.
+        Number of classes K in `fit`, at least 2.
     output : str
         "probability".
 
@@ -43,13 +44,13 @@ class KLMatching(BaseScorer):
 
     Notes
     -----
-    A class that no training image is predicted as has no template and is left out of the minimum. The paper builds the
-    templates on held-out images; `fit` takes those it is given, and training images, of which a network is surer, give
-    sharper templates.
+    A class that is predicted for no training image has no template and is left out of the minimum. The paper builds the
+    templates from held-out images, `fit` from the images it is given. A network is more confident on its training
+    images, so these give sharper templates.
 
-    Logarithms of the softmax and of the templates are taken in float64 such that they are exact for confident images. A
-    template's probability below 2e-308, the smallest normal number, counts as that one: scores are above -709 where the
-    divergence would be infinite. Of logits that tie for the largest, the first is the prediction.
+    The logarithms of the softmax and of the templates are computed in float64, accurately also for confident images.
+    Probabilities of a template below 2e-308, the smallest normal number, are replaced by it. So the score is above -709
+    where the divergence would be infinite. If several logits are the largest, the first is the prediction.
 
     References
     ----------
@@ -74,7 +75,7 @@ class KLMatching(BaseScorer):
         sums, counts = _sums_by_prediction(representation)
         if not torch.isfinite(sums).all():
             raise ValueError(
-                "representation.logits hold NaN or infinity; wanted finite numbers: compute them in a wider "
+                "representation.logits hold NaN or infinity: expected finite numbers; compute them in a wider "
                 "floating-point type, or leave out such images."
             )
         classes = counts.nonzero()[:, 0]
@@ -92,15 +93,15 @@ def _nearest_divergence(softmax: Softmax, log_templates: Tensor) -> Tensor:
     """Return -min_k KL(p || d_k) of each row."""
     p, log_p = softmax.p(), softmax.log_p()
     log_templates = log_templates.to(p.dtype)
-    # All divergences of a row share sum p log p. The smallest is then summed up term by term: differences of two large
-    # sums would drown small divergences in rounding errors.
+    # All divergences of a row share sum p log p, so the nearest template has the largest sum p log d. The divergence
+    # from it is then summed term by term: a difference of two large sums would lose small divergences to rounding.
     nearest = product(p, log_templates.T).argmax(dim=1)
     divergence = (p * (log_p - log_templates[nearest])).sum(dim=1)
-    return -divergence.clamp(min=0)  # rounding errors alone make it negative
+    return -divergence.clamp(min=0)  # only rounding errors make it negative
 
 
 def _sums_by_prediction(representation: Representation) -> tuple[Tensor, Tensor]:
-    """Return the sum of the softmaxes (K, K) and the number (K,) of the images predicted as each class."""
+    """Return, for the images predicted as each class, the sum of the softmaxes (K, K) and their number (K,)."""
     K = representation.n_classes
     sums = as_double(representation.bias).new_zeros(K, K)
     counts = sums.new_zeros(K)
@@ -113,9 +114,9 @@ def _sums_by_prediction(representation: Representation) -> tuple[Tensor, Tensor]
 
 
 def _log_templates(templates: Tensor, classes: Tensor) -> Tensor:
-    """Return the logarithms of templates d_k of these classes, shape (n_templates, K)."""
+    """Return the logarithms of the templates d_k of these classes, shape (n_templates, K)."""
     own = classes[:, None]
-    # d_k of the own class may round to 1, the sum of the others does not round to 0.
+    # The probability of class k itself may round to 1. The sum of the others is accurate, so it gives log d_kk.
     others = templates.scatter(1, own, 0.0).sum(dim=1, keepdim=True)
     log_own = -torch.log1p(others / templates.gather(1, own))
     return templates.clamp(min=torch.finfo(torch.float64).tiny).log().scatter(1, own, log_own)

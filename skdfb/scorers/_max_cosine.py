@@ -1,4 +1,4 @@
-"""MaxCosine: largest cosine between the features and a class's weight."""
+"""MaxCosine: largest cosine between the features and the weight of a class."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from skdfb.scorers._representation import Representation
 
 
 class MaxCosine(BaseScorer):
-    r"""Largest cosine between the features and a row of the head, one of the two parts of the largest logit.
+    r"""Largest cosine between the features and a row of the head's weight, one of two factors of the largest logit.
 
     .. math::
 
@@ -23,22 +23,22 @@ class MaxCosine(BaseScorer):
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
-        "logit": the score is bounded, but no probability.
+        "logit". The score is bounded but not a probability.
 
     See Also
     --------
-    MaxNorm : The other part.
-    DML : Both, with a weight.
-    MaxLogit : Their product, with the norms of the head's rows and its bias.
+    MaxNorm : The other factor.
+    DML : Weighted sum of both.
+    MaxLogit : Product of both, with the norms of the head's rows and its bias.
 
     Notes
     -----
-    The cosine with a vector of zeros is 0. Neither the logits nor the bias are read; the head is that of the
-    representation which is scored.
+    The cosine with a vector of zeros is 0. The weight is read from the representation that is scored; logits and bias
+    are not used.
 
     References
     ----------
@@ -60,7 +60,8 @@ class MaxCosine(BaseScorer):
 
 
 def cosines_and_norms(representation: Representation) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the largest cosine and the norm of the features of each image, each of shape (m,), a batch at a time."""
+    """Yield, for each batch, the largest cosines and the norms of the features, each of shape (m,)."""
+    # Normalised once for all batches.
     class_directions, _ = directions_and_norms(as_double(representation.weight))  # (K, C)
     for batch in representation.batches():
         directions, norms = directions_and_norms(as_double(batch.features))

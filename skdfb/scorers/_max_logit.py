@@ -18,9 +18,9 @@ class MaxLogit(BaseScorer):
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
@@ -44,4 +44,5 @@ class MaxLogit(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         for batch in logit_batches(representation):
+            # Only the maximum is converted: in float64 it is the same number.
             yield as_double(batch.logits.amax(dim=1))

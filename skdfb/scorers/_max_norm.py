@@ -10,7 +10,7 @@ from skdfb.scorers._representation import Representation
 
 
 class MaxNorm(BaseScorer):
-    r"""Norm of the features, one of the two parts of the largest logit.
+    r"""Norm of the features, one of two factors of the largest logit.
 
     .. math:: S(x) = \lVert h \rVert
 
@@ -20,21 +20,21 @@ class MaxNorm(BaseScorer):
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`.
+        Number of classes K in `fit`.
     output : str
         "logit".
 
     See Also
     --------
-    MaxCosine : The other part.
-    DML : Both, with a weight.
+    MaxCosine : The other factor.
+    DML : Weighted sum of both.
 
     Notes
     -----
-    A logit without its bias is :math:`\cos(h, w_k) \, \lVert h \rVert \, \lVert w_k \rVert`; the norm of h is the same
-    for all classes, so its maximum over them is itself. Neither logits nor head are read.
+    A logit without its bias is :math:`\cos(h, w_k) \, \lVert h \rVert \, \lVert w_k \rVert`. The norm of h is the same
+    for all classes, so no maximum is needed. Logits and head are not used.
 
     References
     ----------
@@ -57,9 +57,9 @@ class MaxNorm(BaseScorer):
 
 
 def directions_and_norms(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float64 rows at unit length (n, C) and their norms (n,); a row of zeros stays as it is."""
+    """Return float64 rows scaled to length 1, (n, C), and their norms (n,); rows of zeros stay zeros."""
     largest = rows.abs().amax(dim=1, keepdim=True)
-    # With a largest entry of 1, squares neither overflow nor vanish, and the norm is at least 1.
+    # With a largest entry of 1, squares neither overflow nor underflow, and the norm is at least 1.
     scaled = rows / torch.where(largest == 0, 1.0, largest)
     norms = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
     return scaled / norms.clamp(min=1), (largest * norms)[:, 0]

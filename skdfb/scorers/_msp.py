@@ -15,30 +15,30 @@ class MSP(BaseScorer):
 
     .. math:: S(x) = \max_k \log p_k, \qquad p = \mathrm{softmax}(z)
 
-    where z are the K logits of image x. Higher is more in-distribution; the largest value is 0. `fit` only records
-    the sizes.
+    where z are the K logits of image x. Higher is more in-distribution; scores lie between -log K and 0. `fit` only
+    records the sizes.
 
     Attributes
     ----------
     n_features_in_ : int
-        Number of features C seen in `fit`.
+        Number of features C in `fit`.
     n_classes_ : int
-        Number of classes K seen in `fit`, at least 2.
+        Number of classes K in `fit`, at least 2.
     output : str
-        "log_probability": the exponential of the score is the probability of Eq. 7 of DFB (see
+        "log_probability": Eq. 7 of DFB uses the exponential of the score (see
         :class:`~skdfb.fusion.TemperatureFusion`).
 
     See Also
     --------
-    ODIN : The same at a high temperature, on perturbed images.
+    ODIN : The same score at a high temperature, on perturbed images.
     MaxLogit : The largest logit, not normalised.
 
     Notes
     -----
-    The probability itself rounds to 1 for confident images (in float32 from a margin of about 17 between the two
-    largest logits), and equal scores cannot be ranked. The logarithm is computed as
-    :math:`-\log(1 + \sum_{j \ne k} e^{z_j - z_k})`, with k the largest logit, in float64: distinct up to margins of
-    about 700.
+    For confident images the probability itself rounds to 1 (in float32, from a margin of about 17 between the two
+    largest logits), and equal scores cannot be ranked. The logarithm is computed in float64 as
+    :math:`-\log(1 + \sum_{j \ne k} e^{z_j - z_k})`, where :math:`z_k` is the largest logit. So scores stay distinct up
+    to margins of about 700.
 
     References
     ----------
@@ -61,4 +61,5 @@ class MSP(BaseScorer):
 
     def _score_batches(self, representation: Representation) -> Iterator[Tensor]:
         for batch in logit_batches(representation):
+            # The log of the largest probability is -log_normaliser, as the largest shifted logit is 0.
             yield row_by_row(batch.logits, lambda softmax: -softmax.log_normaliser[:, 0])

@@ -10,7 +10,7 @@ from tests.scorers.helpers import quick
 
 
 def groups_of(seed, n_groups, C, size=15, spread=0.1):
-    """Points about well-separated middles, as a tensor, and the middle of each."""
+    """Points around well-separated centres, as a tensor, and the group of each."""
     rng = np.random.default_rng(seed)
     middles = 10 * rng.permutation(np.eye(C))[:n_groups] + rng.normal(size=(n_groups, C))
     group = rng.permutation(np.repeat(np.arange(n_groups), size))
@@ -71,8 +71,8 @@ def test_no_row_is_nearer_to_another_centre(spherical):
     assert (np.linalg.norm(centres, axis=1) < 1 - 1e-6).all() != spherical
 
 
-def test_better_than_single_starts():
-    # The best of several starts has no larger squared distances than scikit-learn's best of a few.
+def test_as_good_as_scikit_learn():
+    # The sum of squared distances is at most that of scikit-learn with three starts.
     cluster = pytest.importorskip("sklearn.cluster")
     rows, _ = groups_of(3, 6, 8, spread=2.0)
     centres = k_means(rows, 6, np.random.RandomState(0)).numpy()
@@ -81,7 +81,7 @@ def test_better_than_single_starts():
     assert inertia <= peer.inertia_ * 1.001
 
 
-def test_starts_take_no_row_twice():
+def test_starts_are_distinct_rows():
     rows = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 3)) + 5)
     for start in _first_centres(rows, 12, np.random.RandomState(0)):
         assert len({tuple(centre) for centre in start.tolist()}) == 12
@@ -99,7 +99,7 @@ def test_starts_prefer_far_rows_by_squared_distance():
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_empty_clusters_stay(spherical):
+def test_empty_clusters_keep_their_centres(spherical):
     rows, members = torch.eye(2, dtype=torch.float64), torch.tensor([[0], [0]])
     centres = torch.tensor([[[1.0, 0], [0.6, 0.8]]], dtype=torch.float64)
     moved = _moved(rows, members, centres, spherical)
@@ -138,18 +138,18 @@ def test_clusters_of_classes(samples_per_class):
     assert np.array_equal(classes[clusters], labels)
 
 
-def test_a_sample_takes_no_more_images(monkeypatch):
-    seen = []
+def test_samples_per_class_limits_the_rows_of_k_means(monkeypatch):
+    numbers = []
     features = np.random.default_rng(0).normal(size=(200, 3))
     monkeypatch.setattr(
-        "skdfb.scorers._clusters.k_means", lambda rows, *_, **__: seen.append(len(rows)) or rows[:2].clone()
+        "skdfb.scorers._clusters.k_means", lambda rows, *_, **__: numbers.append(len(rows)) or rows[:2].clone()
     )
     clusters, _ = clustered(features, np.repeat([0, 1], [150, 50]), 2, samples_per_class=60)
-    assert seen == [60, 50]
+    assert numbers == [60, 50]
     assert set(clusters) == {0, 1, 2, 3}
 
 
-def test_sample_follows_the_seed():
+def test_sample_depends_on_the_seed():
     features, labels = np.random.default_rng(0).normal(size=(200, 3)), np.zeros(200, dtype=int)
     runs = [clustered(features, labels, 1, samples_per_class=20, random_state=seed)[0] for seed in (0, 0, 1)]
     assert np.array_equal(runs[0], runs[1])

@@ -45,7 +45,7 @@ def test_oracle(seed, n, K, C, sparsity):
 
 @pytest.mark.parametrize("options", [{"rank": 2}, {"scale": 1e-30}, {"scale": 1e30}, {"n": 2500}])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_oracle_on_odd_input(options, dtype):
+def test_oracle_on_unusual_input(options, dtype):
     arrays = random_arrays(**options, dtype=dtype)
     expected = dice_oracle(arrays, arrays, 0.9)
     scores = fit_and_score(DICE(), Representation.from_numpy(**arrays))
@@ -53,7 +53,7 @@ def test_oracle_on_odd_input(options, dtype):
 
 
 @pytest.mark.parametrize(("sparsity", "n_left"), [(0, 32), (0.5, 16), (0.9, 3), (0.999, 1)])
-def test_number_of_weights_that_are_left(sparsity, n_left):
+def test_number_of_remaining_weights(sparsity, n_left):
     representation = random_representation()
     scorer = DICE(sparsity).fit(representation)
     left = scorer.weight_ != 0
@@ -62,7 +62,7 @@ def test_number_of_weights_that_are_left(sparsity, n_left):
     assert np.array_equal(scorer.weight_[left], representation.weight.numpy()[left])
 
 
-def test_all_weights_are_left_at_0():
+def test_sparsity_0_keeps_all_weights():
     representation = random_representation()
     np.testing.assert_allclose(
         fit_and_score(DICE(0), representation), fit_and_score(Energy(), representation), rtol=1e-12
@@ -85,7 +85,7 @@ def test_noise_in_features_without_contribution_does_not_matter():
 
 @given(seed=st.integers(0, 10**6), sparsity=st.floats(0, 0.99), factor=st.floats(0.01, 100))
 @quick
-def test_logits_decide_not_the_scale_of_features(seed, sparsity, factor):
+def test_scale_of_features_does_not_matter_if_logits_stay(seed, sparsity, factor):
     arrays = random_arrays(seed)
     scaled = {**arrays, "features": arrays["features"] * factor, "weight": arrays["weight"] / factor}
     np.testing.assert_allclose(
@@ -118,7 +118,7 @@ def test_order_and_repetition_do_not_matter(seed):
     )
 
 
-def test_ties_are_left():
+def test_equal_contributions_remain():
     # All contributions are equal.
     arrays = {"features": np.ones((5, 4)), "weight": np.ones((2, 4)), "bias": np.zeros(2)}
     scorer = DICE().fit(Representation.from_numpy(**arrays))
@@ -143,7 +143,7 @@ def test_broken_features_in_fit(broken):
     representation = random_representation()
     features = representation.features.clone()
     features[2, 1] = broken
-    with pytest.raises(ValueError, match=r"representation\.features.* hold NaN"):
+    with pytest.raises(ValueError, match=r"representation\.features.* hold NaN.*expected finite numbers"):
         DICE().fit(replace(representation, features=features))
 
 

@@ -61,7 +61,7 @@ def test_sum_of_its_parts(seed, cosine_weight):
     np.testing.assert_allclose(fit_and_score(DML(cosine_weight=cosine_weight), representation), parts, rtol=1e-12)
 
 
-def test_extreme_weights_leave_one_part():
+def test_extreme_weights_keep_one_part_only():
     representation = random_representation()
     assert np.array_equal(fit_and_score(DML(cosine_weight=0), representation), fit_and_score(MaxNorm(), representation))
     cosines_alone = fit_and_score(DML(cosine_weight=1e9), representation)
@@ -119,7 +119,7 @@ def test_cosine_weight_is_checked(cosine_weight):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_features_are_refused(value):
+def test_broken_features_raise_an_error(value):
     representation = random_representation()
     scorer = DML().fit(representation)
     representation.features[3, 1] = value

@@ -40,7 +40,7 @@ def test_no_ties_at_huge_margins(dtype):
     np.testing.assert_allclose(scores, -(margins + 1) * np.exp(-margins), rtol=1e-3)
 
 
-def test_huge_scale_is_certain():
+def test_huge_logits_score_0():
     assert (fit_and_score(Entropy(), random_representation(scale=1e30)) == 0).all()
     assert fit_and_score(Entropy(), representation_of_logits([[1e308, -1e308, 0.0]])).tolist() == [0]
 
@@ -77,7 +77,7 @@ def test_larger_logits_are_more_certain(logits, factor):
     assert (sharper >= scores - 1e-12).all()
 
 
-def test_one_class_is_refused():
+def test_one_class_raises_an_error():
     with pytest.raises(ValueError, match="1 class"):
         Entropy().fit(random_representation(K=1))
 

@@ -25,7 +25,7 @@ def fdbd_oracle(train, test):
 
 
 def with_logits(arrays):
-    """The same with logits in float64, which a margin between them must not lose."""
+    """The scores from logits in float64, so that small margins between them are exact."""
     logits = arrays["features"].astype(np.float64) @ arrays["weight"].T.astype(np.float64) + arrays["bias"]
     return Representation.from_numpy(**arrays, logits=logits)
 
@@ -54,7 +54,7 @@ def test_oracle_on_features_of_low_rank(rank):
 
 
 def test_oracle_with_weights_that_differ_little():
-    # Differences of products would lose 1e-9 of a weight of 1.
+    # Distances computed from products would lose differences of 1e-9 between weights of size 1.
     train = random_arrays(K=3)
     train["weight"] = 1 + 1e-9 * train["weight"]
     np.testing.assert_allclose(fit_and_score(FDBD(), with_logits(train)), fdbd_oracle(train, train), rtol=1e-5)
@@ -91,7 +91,7 @@ def test_fitted_attributes():
 
 @given(seed=st.integers(0, 10**6), factor=st.floats(1e-3, 1e3), shift=st.floats(-10, 10))
 @quick
-def test_what_changes_nothing(seed, factor, shift):
+def test_transformations_that_do_not_matter(seed, factor, shift):
     arrays = random_arrays(seed)
     scores = fit_and_score(FDBD(), Representation.from_numpy(**arrays))
     W, b = arrays["weight"], arrays["bias"]
@@ -115,7 +115,7 @@ def test_training_images_twice_are_the_same_as_once():
 
 
 def test_classes_of_the_same_weight_have_no_boundary():
-    # Class 3 has the weight of class 1 and never wins.
+    # Class 3 has the weight of class 1 and is never predicted.
     arrays = random_arrays(K=3)
     more = {
         **arrays,
@@ -126,7 +126,7 @@ def test_classes_of_the_same_weight_have_no_boundary():
     assert scorer.boundary_weights_[1, 3] == scorer.boundary_weights_[3, 1] == 0
     scores = scorer.score_samples(Representation.from_numpy(**more))
     np.testing.assert_allclose(scores, fdbd_oracle(more, more), rtol=1e-9)
-    # Class 1 keeps the boundaries it had, and the others gain one.
+    # Class 1 has the same boundaries as before, each other class has one more.
     is_1 = (arrays["features"] @ arrays["weight"].T + arrays["bias"]).argmax(axis=1) == 1
     assert 0 < is_1.sum() < 30
     np.testing.assert_allclose(scores[is_1], fdbd_oracle(arrays, arrays)[is_1], rtol=1e-9)
@@ -136,7 +136,9 @@ def test_classes_of_the_same_weight_have_no_boundary():
 def test_all_classes_of_the_same_weight(dtype):
     arrays = random_arrays(dtype=dtype)
     arrays["weight"][:] = arrays["weight"][0]
-    with pytest.raises(ValueError, match=r"^representation\.weight has the same row for every class"):
+    with pytest.raises(
+        ValueError, match=r"^representation\.weight has the same row for every class.*: expected the head"
+    ):
         FDBD().fit(Representation.from_numpy(**arrays))
 
 

@@ -36,7 +36,7 @@ def test_oracle_on_features(scale, rank):
     )
 
 
-def test_defaults_are_the_paper_s():
+def test_defaults_are_those_of_the_paper():
     assert GEN().get_params() == {"gamma": 0.1, "n_top": 100}
     logits = np.random.default_rng(0).normal(size=(2, 120))
     scores = fit_and_score(GEN(), representation_of_logits(logits))
@@ -49,18 +49,18 @@ def test_no_ties_at_huge_margins(dtype):
     logits = np.stack([margins, np.zeros_like(margins)], axis=1).astype(dtype)
     scores = fit_and_score(GEN(), representation_of_logits(logits))
     assert (np.diff(scores) > 0).all()
-    # Either term is exp(-gamma * margin).
+    # Both terms are exp(-gamma * margin).
     np.testing.assert_allclose(scores, -2 * np.exp(-0.1 * margins), rtol=1e-4)
 
 
 def test_saturated_probability_alone():
-    # With one term, only 1 - p of the largest probability tells the images apart.
+    # With one term, the scores differ only by 1 - p of the largest probability.
     logits = [[50.0, 0.0], [60.0, 0.0], [700.0, 0.0]]
     scores = fit_and_score(GEN(n_top=1), representation_of_logits(logits))
     np.testing.assert_allclose(scores, -np.exp([-5.0, -6.0, -70.0]), rtol=1e-12)
 
 
-def test_huge_scale_is_certain():
+def test_huge_logits_score_0():
     assert (fit_and_score(GEN(), random_representation(scale=1e30)) == 0).all()
     assert fit_and_score(GEN(), representation_of_logits([[1e308, -1e308, 0.0]])).tolist() == [0]
 
@@ -117,7 +117,7 @@ def test_n_top_is_checked(n_top):
         GEN(n_top=n_top).fit(random_representation())
 
 
-def test_one_class_is_refused():
+def test_one_class_raises_an_error():
     with pytest.raises(ValueError, match="1 class"):
         GEN().fit(random_representation(K=1))
 

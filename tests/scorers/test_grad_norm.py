@@ -18,7 +18,7 @@ def divergence_from_uniform(weight, bias, h, temperature):
 
 
 def finite_difference_oracle(arrays, temperature, step=1e-5):
-    """The sum of the sizes of all central differences with respect to single weights."""
+    """The sum of the absolute central differences with respect to single weights."""
     scores = []
     for h in arrays["features"]:
         total = 0.0
@@ -35,7 +35,7 @@ def finite_difference_oracle(arrays, temperature, step=1e-5):
 
 
 def backward_oracle(arrays, temperature):
-    """One backward pass an image through the layer."""
+    """One backward pass per image through the layer."""
     scores = []
     for h in arrays["features"]:
         layer = torch.nn.Linear(*arrays["weight"].shape[::-1], dtype=torch.float64)
@@ -48,7 +48,7 @@ def backward_oracle(arrays, temperature):
 
 
 def outer_product_oracle(representation, temperature):
-    """The entries of each image's gradient, in long decimals, from the logits of the representation."""
+    """The sum over the entries of the gradient of each image, in long decimals, from the logits."""
     scores = []
     with long_decimals(100):
         for h, z in zip(representation.features.numpy(), representation.logits.numpy(), strict=True):
@@ -142,7 +142,7 @@ def test_temperature_is_checked(temperature):
         GradNorm(temperature=temperature).fit(random_representation())
 
 
-def test_one_class_is_refused():
+def test_one_class_raises_an_error():
     with pytest.raises(ValueError, match="1 class"):
         GradNorm().fit(random_representation(K=1))
 

@@ -86,7 +86,7 @@ def test_softmax_equal_to_a_template_scores_zero():
     np.testing.assert_allclose(fit_and_score_logits(logits, logits + 7), [0], atol=1e-15)
 
 
-def test_divergence_runs_from_the_image_to_the_template():
+def test_direction_of_the_divergence():
     train, test = np.log([[0.9, 0.1]]), np.log([[0.5, 0.5]])
     expected = 0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1)
     np.testing.assert_allclose(fit_and_score_logits(train, test), [-expected], rtol=1e-12)
@@ -146,11 +146,11 @@ def test_nan_in_fit():
     logits = good.logits.clone()
     logits[2] = torch.nan
     bad = Representation(features=good.features, logits=logits, weight=good.weight, bias=good.bias)
-    with pytest.raises(ValueError, match=r"representation\.logits hold NaN"):
+    with pytest.raises(ValueError, match=r"representation\.logits hold NaN or infinity: expected finite numbers"):
         KLMatching().fit(bad)
 
 
-def test_one_class_is_refused():
+def test_one_class_raises_an_error():
     with pytest.raises(ValueError, match="1 class"):
         KLMatching().fit(random_representation(K=1))
 

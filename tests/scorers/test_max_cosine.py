@@ -14,7 +14,7 @@ def max_cosine_oracle(features, weight):
     for h in features.astype(np.float64):
         cosines = []
         for w in weight.astype(np.float64):
-            # Units of the largest entry, so that products do not leave the floating-point range.
+            # Relative to the largest entry, so that products neither overflow nor underflow.
             a, b = h / max(abs(h).max(), 1e-320), w / max(abs(w).max(), 1e-320)
             length = math.hypot(*a) * math.hypot(*b)
             cosines.append(float(a @ b) / length if length else 0.0)
@@ -24,7 +24,7 @@ def max_cosine_oracle(features, weight):
 
 def score(features, weight):
     features, weight = np.asarray(features), np.asarray(weight)
-    # Logits that say nothing of features or weight.
+    # Logits that do not depend on features or weight.
     logits = np.zeros((len(features), len(weight)))
     return fit_and_score(
         MaxCosine(),
@@ -82,7 +82,7 @@ def test_vectors_of_zeros_have_cosine_zero():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_features_are_refused(value):
+def test_broken_features_raise_an_error(value):
     representation = random_representation()
     scorer = MaxCosine().fit(representation)
     representation.features[3, 1] = value

@@ -10,7 +10,7 @@ from tests.scorers.helpers import fit_and_score, quick, random_arrays, random_re
 
 
 def max_norm_oracle(features):
-    """Hypotenuses of the standard library, which neither overflow nor underflow."""
+    """Norms by the standard library, which neither overflow nor underflow."""
     return np.array([math.hypot(*map(float, h)) for h in features])
 
 
@@ -50,7 +50,7 @@ def test_rotation_invariant(seed):
     np.testing.assert_allclose(score_features(features @ rotation), score_features(features), rtol=1e-12)
 
 
-def test_head_is_not_read():
+def test_head_is_not_used():
     arrays = random_arrays()
     other = {**arrays, "weight": -3 * arrays["weight"], "bias": arrays["bias"] + 1}
     assert np.array_equal(
@@ -64,7 +64,7 @@ def test_features_of_zero():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_features_are_refused(value):
+def test_broken_features_raise_an_error(value):
     representation = random_representation()
     scorer = MaxNorm().fit(representation)
     representation.features[3, 1] = value

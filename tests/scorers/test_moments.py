@@ -15,7 +15,7 @@ def test_gram_of_any_width(C):
     assert torch.equal(found, found.T)
 
 
-@pytest.mark.parametrize("n", [1, 30, 9000])  # 9000 are more than a batch
+@pytest.mark.parametrize("n", [1, 30, 9000])  # 9000 images are more than a batch
 def test_second_moment(n):
     representation = random_representation(n=n, C=3)
     origin, labels = torch.randn(2, 3, dtype=torch.float64), np.arange(n) % 2
@@ -27,7 +27,7 @@ def test_second_moment(n):
 
 
 @pytest.mark.parametrize("scorer", [KNN(n_neighbors=3), ReAct(), ViM()], ids=repr)
-def test_switches_of_precision_do_not_matter(scorer):
+def test_precision_setting_of_torch_does_not_matter(scorer):
     representation = random_representation(n=300, C=64, dtype=np.float32)
     scores = fit(scorer, representation).score_samples(representation)
     torch.set_float32_matmul_precision("medium")
