@@ -33,6 +33,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that there was not enough memory for a tensor."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
+    # Not MemoryError, which Python raises for its own objects: a smaller batch would hardly help.
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _MESSAGES)
 
 
@@ -57,6 +58,7 @@ class BatchSize:
         """Yield the indices 0..n-1 in order, in batches of the size at that time."""
         start = 0
         while start < n_images:
+            # Read anew for each batch: the caller may have halved the size since the last one.
             stop = min(start + self.size, n_images)
             yield np.arange(start, stop)
             start = stop
@@ -85,7 +87,7 @@ class BatchSize:
         while start < n_images:
             rows = slice(start, min(start + self.size, n_images))
             if (done := self.attempt(partial(process, rows), rows.stop - rows.start)) is None:
-                continue
+                continue  # the same rows again, with the smaller size
             yield done[0]
             start = rows.stop
 
@@ -96,7 +98,7 @@ class BatchSize:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if n_images == 1:
+            if n_images == 1:  # it cannot be halved
                 error.add_note("This was a single image: lower image_size, or choose a smaller backbone.")
                 raise
         # Not inside the except block: there, the error's traceback still holds the tensors.
@@ -116,6 +118,7 @@ class BatchSize:
                 BatchSizeWarning,
                 stacklevel=2,
             )
+            # The next warning is due when this size does not fit either.
             self._requested = self.size
 
 
@@ -125,6 +128,7 @@ def batch_size_of(estimator: Any) -> Generator[BatchSize]:
 
     It starts with the size that was kept, unless the parameter ``batch_size`` was changed since.
     """
+    # A batch that does not fit costs a failed forward pass, so later calls start with the size that fitted.
     known = getattr(estimator, "_batch_size_asked_", None) == estimator.batch_size
     batch_size = BatchSize(estimator.batch_size_ if known else estimator.batch_size)
     try:

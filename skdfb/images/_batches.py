@@ -52,14 +52,16 @@ class Preprocessor:
             Floats in 0..1.
         """
         size = self.image_size if size is None else size
+        # Floats first: interpolation of uint8 rounds, and the same image as floats would give another result.
         if pixels.dtype == torch.uint8:
             pixels = pixels.float() / 255
         if pixels.shape[-2:] == (size, size):
             return pixels
-        images = pixels if pixels.ndim == 4 else pixels[None]
+        images = pixels if pixels.ndim == 4 else pixels[None]  # (b, 3, H, W)
         low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
         images = F.interpolate(images, (size, size), mode=self.interpolation, antialias=True)
-        images = images.clamp(low, high)  # bicubic interpolation overshoots
+        # Bicubic interpolation overshoots at edges. The limits are those of each image, not of its batch.
+        images = images.clamp(low, high)
         return images if pixels.ndim == 4 else images[0]
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -105,6 +107,7 @@ def iterate_batches(
         Resized and normalised images.
     """
     for indices, pixels in read_batches(images, batches, preprocessor, size=size, n_jobs=n_jobs):
+        # Resized on the device, and in the dtype of the pixels: half precision would lose levels of 0..255.
         yield indices, preprocessor(pixels.to(device, non_blocking=True), size).to(dtype)
 
 
@@ -143,13 +146,15 @@ def read_batches(
     """
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:
-        if images.size is None:  # one by one: a batch of photographs in full size would fill the memory
+        if images.size is None:
+            # One by one: a batch of photographs in full size would fill the memory.
             read_one = (images.read(np.array([index]))[0] for index in indices)
             return indices, torch.stack([preprocessor.resize(image, size) for image in read_one])
         pixels = images.read(indices)
         assert isinstance(pixels, Tensor), "images that share a size are read as one tensor"
         return indices, pixels
 
+    # Threads suffice: PIL and NumPy release the interpreter's lock while they decode and copy.
     n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
     yield from map(read, batches) if n_threads == 1 else _read_ahead(read, batches, n_threads)
 
@@ -166,6 +171,7 @@ def _read_ahead(read: Callable[[Indices], _Batch], batches: Iterable[Indices], n
     with ThreadPoolExecutor(n_threads) as pool:
         for indices in batches:
             waiting.append(pool.submit(read, indices))
+            # The oldest batch comes first, whichever is ready first.
             if len(waiting) > n_threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -178,6 +184,7 @@ def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
         return
 
     def read(indices: Indices) -> None:
+        # One by one, and the pixels are dropped at once.
         for index in indices:
             images.read(np.array([index]))
 

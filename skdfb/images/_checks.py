@@ -53,6 +53,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) 
     formats = images.pixel_formats
     if reset:
         _check_sample(images, getattr(estimator, "value_range_", None))
+        # Images of several kinds, and files, leave nothing that later images could be compared with.
         estimator.pixel_format_ = tuple(next(iter(formats))) if len(formats) == 1 else None
     else:
         _check_formats(formats, getattr(estimator, "pixel_format_", None))
@@ -70,7 +71,7 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X has 0 images: expected at least 1.")
     if isinstance(X, Tensor):
-        X = tensor_to_array(X)
+        X = tensor_to_array(X)  # scikit-learn's checks do not take tensors that need a gradient or are on a GPU
     is_table = _is_table(X)
     if reset:
         vars(estimator).pop("value_range_", None)  # of an earlier fit
@@ -83,6 +84,7 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
         )
     if not is_table:
         return as_images(X, image_shape=image_shape, lenient=lenient)
+    # scikit-learn's checks, which also set or compare n_features_in_ and feature_names_in_.
     X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
     if image_shape is not None:
         return as_images(X, image_shape=image_shape)
@@ -111,6 +113,7 @@ def _check_sample(images: Images, value_range: tuple[float, float] | None) -> No
         is_equal = is_equal and pixels.dtype == first.dtype and equal(pixels, first)
         if not (is_dark or is_constant or is_equal):
             return
+    # First the more specific error. Sets that are all 0 come from a cast more often than from a bad file.
     if is_dark:
         raise ValueError(
             "X holds no integer above 1: expected integers in 0..255, where 0 and 1 are black. If these were floats in "
@@ -139,6 +142,7 @@ def _check_formats(given: frozenset[PixelFormat], fitted: Any) -> None:
     if not others:
         return
     other, fitted = others[0], PixelFormat(*fitted)
+    # Other channels: the file may have been read in another mode. Other numbers: they only have to be converted.
     if other.channels != fitted.channels:
         remedy = (
             "np.repeat(X.reshape(*X.shape[:3], 1), 3, axis=-1)"
@@ -214,6 +218,7 @@ def check_labels(y: Any, images: Images, X: Any = None) -> tuple[npt.NDArray[Any
     y = column_or_1d(y, warn=True)
     if len(y) != len(images):
         raise ValueError(f"X has {len(images)} images and y has {len(y)} labels: expected one label per image.")
+    # Before the check of the type, which casts NaN to an integer with a warning.
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     classes, indices = np.unique(y, return_inverse=True)

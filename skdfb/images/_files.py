@@ -65,7 +65,7 @@ def read_item(item: Any, index: int) -> Tensor:
         with _open(item, index) as image:
             return _decode(image, index, item)
     if isinstance(item, Image.Image):
-        path = getattr(item, "filename", None) or None
+        path = getattr(item, "filename", None) or None  # "" for an image that was not read from a file
         # The caller may have opened a format that is not safe to decode; see _FORMATS.
         if item.format is not None and item.format not in {*_FORMATS, *_formats()}:
             raise _unreadable(index, path, f"its format {item.format} is not read here; convert it first")
@@ -74,6 +74,7 @@ def read_item(item: Any, index: int) -> Tensor:
         raise TypeError(
             f"image {index} has type {type(item).__name__}: expected a path, a PIL image or an array (H, W[, C])."
         )
+    # Bad pixels count as an unreadable image, so that a lenient reader can go on with the others.
     try:
         return image_to_tensor(item, f"image {index}")
     except ValueError as error:
@@ -82,6 +83,7 @@ def read_item(item: Any, index: int) -> Tensor:
 
 def _open(path: str | os.PathLike[str], index: int) -> Image.Image:
     """Read the header of a file."""
+    # Without formats=, PIL would try all its plugins, by the content of the file and not by its suffix.
     try:
         image = Image.open(path, formats=_formats())
     except FileNotFoundError as error:
@@ -119,10 +121,12 @@ def _check_size(image: Image.Image, index: int, path: str | os.PathLike[str] | N
 def _to_tensor(image: Image.Image) -> Tensor:
     """Return the pixels in the orientation of the EXIF data, without transparency."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits per pixel; PIL's own conversion clips them at 255
+    # 16 bits per pixel. PIL's own conversion would clip them at 255 instead of dividing by 257.
+    if image.mode.startswith("I"):
         levels = np.clip(np.asarray(image, dtype=np.float32) / 65535, 0, 1)
         return torch.from_numpy(levels).expand(3, -1, -1)
-    if isinstance(image.info.get("transparency"), bytes):  # a palette with alpha: PIL warns if it is converted to RGB
+    # A palette with an alpha value per colour. PIL warns if such an image is converted directly to RGB.
+    if isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 

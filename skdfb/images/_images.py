@@ -92,10 +92,12 @@ class ArrayImages(Images):
         return len(self.array)
 
     def read(self, indices: Indices) -> Tensor:
+        # A copy of these images only: the array may be memory-mapped, and larger than the memory.
         pixels = np.ascontiguousarray(self.array[indices])
+        # float32 also for float16, float64 and other byte orders, which torch or the network may not take.
         if pixels.dtype != np.uint8:
             pixels = pixels.astype(np.float32, copy=False)
-        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (b, C, H, W)
         return batch if batch.shape[1] == 3 else batch.expand(-1, 3, -1, -1)
 
 
@@ -110,6 +112,7 @@ class _ScaledRows(ArrayImages):
     def read(self, indices: Indices) -> Tensor:
         # In float64, since float32 loses small differences beside a large offset. A range of 0 would divide by 0.
         rows = (self.array[indices].astype(np.float64) - self.low) / ((self.high - self.low) or 1.0)
+        # (b, 1, n_features, 1) to (b, 3, 1, n_features)
         return torch.from_numpy(rows.astype(np.float32)).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
 
 
@@ -118,6 +121,7 @@ class _ImageItems(Images):
 
     def __init__(self, items: Sequence[Any]) -> None:
         self.items = items
+        # Also arrays of one size have no common ``size`` here: only reading them tells.
         self.pixel_formats = frozenset(filter(None, map(_format_of_item, items)))
 
     def __len__(self) -> int:
@@ -145,7 +149,8 @@ class _DatasetImages(Images):
     @cached_property
     def _labels(self) -> list[Any] | None:
         targets = getattr(self.dataset, "targets", None)
-        transforms = getattr(self.dataset, "transforms", None)  # torchvision's own wraps transform and target_transform
+        # torchvision's datasets wrap transform and target_transform in ``transforms``; a user's own may do anything.
+        transforms = getattr(self.dataset, "transforms", None)
         both = getattr(transforms, "target_transform", transforms)
         # torchvision keeps the labels in ``targets``. If they are transformed, only the items have the final labels.
         if targets is not None and getattr(self.dataset, "target_transform", None) is None and both is None:
@@ -153,6 +158,7 @@ class _DatasetImages(Images):
         first = self._item(0)
         if len(first) < 2:
             return None
+        # Images are decoded only to be dropped here, which is slow: hence once, and the result is kept.
         labels = [first[1], *(self._item(index)[1] for index in range(1, len(self)))]
         return [label.item() if isinstance(label, Tensor) else label for label in labels]
 
@@ -220,6 +226,7 @@ class LenientImages(Images):
             return self.images.read(np.array([index]))[0]
         except UnreadableImageError as error:
             self.errors[int(index)] = error
+            # The batch needs a tensor in this place; the caller overwrites what is computed from it.
             return torch.zeros(3, 1, 1, dtype=torch.uint8)
 
 
@@ -260,7 +267,7 @@ def as_images(
     """
     if isinstance(X, Images):
         return X
-    if isinstance(X, Dataset) and not isinstance(X, Tensor):
+    if isinstance(X, Dataset):
         images = _from_dataset(X, name)
         return LenientImages(images) if lenient else images
     if isinstance(X, str | bytes | os.PathLike | Image.Image):
@@ -269,6 +276,7 @@ def as_images(
         )
     if isinstance(X, Tensor):
         X = tensor_to_array(X)
+    # Images one by one, or one array: nested lists of numbers, data frames and arrays of paths become an array first.
     if is_sequence_of_images(X):
         return _from_sequence(X, lenient, name)
     array = _unmasked(X, name)
@@ -281,6 +289,7 @@ def is_sequence_of_images(X: Any) -> bool:
     """Tell whether ``X`` is a list of paths, PIL images, tensors or arrays of several sizes, not of numbers."""
     if not isinstance(X, Sequence) or len(X) == 0:
         return False
+    # The first item decides: if others are of another type, the error names them.
     if isinstance(X[0], str | os.PathLike | Image.Image):
         return True
     tensors = all(isinstance(item, Tensor) and item.ndim > 1 for item in X)
@@ -312,6 +321,7 @@ def _from_dataset(dataset: Dataset[Any], name: str) -> Images:
 
 
 def _from_sequence(items: Sequence[Any] | npt.NDArray[Any], lenient: bool, name: str) -> Images:
+    # Wrong types are errors in the caller's code, also where unreadable images are accepted.
     if len(items) == 0:
         raise ValueError(f"{name} has 0 images: expected at least 1.")
     for index, item in enumerate(items):
@@ -334,6 +344,7 @@ def _format_of_item(item: Any) -> PixelFormat | None:
     if not isinstance(item, np.ndarray | Tensor):
         return None
     floating = item.is_floating_point() if isinstance(item, Tensor) else item.dtype.kind == "f"
+    # (H, W) has 1 channel. Tensors have their channels first, arrays last.
     channels = {2: 1, 3: item.shape[0 if isinstance(item, Tensor) else -1]}.get(item.ndim)
     return PixelFormat("float" if floating else "integer", channels) if channels in (1, 3) else None
 
@@ -347,6 +358,7 @@ def _from_array(
     """Check shape, dtype and values of an array, and bring it to (n, H, W, C)."""
     if array.dtype.kind not in "buif":
         raise TypeError(f"{name} has dtype {array.dtype}: expected {ACCEPTED_FORMS}.")
+    # NumPy's minimum of an empty array, later, would raise an error that does not name the argument.
     if array.ndim == 0 or 0 in array.shape:
         raise ValueError(f"{name} has shape {array.shape}, so no pixels: expected {ACCEPTED_FORMS}.")
     if array.ndim == 2:
@@ -370,6 +382,7 @@ def _from_array(
 def _checked_shape(image_shape: Any, n_features: int, name: str) -> tuple[int, ...]:
     """Return ``image_shape`` as (H, W, C)."""
     shape = tuple(image_shape) if isinstance(image_shape, Sequence) and not isinstance(image_shape, str) else ()
+    # NumPy's integers are accepted, floats such as 16.0 are not.
     whole = all(isinstance(side, numbers.Integral) and int(side) > 0 for side in shape)
     if len(shape) not in (2, 3) or not whole or (len(shape) == 3 and shape[2] not in (1, 3)):
         raise ValueError(f"image_shape={image_shape!r}: expected (H, W), (H, W, 1) or (H, W, 3), integers above 0.")

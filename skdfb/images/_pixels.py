@@ -36,6 +36,7 @@ class PixelFormat(NamedTuple):
 
 def tensor_to_array(tensor: Tensor) -> npt.NDArray[Any]:
     """Return a tensor as an array on the CPU."""
+    # NumPy takes no tensors that need a gradient or are on a GPU.
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
 
@@ -44,6 +45,7 @@ def layout_hint(shape: tuple[int, ...], name: str) -> str:
     """Return the remedy for an array of wrong shape, of one image or of a batch; empty if none is known."""
     if len(shape) == 1:
         return f" Reshape your data: for a single image given as one row, pass {name}.reshape(1, -1)."
+    # Before the alpha channel: (3, H, 4) is more likely an image 4 pixels wide than one 3 pixels high.
     if len(shape) in (3, 4) and shape[-3] in (1, 3):
         return f" Channels come last here: pass np.moveaxis({name}, -3, -1)."
     if len(shape) in (3, 4) and shape[-1] == 4:
@@ -71,11 +73,12 @@ def check_pixels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     ValueError
         If a value is NaN, infinite or out of range.
     """
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8:  # any value is a pixel: nothing to read
         return array
     low, high = value_bounds(array, name)
     if array.dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
+    # Other integer types are common as results of arithmetic on uint8; uint8 saves memory.
     if array.dtype.kind in "ui":
         if low < 0 or high > 255:
             raise ValueError(f"{name} has integer pixels in {low:g}..{high:g}: expected 0..255.")
@@ -108,10 +111,12 @@ def image_to_tensor(image: npt.NDArray[Any] | Tensor, name: str) -> Tensor:
 
     An array has its channels last, (H, W[, C]), and a tensor has them first, ([C, ]H, W), as in torchvision.
     """
+    # As a batch of one, since check_pixels names the first bad image of a batch.
     pixels = check_pixels(_channels_last(image, name)[None], name)[0]
     if pixels.dtype != np.uint8:
         pixels = pixels.astype(np.float32, copy=False)
-    tensor = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)  # a copy: the caller's array may be read-only
+    # A copy: torch warns of read-only arrays, and the caller's pixels must not change.
+    tensor = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)  # (C, H, W)
     return tensor if len(tensor) == 3 else tensor.expand(3, -1, -1)
 
 

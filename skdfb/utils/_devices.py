@@ -100,6 +100,7 @@ def spawn_seeds(random_state: int | np.random.RandomState | None, n_seeds: int) 
 def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's generators of the CPU and of ``device`` in the block; restore their states after it."""
     cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    # fork_rng restores the states, of no more GPUs than needed: each costs a transfer.
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU
         for index in cuda:
@@ -116,6 +117,7 @@ def deterministic_algorithms(enabled: bool) -> Iterator[None]:
     if not enabled:
         yield
         return
+    # Each block that is entered adds one user; only the first of them finds the switches as the caller left them.
     with _deterministic_lock:
         _deterministic_users.append(None)
         if len(_deterministic_users) == 1:

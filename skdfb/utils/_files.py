@@ -38,6 +38,7 @@ def write_file(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
     OSError
         If the file cannot be written.
     """
+    # The digest stands before the text and covers it: see read_file.
     with _replaced(path) as unfinished:
         try:
             save_file(dict(tensors), unfinished, {_KEY: f"{digest_of(text, tensors)} {text}"})

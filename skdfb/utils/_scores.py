@@ -29,6 +29,7 @@ def check_scores(scores: npt.ArrayLike, name: str, *, allow_infinite: bool = Fal
         If ``scores`` is not a 1-d array of numbers, is empty, or holds NaN or, unless allowed, infinity.
     """
     expected = f"expected a 1-d array with one {'' if allow_infinite else 'finite '}score per image"
+    # One error per cause, from the container to the values: a later check needs what the earlier ones made sure of.
     try:
         array = np.asarray(scores)
     except ValueError as error:
@@ -39,6 +40,7 @@ def check_scores(scores: npt.ArrayLike, name: str, *, allow_infinite: bool = Fal
         raise ValueError(f"{name} has shape {array.shape}: {expected}; ravel it or choose one column.")
     if array.size == 0:
         raise ValueError(f"{name} has shape {array.shape} and is empty: {expected}.")
+    # NaN is never a score. Infinity can be one, as the log of a probability of 0.
     bad = np.isnan(array) if allow_infinite else ~np.isfinite(array)
     if bad.any():
         found = f"{int(bad.sum())} NaN" if allow_infinite else f"{int(bad.sum())} NaN or infinite values"

@@ -89,6 +89,7 @@ class TailProbability:
         lowest, highest = self.scores[0], self.scores[-1]
         below = (np.minimum(scores, lowest) - lowest) / self.lower_scale
         above = (np.maximum(scores, highest) - highest) / self.upper_scale
+        # np.interp is constant outside the learned scores: at the lower end, ``below`` continues it.
         inside = np.interp(scores, self.scores, self.log_probabilities)
         # 1 - p: at the highest score as learned, beyond it down to half of that.
         rest = -np.expm1(self.log_probabilities[-1]) * (1 + np.exp(-above)) / 2
