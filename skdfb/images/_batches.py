@@ -42,7 +42,7 @@ class Preprocessor:
         Parameters
         ----------
         pixels : Tensor of shape (3, H, W) or (b, 3, H, W)
-            uint8 in 0..255 or floats in 0..1.
+            Pixels as uint8 in 0..255 or floats in 0..1.
         size : int, default=None
             Side of the result; None takes ``image_size``.
 
@@ -92,12 +92,20 @@ def iterate_batches(
 
     Parameters
     ----------
-    images, batches, preprocessor, size, n_jobs
-        As in :func:`read_batches`.
+    images : Images
+        The images.
+    batches : iterable of ndarray of int
+        Places of the images of each batch.
+    preprocessor : Preprocessor
+        Makes the inputs.
     device : torch.device
         Where the inputs go.
     dtype : torch.dtype, default=torch.float32
         The dtype of the inputs.
+    size : int, default=None
+        Side of the inputs; None takes that of ``preprocessor``.
+    n_jobs : int, default=None
+        As in :func:`read_batches`.
 
     Yields
     ------
@@ -142,7 +150,7 @@ def read_batches(
     indices : ndarray of int of shape (b,)
         Places of the images.
     pixels : Tensor of shape (b, 3, H, W)
-        uint8 in 0..255 or floats in 0..1.
+        Pixels as uint8 in 0..255 or floats in 0..1.
     """
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:

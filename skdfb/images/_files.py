@@ -52,7 +52,7 @@ def read_item(item: Any, index: int) -> Tensor:
     Returns
     -------
     pixels : Tensor of shape (3, H, W)
-        uint8 in 0..255 or float32 in 0..1.
+        Pixels as uint8 in 0..255 or float32 in 0..1.
 
     Raises
     ------

@@ -68,7 +68,7 @@ class Images(ABC):
         Returns
         -------
         pixels : Tensor of shape (b, 3, H, W) or list of b tensors of shape (3, H, W)
-            uint8 in 0..255 or float32 in 0..1. A list if :attr:`size` is None.
+            As uint8 in 0..255 or float32 in 0..1. A list if ``size`` is None.
         """
 
     def labels(self) -> list[Any] | None:
@@ -219,7 +219,7 @@ class LenientImages(Images):
         return [self._read_one(index) for index in indices]
 
     def labels(self) -> list[Any] | None:
-        return self.images.labels()
+        return self.images.labels()  # an item that cannot be read has no label either: an error
 
     def _read_one(self, index: np.intp) -> Tensor:
         try:

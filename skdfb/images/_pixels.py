@@ -66,7 +66,7 @@ def check_pixels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     Returns
     -------
     pixels : ndarray of the same shape
-        uint8 in 0..255, where True is 255, or floats in 0..1.
+        As uint8 in 0..255, where True is 255, or floats in 0..1.
 
     Raises
     ------

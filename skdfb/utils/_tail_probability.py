@@ -30,7 +30,7 @@ class TailProbability:
     p. So p rises with the score. Images far below all learned scores keep their order, which ranks among the learned
     scores alone would lose. Images far above all learned scores do not gain without limit.
 
-    Attributes
+    Parameters
     ----------
     scores : ndarray of shape (m,)
         The distinct learned scores from t on, ascending.

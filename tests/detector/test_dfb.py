@@ -581,8 +581,9 @@ def test_held_out_images_have_no_say_in_the_clusters(X):
 
 @pytest.mark.parametrize("scorer", [None, Energy()], ids=["ViM", "Energy"])
 def test_equal_images_without_labels(scorer):
-    """Files of several sizes that the network reads as one image: no clusters, and no residual for ViM."""
-    images = [Image.new("RGB", (SIDE, side), (0, 0, 255)) for side in (SIDE, 2 * SIDE) for _ in range(20)]
+    """One image in two forms, as integers and as floats: there are no clusters, and no residual for ViM."""
+    image = torch.full((3, SIDE, SIDE), 100, dtype=torch.uint8)
+    images = [image, image.float() / 255] * 20
     detector = make_detector(scorer=scorer, alpha=0.2)
     if scorer is None:
         with pytest.raises(ValueError, match="residual"):
