@@ -1,12 +1,18 @@
 """Sphinx configuration."""
 
 import os
+import sys
 import warnings
+from pathlib import Path
+from typing import Any
 
 import skdfb
 
+sys.path.insert(0, str(Path(__file__).parent))
+from inventories import write_inventories
+
 os.environ.setdefault("MPLBACKEND", "agg")
-# Matplotlib tells that the agg backend shows nothing, which is as wanted here.
+# Matplotlib warns that the agg backend opens no window. The gallery saves its figures instead.
 warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.*")
 
 project = "skdfb"
@@ -19,6 +25,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
 ]
@@ -29,7 +36,9 @@ extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s")}
 autosummary_generate = True
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
-autodoc_typehints = "none"  # the Parameters sections say it
+autodoc_typehints = "none"  # the Parameters sections have them
+
+nitpicky = True  # a reference to a name that does not exist is an error
 
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
@@ -44,3 +53,27 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "plot_gallery": os.environ.get("SKDFB_DOCS_GALLERY", "1") == "1",
 }
+
+
+def link_to_projects(app: Any, config: Any) -> None:
+    """Give intersphinx local inventories of the other projects: the build needs no network."""
+    config.intersphinx_mapping = write_inventories(Path(app.doctreedir, "inventories"))
+
+
+def resolve_short_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Link ``skdfb.DFBDetector`` to its page, which has the name of its package: ``skdfb.detector.DFBDetector``."""
+    package, _, rest = node.get("reftarget", "").partition(".")
+    name, *members = rest.split(".")
+    if node.get("refdomain") != "py" or package != "skdfb" or name not in skdfb.__all__:
+        return None
+    # Private modules define the names, packages document them: skdfb.detector._dfb is documented as skdfb.detector.
+    package = ".".join(getattr(getattr(skdfb, name), "__module__", "").split(".")[:2])
+    target = ".".join([package, name, *members])
+    domain = env.domains.python_domain
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], target, node, contnode)
+
+
+def setup(app: Any) -> None:
+    """Connect what has to run during the build."""
+    app.connect("config-inited", link_to_projects)  # before intersphinx checks its mapping
+    app.connect("missing-reference", resolve_short_name)

@@ -1,4 +1,4 @@
-"""One table of what people pass as images and is none, for every door that images come in by."""
+"""One table of bad images, for every function and method that takes images."""
 
 from pathlib import Path
 from typing import Any
@@ -40,29 +40,33 @@ def with_value(value: float) -> Array:
     return array
 
 
-# What makes it, and the error that as_images, to which X is whatever comes, has for it.
+# A function that makes the bad images, and the type and the message of the error that as_images raises for them.
 BAD_IMAGES: dict[str, tuple[Any, type[Exception], str]] = {
     "nan": (lambda: with_value(np.nan), ValueError, r"X contains NaN or infinity \(first in image 3\)"),
     "infinity": (lambda: with_value(np.inf), ValueError, "X contains NaN or infinity"),
     "float_0_to_255": (
         lambda: with_value(254.0),
         ValueError,
-        r"X has float pixels in 0\.\.254.*floats in 0\.\.1 or uint8",
+        r"X has float pixels in 0\.\.254: expected floats in 0\.\.1 or uint8",
     ),
-    "normalised": (lambda: with_value(-2.1), ValueError, r"in -2\.1\.\.0.*normalising by mean .* is done here"),
-    "integers": (lambda: zeros(5, 6, 4, 3).astype(int) + 256, ValueError, r"integer pixels in 256\.\.256; 0\.\.255"),
+    "normalised": (lambda: with_value(-2.1), ValueError, r"in -2\.1\.\.0: .*Do not normalise by mean .* is done here"),
+    "integers": (
+        lambda: zeros(5, 6, 4, 3).astype(int) + 256,
+        ValueError,
+        r"integer pixels in 256\.\.256: expected 0\.\.255",
+    ),
     "negative": (lambda: zeros(5, 6, 4, 3).astype(int) - 1, ValueError, r"integer pixels in -1\.\.-1"),
     "channels_first": (lambda: zeros(5, 3, 6, 4), ValueError, r"shape \(5, 3, 6, 4\).*np\.moveaxis\(X, -3, -1\)"),
     "alpha": (lambda: zeros(5, 6, 4, 4), ValueError, r"shape \(5, 6, 4, 4\).*alpha channel: pass X\[\.\.\., :3\]"),
-    "two_channels": (lambda: zeros(5, 6, 4, 2), ValueError, r"shape \(5, 6, 4, 2\); wanted are images as an array"),
-    "rank_5": (lambda: zeros(2, 5, 6, 4, 3), ValueError, r"shape \(2, 5, 6, 4, 3\); wanted are"),
+    "two_channels": (lambda: zeros(5, 6, 4, 2), ValueError, r"shape \(5, 6, 4, 2\): expected images as an array"),
+    "rank_5": (lambda: zeros(2, 5, 6, 4, 3), ValueError, r"shape \(2, 5, 6, 4, 3\): expected images as"),
     "rank_1": (lambda: zeros(7), ValueError, r"shape \(7,.*Reshape your data"),
     "rank_0": (lambda: np.uint8(3), ValueError, r"shape \(\), so no pixels"),
     "no_images": (lambda: zeros(0, 6, 4, 3), ValueError, r"shape \(0, 6, 4, 3\), so no pixels"),
     "no_height": (lambda: zeros(5, 0, 4, 3), ValueError, r"shape \(5, 0, 4, 3\), so no pixels"),
     "empty_list": (list, ValueError, r"X has shape \(0,\), so no pixels"),
-    "empty_object_array": (lambda: np.array([], dtype=object), ValueError, "X has 0 images; at least 1 is wanted"),
-    "empty_dataset": (lambda: ItemDataset([]), ValueError, "X has 0 images"),
+    "empty_object_array": (lambda: np.array([], dtype=object), ValueError, "X has 0 images: expected at least 1"),
+    "empty_dataset": (lambda: ItemDataset([]), ValueError, "X has 0 images: expected at least 1"),
     "single_colour": (
         lambda: zeros(32, 32, 3),
         ValueError,
@@ -72,15 +76,19 @@ BAD_IMAGES: dict[str, tuple[Any, type[Exception], str]] = {
     "single_pil": (
         lambda: Image.new("RGB", (4, 4)),
         TypeError,
-        r"X is a single Image; wrap it in a list: X=\[\.\.\.\]",
+        r"X is a single Image: expected a sequence of images; wrap it in a list: X=\[\.\.\.\]",
     ),
-    "single_path": (lambda: Path("image.png"), TypeError, "X is a single PosixPath; wrap it in a list"),
-    "single_string": (lambda: "image.png", TypeError, "X is a single str; wrap it in a list"),
-    "iterable_dataset": (IterableStyle, TypeError, "X is an iterable-style dataset; a map-style one"),
-    "strings": (lambda: np.full((3, 2), "a"), TypeError, "X has dtype <U1; wanted are"),
+    "single_path": (lambda: Path("image.png"), TypeError, "X is a single PosixPath: expected .*; wrap it in a list"),
+    "single_string": (lambda: "image.png", TypeError, "X is a single str: expected .*; wrap it in a list"),
+    "iterable_dataset": (IterableStyle, TypeError, "X is an iterable-style dataset: expected a map-style dataset"),
+    "strings": (lambda: np.full((3, 2), "a"), TypeError, "X has dtype <U1: expected images as"),
     "complex": (lambda: np.zeros((5, 6, 4, 3), dtype=complex), TypeError, "X has dtype complex128"),
-    "numbers_among_paths": (lambda: [Image.new("RGB", (4, 4)), 3], TypeError, r"X\[1\] is a int; wanted are"),
-    "none": (lambda: None, TypeError, "X has dtype object; wanted are"),
+    "numbers_among_paths": (
+        lambda: [Image.new("RGB", (4, 4)), 3],
+        TypeError,
+        r"X\[1\] has type int: expected images as",
+    ),
+    "none": (lambda: None, TypeError, "X has dtype object: expected images as"),
     "item_channels_first": (
         lambda: [zeros(4, 4, 3), zeros(3, 5, 4)],
         ValueError,
@@ -97,7 +105,7 @@ BAD_IMAGES: dict[str, tuple[Any, type[Exception], str]] = {
     "masked": (
         lambda: np.ma.masked_equal(zeros(5, 6, 4, 3), 0),
         ValueError,
-        r"X is a masked array with 360 masked pixels; pass X\.filled\(0\)",
+        r"X is a masked array with 360 masked pixels: expected .*; pass X\.filled\(0\)",
     ),
     "masked_table": (lambda: np.ma.masked_equal(zeros(5, 6), 0), ValueError, "X is a masked array with 30 masked"),
     "dates": (lambda: np.zeros((5, 6, 4, 3), "M8[s]"), TypeError, r"X has dtype datetime64\[s\]"),

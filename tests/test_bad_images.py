@@ -1,4 +1,4 @@
-"""Every door that images come in by refuses what is none, before anything is trained, and in words that help."""
+"""Every function and method that takes images refuses bad ones before any training, with a helpful message."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ CLASSES = 3
 
 
 class NoTraining(Trainer):
-    """Fails the test where a training begins."""
+    """Fails the test if a training begins."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         pytest.fail("training began")
@@ -46,7 +46,7 @@ def doors() -> dict[str, Callable[[Any], Any]]:
     }
 
 
-# scikit-learn looks first at what could be a table, and has its own words.
+# scikit-learn checks these first, since they could be tables, and raises its own errors.
 TABLES = {"rank_1", "rank_0", "empty_list", "strings", "none", "ragged", "masked_table"}
 
 
@@ -69,7 +69,7 @@ TABLES = {"rank_1", "rank_0", "empty_list", "strings", "none", "ragged", "masked
 )
 def test_refused(doors, door, case):
     if (door, case) == ("DFBDetector.refit_scorer", "none"):
-        return  # X=None means what was kept of the images of fit
+        return  # X=None uses what was kept from fit
     make, error, message = BAD_IMAGES[case]
     bad = make()
     with pytest.raises((ValueError, TypeError)) as raised:

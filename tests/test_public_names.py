@@ -87,7 +87,7 @@ def test_public_methods_are_documented(package):
 
 def test_reference_page_lists_every_public_name():
     page = Path(__file__).parents[1].joinpath("docs", "api.rst").read_text(encoding="utf-8")
-    sections = re.split(r"\.\. currentmodule:: ([\w.]+)\n", page)[1:]
+    sections = re.split(r"\.\. module:: ([\w.]+)\n", page)[1:]
     listed = {
         package: re.findall(r"^   (\w+)$", section, flags=re.MULTILINE)
         for package, section in zip(sections[::2], sections[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""Images: read from whatever a caller has, checked, and brought to a network in batches."""
+"""Images: read from any accepted form, checked, and passed to a network in batches."""
 
 from skdfb.images._batch_size import BatchSize, batch_size_of, is_out_of_memory
 from skdfb.images._batches import Preprocessor, check_readable, iterate_batches, read_batches

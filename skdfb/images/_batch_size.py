@@ -1,4 +1,4 @@
-"""Batches that get smaller where the device's memory does not suffice for them."""
+"""Batches that become smaller if they do not fit into the device's memory."""
 
 import gc
 import warnings
@@ -17,8 +17,8 @@ __all__ = ["BatchSize", "batch_size_of", "is_out_of_memory"]
 
 Result = TypeVar("Result")
 
-# torch has one class for CUDA and XPU; the other allocators, and libraries that allocate for themselves, only say so.
-_SAID_BY_OTHERS = (
+# torch has an error class for CUDA and XPU. Other allocators, and libraries with their own, raise a RuntimeError.
+_MESSAGES = (
     "DefaultCPUAllocator: can't allocate memory",
     "MPS backend out of memory",
     "CUDA error: out of memory",
@@ -30,89 +30,105 @@ _SAID_BY_OTHERS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory for tensors ran out."""
+    """Tell whether an error means that there was not enough memory for a tensor."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID_BY_OTHERS)
+    # Not MemoryError, which Python raises for its own objects: a smaller batch would hardly help.
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MESSAGES)
 
 
 class BatchSize:
-    """How many images are on the device at a time: as many as asked for, or half of them, or half of these.
+    """The number of images that are on the device at a time; it is halved each time that a batch does not fit.
 
     Parameters
     ----------
     size : int
-        How many to begin with.
+        The number to start with.
 
     Attributes
     ----------
     size : int
-        How many by now.
+        The current number.
     """
 
     def __init__(self, size: int) -> None:
-        self.size = self._asked = size
+        self.size = self._requested = size
 
     def batches(self, n_images: int) -> Iterator[Indices]:
-        """Yield the indices 0..n-1 in order, as many at a time as are found to fit by then."""
+        """Yield the indices 0..n-1 in order, in batches of the size at that time."""
         start = 0
         while start < n_images:
+            # Read anew for each batch: the caller may have halved the size since the last one.
             stop = min(start + self.size, n_images)
             yield np.arange(start, stop)
             start = stop
 
     def pieces(self, n_images: int, process: Callable[[slice], Result]) -> Iterator[Result]:
-        """Yield ``process(rows)`` for slices that make up all rows; one that does not fit comes again in halves.
+        """Process rows in slices; a slice that does not fit is processed again in halves.
+
+        Parameters
+        ----------
+        n_images : int
+            The number of rows.
+        process : callable
+            Takes a slice of rows.
+
+        Yields
+        ------
+        result : object
+            ``process(rows)`` for consecutive slices that cover all rows.
 
         Raises
         ------
         Exception
-            What ``process`` raises for other reasons, or for a single image.
+            Any other error of ``process``, and running out of memory for a single image.
         """
         start = 0
         while start < n_images:
             rows = slice(start, min(start + self.size, n_images))
             if (done := self.attempt(partial(process, rows), rows.stop - rows.start)) is None:
-                continue
+                continue  # the same rows again, with the smaller size
             yield done[0]
             start = rows.stop
 
     def attempt(self, work: Callable[[], Result], n_images: int) -> tuple[Result] | None:
-        """Return the result in a tuple, or None, and a smaller size from now on, where so many images do not fit."""
+        """Return the result of ``work`` in a tuple, or None if ``n_images`` do not fit; then the size is halved."""
         try:
             return (work(),)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if n_images == 1:
+            if n_images == 1:  # it cannot be halved
                 error.add_note("This was a single image: lower image_size, or choose a smaller backbone.")
                 raise
-        # Only here, since the error holds all that was computed for it.
+        # Not inside the except block: there, the error's traceback still holds the tensors.
         self.size = max(1, min(self.size, n_images) // 2)
         gc.collect()
-        torch.cuda.empty_cache()  # nothing where CUDA is not in use
+        torch.cuda.empty_cache()  # does nothing if CUDA is not in use
         return None
 
     def warn_if_halved(
-        self, what: str = "a forward pass", hint: str = "Pass less as batch_size to begin there."
+        self, what: str = "a forward pass", hint: str = "Lower batch_size to start with that number."
     ) -> None:
-        """Tell once of what was found, and take it as asked for from then on."""
-        if self.size < self._asked:
+        """Warn if the size was halved since the last warning."""
+        if self.size < self._requested:
             warnings.warn(
-                f"{self._asked} images do not fit into the device's memory at once; {what} took {self.size} at a "
+                f"{self._requested} images do not fit into the device's memory at once; {what} took {self.size} at a "
                 f"time. {hint}",
                 BatchSizeWarning,
                 stacklevel=2,
             )
-            self._asked = self.size
+            # The next warning is due when this size does not fit either.
+            self._requested = self.size
 
 
 @contextmanager
 def batch_size_of(estimator: Any) -> Generator[BatchSize]:
-    """Give an estimator's batch size, and keep what is found of it in ``batch_size_``.
+    """Yield an estimator's batch size, and keep the size at the end in ``batch_size_``.
 
-    It begins with what was found by then, unless another ``batch_size`` has been asked for since.
+    It starts with the size that was kept, unless the parameter ``batch_size`` was changed since.
     """
+    # A batch that does not fit costs a failed forward pass, so later calls start with the size that fitted.
     known = getattr(estimator, "_batch_size_asked_", None) == estimator.batch_size
     batch_size = BatchSize(estimator.batch_size_ if known else estimator.batch_size)
     try:

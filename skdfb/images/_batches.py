@@ -1,4 +1,4 @@
-"""From images on the user's side to batches of network inputs."""
+"""Batches of network inputs, made from images: read, resize, normalise."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,14 +19,14 @@ __all__ = ["Preprocessor", "check_readable", "iterate_batches", "read_batches"]
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Resize to a square and normalise, as the backbone was trained.
+    """Resize to a square and normalise, as in the backbone's own training.
 
     Parameters
     ----------
     image_size : int
-        Side of the network's input in pixels. The whole image is squeezed into the square, nothing is cropped.
-    mean, std : tuple of float
-        A channel's mean and standard deviation, for pixels in 0..1.
+        Side of the network's input in pixels. The whole image is resized to the square; nothing is cropped.
+    mean, std : tuple of 3 floats
+        Mean and standard deviation per channel, for pixels in 0..1.
     interpolation : {"bilinear", "bicubic"}, default="bicubic"
         Always antialiased.
     """
@@ -37,20 +37,35 @@ class Preprocessor:
     interpolation: str = "bicubic"
 
     def resize(self, pixels: Tensor, size: int | None = None) -> Tensor:
-        """Bring pixels (..., 3, H, W), uint8 or 0..1, to floats in 0..1 of shape (..., 3, size, size)."""
+        """Resize an image or a batch.
+
+        Parameters
+        ----------
+        pixels : Tensor of shape (3, H, W) or (b, 3, H, W)
+            Pixels as uint8 in 0..255 or floats in 0..1.
+        size : int, default=None
+            Side of the result; None takes ``image_size``.
+
+        Returns
+        -------
+        resized : Tensor of shape (3, size, size) or (b, 3, size, size)
+            Floats in 0..1.
+        """
         size = self.image_size if size is None else size
+        # Floats first: interpolation of uint8 rounds, and the same image as floats would give another result.
         if pixels.dtype == torch.uint8:
             pixels = pixels.float() / 255
         if pixels.shape[-2:] == (size, size):
             return pixels
-        images = pixels if pixels.ndim == 4 else pixels[None]
+        images = pixels if pixels.ndim == 4 else pixels[None]  # (b, 3, H, W)
         low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
         images = F.interpolate(images, (size, size), mode=self.interpolation, antialias=True)
-        images = images.clamp(low, high)  # bicubic overshoots
+        # Bicubic interpolation overshoots at edges. The limits are those of each image, not of its batch.
+        images = images.clamp(low, high)
         return images if pixels.ndim == 4 else images[0]
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation, a channel; the input is (b, 3, H, W) in 0..1."""
+        """Subtract the mean and divide by the standard deviation per channel; the input is (b, 3, H, W) in 0..1."""
         mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
         return (pixels - mean) / self.channel_std(pixels)
 
@@ -73,8 +88,34 @@ def iterate_batches(
     size: int | None = None,
     n_jobs: int | None = None,
 ) -> Iterator[tuple[Indices, Tensor]]:
-    """Read batches and bring them to the device as network inputs (b, 3, size, size); see :func:`read_batches`."""
+    """Read batches of images and make network inputs of them on the device.
+
+    Parameters
+    ----------
+    images : Images
+        The images.
+    batches : iterable of ndarray of int
+        Places of the images of each batch.
+    preprocessor : Preprocessor
+        Makes the inputs.
+    device : torch.device
+        Where the inputs go.
+    dtype : torch.dtype, default=torch.float32
+        The dtype of the inputs.
+    size : int, default=None
+        Side of the inputs; None takes that of ``preprocessor``.
+    n_jobs : int, default=None
+        As in :func:`read_batches`.
+
+    Yields
+    ------
+    indices : ndarray of int of shape (b,)
+        Places of the images.
+    inputs : Tensor of shape (b, 3, size, size)
+        Resized and normalised images.
+    """
     for indices, pixels in read_batches(images, batches, preprocessor, size=size, n_jobs=n_jobs):
+        # Resized on the device, and in the dtype of the pixels: half precision would lose levels of 0..255.
         yield indices, preprocessor(pixels.to(device, non_blocking=True), size).to(dtype)
 
 
@@ -86,21 +127,42 @@ def read_batches(
     size: int | None = None,
     n_jobs: int | None = None,
 ) -> Iterator[tuple[Indices, Tensor]]:
-    """Read batches of pixels (b, 3, H, W), which ``preprocessor`` makes inputs of.
+    """Read batches of pixels.
 
-    With ``n_jobs`` above 1 as many threads read and decode ahead, a batch each. Images that share a size come as they
-    are, to be resized on the device; others are resized where they are read, by the same function, so that an image
-    gives the same input however it came.
+    Images that share a size are not changed: they can be resized on the device. Others are resized as they are read,
+    by the same function, so an image gives the same input in any form.
+
+    Parameters
+    ----------
+    images : Images
+        The images.
+    batches : iterable of ndarray of int
+        Places of the images of each batch.
+    preprocessor : Preprocessor
+        Resizes images of several sizes.
+    size : int, default=None
+        Side of resized images; None takes that of ``preprocessor``.
+    n_jobs : int, default=None
+        Number of threads that read and decode ahead, one batch each; -1 means all processors.
+
+    Yields
+    ------
+    indices : ndarray of int of shape (b,)
+        Places of the images.
+    pixels : Tensor of shape (b, 3, H, W)
+        Pixels as uint8 in 0..255 or floats in 0..1.
     """
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:
-        if images.size is None:  # one after the other: a batch of photographs as they are would fill the memory
+        if images.size is None:
+            # One by one: a batch of photographs in full size would fill the memory.
             read_one = (images.read(np.array([index]))[0] for index in indices)
             return indices, torch.stack([preprocessor.resize(image, size) for image in read_one])
         pixels = images.read(indices)
-        assert isinstance(pixels, Tensor), "images that share a size come as one tensor"
+        assert isinstance(pixels, Tensor), "images that share a size are read as one tensor"
         return indices, pixels
 
+    # Threads suffice: PIL and NumPy release the interpreter's lock while they decode and copy.
     n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
     yield from map(read, batches) if n_threads == 1 else _read_ahead(read, batches, n_threads)
 
@@ -111,12 +173,13 @@ _Batch = tuple[Indices, Tensor]
 def _read_ahead(read: Callable[[Indices], _Batch], batches: Iterable[Indices], n_threads: int) -> Iterator[_Batch]:
     """Yield ``read(indices)`` in order, read by threads that stay at most ``n_threads`` batches ahead.
 
-    joblib's generator reads on without end, whether or not its results are taken: the whole set would be in memory.
+    joblib's generator does not wait until its results are used: the whole set would end up in memory.
     """
     waiting: deque[Future[_Batch]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
         for indices in batches:
             waiting.append(pool.submit(read, indices))
+            # The oldest batch comes first, whichever is ready first.
             if len(waiting) > n_threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -124,11 +187,12 @@ def _read_ahead(read: Callable[[Indices], _Batch], batches: Iterable[Indices], n
 
 
 def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
-    """Read each image once, so that a cut file is found before the training; arrays have been checked already."""
-    if images.size is not None:
+    """Read each image once, so that a damaged file is found before the training."""
+    if images.size is not None:  # an array, which was checked as a whole
         return
 
     def read(indices: Indices) -> None:
+        # One by one, and the pixels are dropped at once.
         for index in indices:
             images.read(np.array([index]))
 

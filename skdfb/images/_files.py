@@ -14,7 +14,7 @@ from skdfb.images._pixels import image_to_tensor
 
 __all__ = ["READING_ERRORS", "check_header", "read_item"]
 
-# What loaders of a dataset raise where a file is damaged.
+# What loaders of a dataset raise for a damaged file.
 READING_ERRORS = (
     OSError,
     ValueError,
@@ -26,7 +26,7 @@ READING_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-# Others are rare, and some are not safe: PIL hands PostScript to Ghostscript, also out of an IPTC file.
+# Others are rare, and some are not safe: PIL passes PostScript to Ghostscript, even from inside an IPTC file.
 _FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000"),
     *("PPM", "TGA", "ICO", "PCX", "SGI", "DDS", "QOI"),
@@ -34,31 +34,47 @@ _FORMATS = (
 
 
 def check_header(path: str | os.PathLike[str], index: int) -> None:
-    """Refuse a file that is missing, no image by its first bytes, or of an absurd size; no pixel is decoded."""
+    """Refuse a file that is missing, not an image by its first bytes, or too large; no pixel is decoded."""
     with _open(path, index) as image:
         _check_size(image, index, path)
 
 
 def read_item(item: Any, index: int) -> Tensor:
-    """Read one image as (3, H, W), uint8 or float32.
+    """Read one image.
+
+    Parameters
+    ----------
+    item : path, PIL image, ndarray or Tensor
+        The image.
+    index : int
+        Its place in the set of images, for error messages.
+
+    Returns
+    -------
+    pixels : Tensor of shape (3, H, W)
+        Pixels as uint8 in 0..255 or float32 in 0..1.
 
     Raises
     ------
     UnreadableImageError
-        If the item is a file or an image that cannot be read, or its pixels are none.
+        If the item is a file or an image that cannot be read, or has pixels out of range.
     TypeError
-        If the item is nothing that could be an image.
+        If the item is of another type.
     """
     if isinstance(item, str | os.PathLike):
         with _open(item, index) as image:
             return _decode(image, index, item)
     if isinstance(item, Image.Image):
-        path = getattr(item, "filename", None) or None
+        path = getattr(item, "filename", None) or None  # "" for an image that was not read from a file
+        # The caller may have opened a format that is not safe to decode; see _FORMATS.
         if item.format is not None and item.format not in {*_FORMATS, *_formats()}:
             raise _unreadable(index, path, f"its format {item.format} is not read here; convert it first")
         return _decode(item, index, path)
     if not isinstance(item, np.ndarray | Tensor):
-        raise TypeError(f"image {index} is a {type(item).__name__}; a PIL image or an (H, W[, C]) array is wanted.")
+        raise TypeError(
+            f"image {index} has type {type(item).__name__}: expected a path, a PIL image or an array (H, W[, C])."
+        )
+    # Bad pixels count as an unreadable image, so that a lenient reader can go on with the others.
     try:
         return image_to_tensor(item, f"image {index}")
     except ValueError as error:
@@ -67,21 +83,22 @@ def read_item(item: Any, index: int) -> Tensor:
 
 def _open(path: str | os.PathLike[str], index: int) -> Image.Image:
     """Read the header of a file."""
+    # Without formats=, PIL would try all its plugins, by the content of the file and not by its suffix.
     try:
         image = Image.open(path, formats=_formats())
     except FileNotFoundError as error:
         message = f"image {index} is missing: there is no file {str(path)!r}."
         raise UnreadableImageError(message, index, path) from error
-    except Exception as error:  # for damaged files PIL raises anything
+    except Exception as error:  # PIL may raise any error for a damaged file
         raise _unreadable(index, path, error) from error
     return image
 
 
 def _formats() -> list[str]:
-    """Return the formats that are opened: well-known ones, and those for which the user has installed an opener."""
-    Image.init()
-    theirs = [name for name, (opener, _) in Image.OPEN.items() if not opener.__module__.startswith("PIL.")]
-    return [name for name in _FORMATS if name in Image.OPEN] + theirs
+    """Return the formats that may be opened: well-known ones, and those for which the user installed an opener."""
+    Image.init()  # imports PIL's plugins, which fill Image.OPEN
+    installed = [name for name, (opener, _) in Image.OPEN.items() if not opener.__module__.startswith("PIL.")]
+    return [name for name in _FORMATS if name in Image.OPEN] + installed
 
 
 def _decode(image: Image.Image, index: int, path: str | os.PathLike[str] | None) -> Tensor:
@@ -89,24 +106,27 @@ def _decode(image: Image.Image, index: int, path: str | os.PathLike[str] | None)
     _check_size(image, index, path)
     try:
         return _to_tensor(image)
-    except Exception as error:  # for damaged files PIL raises anything
+    except Exception as error:  # PIL may raise any error for a damaged file
         raise _unreadable(index, path, error) from error
 
 
 def _check_size(image: Image.Image, index: int, path: str | os.PathLike[str] | None) -> None:
-    """Refuse more pixels than PIL's own limit, at which it would only warn."""
+    """Refuse more pixels than PIL's own limit; PIL itself only warns up to twice the limit."""
     limit, n_pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
     if limit is not None and n_pixels > limit:
         reason = f"{image.width} x {image.height} pixels are more than the limit of {limit:,} for one image"
-        raise _unreadable(index, path, f"{reason}; if it is to be trusted, raise PIL.Image.MAX_IMAGE_PIXELS")
+        raise _unreadable(index, path, f"{reason}; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS")
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
+    """Return the pixels in the orientation of the EXIF data, without transparency."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion clips them at 255
+    # 16 bits per pixel. PIL's own conversion would clip them at 255 instead of dividing by 257.
+    if image.mode.startswith("I"):
         levels = np.clip(np.asarray(image, dtype=np.float32) / 65535, 0, 1)
         return torch.from_numpy(levels).expand(3, -1, -1)
-    if isinstance(image.info.get("transparency"), bytes):  # a palette with alpha: PIL warns unless asked for it
+    # A palette with an alpha value per colour. PIL warns if such an image is converted directly to RGB.
+    if isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 

@@ -1,4 +1,4 @@
-"""Devices, random states, files, and what is known of score arrays; a package of the lowest layer."""
+"""Helpers of the lowest layer: devices, random states, files, estimators, arrays of scores."""
 
 from skdfb.utils._devices import (
     available_device,

@@ -21,33 +21,43 @@ __all__ = [
     "spawn_seeds",
 ]
 
-
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-# The switches are the process's: of several threads that want them, the first sets them and the last puts them back.
+# The switches belong to the process. If several threads use them, the first one sets and the last one restores them.
 _deterministic_lock = threading.Lock()
 _deterministic_users: list[None] = []
 _deterministic_before: dict[str, Any] = {}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the torch device for ``device``; ``"auto"`` is the GPU where there is one, else the CPU.
+    """Return the torch device for a parameter ``device``.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        ``"auto"`` is the GPU if there is one, else the CPU.
+
+    Returns
+    -------
+    device : torch.device
+        A device that can be used.
 
     Raises
     ------
     ValueError
-        If the device is unknown to torch, or one that this machine does not have.
+        If torch does not know the device, or this machine does not have it.
     """
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device={device!r} is no device; use 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
+        raise ValueError(f"device={device!r} is not a device: expected 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device={device!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            f"device={device!r} is not available: torch finds {torch.cuda.device_count()} CUDA devices; "
             "use device='auto' or 'cpu'."
         )
+    # Other kinds of devices have no common way to count them; a small tensor shows whether one can be used.
     try:
         torch.empty(1, device=resolved)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
@@ -56,7 +66,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def available_device(device: str | torch.device) -> torch.device:
-    """Return the torch device for ``device``, or the best that there is where this machine does not have it."""
+    """Return the torch device for ``device``; if this machine does not have it, that for ``"auto"``."""
     try:
         return resolve_device(device)
     except ValueError:
@@ -64,35 +74,50 @@ def available_device(device: str | torch.device) -> torch.device:
 
 
 def launched_processes() -> int:
-    """Return how many processes torchrun or ``fabric run`` has launched to train together; 1 without them."""
+    """Return the number of processes that torchrun or ``fabric run`` launched to train together; 1 without them."""
     return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
 def spawn_seeds(random_state: int | np.random.RandomState | None, n_seeds: int) -> list[int]:
-    """Draw ``n_seeds`` independent seeds, one for each random part of a computation."""
+    """Draw independent seeds, one for each random part of a computation.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        As in scikit-learn. A RandomState moves on.
+    n_seeds : int
+        How many.
+
+    Returns
+    -------
+    seeds : list of int
+        Seeds in 0..2**31 - 2.
+    """
     return [int(seed) for seed in check_random_state(random_state).randint(2**31 - 1, size=n_seeds)]
 
 
 @contextmanager
 def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of ``device`` inside the block and put their states back after it."""
+    """Seed torch's generators of the CPU and of ``device`` in the block; restore their states after it."""
     cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    # fork_rng restores the states, of no more GPUs than needed: each costs a transfer.
     with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch every GPU
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU
         for index in cuda:
             torch.cuda.default_generators[index].manual_seed(seed)
         yield
 
 
 @contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Have torch take algorithms that give the same bits each time inside the block, where ``wanted``.
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
+    """Let torch use only algorithms that give the same bits each time; does nothing if not ``enabled``.
 
-    It raises a ``RuntimeError`` for an operation that has none.
+    In the block, torch raises a ``RuntimeError`` for an operation that has no such algorithm.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
+    # Each block that is entered adds one user; only the first of them finds the switches as the caller left them.
     with _deterministic_lock:
         _deterministic_users.append(None)
         if len(_deterministic_users) == 1:
@@ -107,7 +132,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 def _set_deterministic() -> dict[str, Any]:
-    """Set all switches, and return how they stood."""
+    """Set all switches, and return their values before."""
     before = {
         "enabled": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -115,8 +140,8 @@ def _set_deterministic() -> dict[str, Any]:
         "workspace": os.environ.get(_CUBLAS_WORKSPACE),
     }
     torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # which would choose by the clock
-    os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # torch asks for it
+    torch.backends.cudnn.benchmark = False  # it chooses the algorithm that was fastest this time
+    os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # torch requires it for matrix products on a GPU
     return before
 
 
@@ -129,15 +154,16 @@ def _restore(enabled: bool, warn_only: bool, benchmark: bool, workspace: str | N
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Set ``module`` to evaluation inside the block and give each submodule its own train flag back.
+    """Set ``module`` to evaluation mode in the block; restore the train flag of each submodule after it.
 
-    A module that is all in evaluation already is not touched, so that threads can share it.
+    If all submodules are in evaluation mode already, nothing is set, so that threads can share the module.
     """
     training = [part for part in module.modules() if part.training]
     if training:
-        module.eval()  # by the method: some timm families drop values cached from older weights there
+        module.eval()  # the method, not the flags: some timm models drop values cached from older weights in it
     try:
         yield
     finally:
+        # Flag by flag: train() would also set submodules that were in evaluation mode before.
         for part in training:
             part.training = True

@@ -9,7 +9,7 @@ Estimator = TypeVar("Estimator")
 
 
 def numbered(names: Sequence[str], separator: str) -> list[str]:
-    """Return names, with a number from 1 up behind each that comes more than once."""
+    """Append a number from 1 up to each name that occurs more than once."""
     return [
         name if names.count(name) == 1 else f"{name}{separator}{names[: place + 1].count(name)}"
         for place, name in enumerate(names)
@@ -17,11 +17,23 @@ def numbered(names: Sequence[str], separator: str) -> list[str]:
 
 
 def shallow_copy(estimator: Estimator, *, fitted_state: bool) -> Estimator:
-    """Return an estimator that shares all attributes, or the parameters only.
+    """Return an estimator that shares the attributes, or only the parameters.
 
-    An estimator that fits such a copy, and takes its state over at the end, stays as it was if the fit fails.
-    ``copy.copy`` would leave out what ``__getstate__`` does.
+    An estimator that fits such a copy and takes over its state at the end does not change if the fit fails.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It is not changed.
+    fitted_state : bool
+        Whether the copy has the attributes that end in ``_``.
+
+    Returns
+    -------
+    other : estimator
+        Of the same class.
     """
+    # Not by copy.copy, which leaves out what __getstate__ leaves out for pickling.
     other = object.__new__(type(estimator))
     other.__dict__ = {name: value for name, value in vars(estimator).items() if fitted_state or not name.endswith("_")}
     return other

@@ -103,8 +103,8 @@ CASES = {
         ValueError,
         "Input X contains NaN",
     ),
-    "no paths": (lambda: fit(np.array([], dtype=str), []), ValueError, "X has 0 images; at least 1 is wanted"),
-    "an empty list": (lambda: fit([], []), ValueError, "X has 0 images; at least 1 is wanted"),
+    "no paths": (lambda: fit(np.array([], dtype=str), []), ValueError, "X has 0 images: expected at least 1"),
+    "an empty list": (lambda: fit([], []), ValueError, "X has 0 images: expected at least 1"),
     "items that are no images": (
         lambda: fit(Items(["there", "is", "none"]), [0, 1, 1]),
         ValueError,
@@ -119,14 +119,14 @@ CASES = {
     "fewer labels": (
         lambda: fit(y=labels(30, 29)),
         ValueError,
-        "X has 60 images and y has 59 labels; one label for each",
+        "X has 60 images and y has 59 labels: expected one label per image",
     ),
     "more labels": (
         lambda: fit(y=labels(30, 31)),
         ValueError,
-        "X has 60 images and y has 61 labels; one label for each",
+        "X has 60 images and y has 61 labels: expected one label per image",
     ),
-    "one class": (lambda: fit(y=labels(60)), ValueError, "y has one class, .*0.*; at least 2 classes are wanted"),
+    "one class": (lambda: fit(y=labels(60)), ValueError, "y has one class, .*0.*: expected at least 2 classes"),
     "class of one image": (
         lambda: fit(y=labels(30, 29, 1)),
         ValueError,
@@ -347,29 +347,29 @@ CASES = {
     "floats cast to integers": (
         lambda: fit((make_images(N)[0] / 255).round().astype(np.uint8)),
         ValueError,
-        r"X holds no integer above 1, which is black .*pass them as floats; of binary images, pass X.astype\(bool\)",
+        r"X holds no integer above 1: .* black.*pass them as floats; for binary images, pass X.astype\(bool\)",
     ),
-    "unknown device": (lambda: fit(device="gpu"), ValueError, "device='gpu' is no device; use 'auto', 'cpu'"),
+    "unknown device": (lambda: fit(device="gpu"), ValueError, "device='gpu' is not a device: expected 'auto', 'cpu'"),
     "absent device": (
         lambda: fit(device="cuda:99"),
         ValueError,
-        "device='cuda:99' was asked for, but torch sees .* CUDA devices; use",
+        "device='cuda:99' is not available: torch finds .* CUDA devices; use",
     ),
     "device None": (lambda: fit(device=None), ValueError, "'device' parameter of DFBDetector must be"),
     "image_shape of another size": (
         lambda: fit(images_of_shape(N, 768), image_shape=(8, 8, 3)),
         ValueError,
-        r"X has 768 features, but an image of image_shape=\(8, 8, 3\) has 192 values",
+        r"X has 768 features: expected 192, the values of an image of image_shape=\(8, 8, 3\)",
     ),
     "image_shape of 4 channels": (
         lambda: fit(images_of_shape(N, 1024), image_shape=(16, 16, 4)),
         ValueError,
-        r"image_shape=\(16, 16, 4\); \(H, W\), \(H, W, 1\) or \(H, W, 3\) is wanted",
+        r"image_shape=\(16, 16, 4\): expected \(H, W\), \(H, W, 1\) or \(H, W, 3\)",
     ),
     "image_shape of floats": (
         lambda: fit(images_of_shape(N, 768), image_shape=(16.0, 16, 3)),
         ValueError,
-        r"image_shape=\(16\.0, 16, 3\); ",
+        r"image_shape=\(16\.0, 16, 3\): expected",
     ),
     "image_shape a number": (
         lambda: fit(images_of_shape(N, 768), image_shape=16),
@@ -482,7 +482,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
         (images_of_shape(2, 16, 16, 4), ValueError, "Drop the alpha channel"),
         (images_of_shape(0, 16, 16, 3), ValueError, "so no pixels"),
         (np.full((2, 16, 16, 3), np.nan), ValueError, r"X contains NaN or infinity \(first in image 0\)"),
-        (np.full((2, 16, 16, 3), 7.0), ValueError, r"X has float pixels in 7\.\.7; floats in 0\.\.1"),
+        (np.full((2, 16, 16, 3), 7.0), ValueError, r"X has float pixels in 7\.\.7: expected floats in 0\.\.1"),
         (images_of_shape(2, 768), ValueError, "X holds rows of numbers .*, but fit was given images"),
         ("cat.png", TypeError, "wrap it in a list"),
     ],

@@ -581,14 +581,22 @@ def test_held_out_images_have_no_say_in_the_clusters(X):
 
 @pytest.mark.parametrize("scorer", [None, Energy()], ids=["ViM", "Energy"])
 def test_equal_images_without_labels(scorer):
-    """There is nothing to cluster; nor has ViM anything to learn, which it says."""
-    images = np.full((40, SIDE, SIDE, 3), 100, np.uint8)
+    """One image in two forms, as integers and as floats: there are no clusters, and no residual for ViM."""
+    image = torch.full((3, SIDE, SIDE), 100, dtype=torch.uint8)
+    images = [image, image.float() / 255] * 20
     detector = make_detector(scorer=scorer, alpha=0.2)
     if scorer is None:
         with pytest.raises(ValueError, match="residual"):
             detector.fit(images)
     else:
         assert len(detector.fit(images).classes_) == 2
+
+
+@pytest.mark.parametrize("labels", [None, np.arange(40) % 2])
+def test_images_that_are_all_the_same_are_refused(labels):
+    images = np.full((40, SIDE, SIDE, 3), 100, np.uint8)
+    with pytest.raises(ValueError, match=r"X holds 40 images that are all the same \(every pixel is 100\): expected"):
+        make_detector(alpha=0.2).fit(images, labels)
 
 
 # -------------------------------------------------------------- other components

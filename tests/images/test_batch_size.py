@@ -1,4 +1,4 @@
-"""Batches that get smaller: all rows, in order, each once."""
+"""Batches that become smaller process all rows, in order, each once."""
 
 import warnings
 
@@ -41,7 +41,7 @@ def test_pieces(n, size, fitting):
         assert batch_size.size == size
 
 
-def test_batches_follow():
+def test_batches_follow_the_size():
     batch_size = BatchSize(8)
     batches = batch_size.batches(20)
     assert len(next(batches)) == 8
@@ -49,13 +49,15 @@ def test_batches_follow():
     assert [len(batch) for batch in batches] == [3, 3, 3, 3]
 
 
-def test_told_once():
+def test_warns_once():
     batch_size = BatchSize(8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         batch_size.warn_if_halved()
     batch_size.size = 2
-    with pytest.warns(BatchSizeWarning, match=r"^8 images do not fit .*; a forward pass took 2 at a time\. Pass less"):
+    with pytest.warns(
+        BatchSizeWarning, match=r"^8 images do not fit .*; a forward pass took 2 at a time\. Lower batch_size"
+    ):
         batch_size.warn_if_halved()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -83,7 +85,7 @@ def test_is_out_of_memory(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_what_torch_says_of_the_cpu():
+def test_error_of_torch_on_the_cpu():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**62, dtype=torch.uint8)
     assert is_out_of_memory(raised.value)

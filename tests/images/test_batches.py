@@ -1,4 +1,4 @@
-"""From images to network inputs: the same however they came, in order, and no more in memory than asked for."""
+"""From images to network inputs: the same for all forms of images, in order, with few images in memory."""
 
 import threading
 from pathlib import Path
@@ -39,20 +39,20 @@ class TestPreprocessor:
     def test_normalise_by_hand(self, pixels: Array) -> None:
         preprocessor = Preprocessor(14, MEAN, STD)
         batch = torch.from_numpy(pixels[:, :14]).permute(0, 3, 1, 2)
-        wanted = (pixels[:, :14] / 255 - np.array(MEAN)) / np.array(STD)
-        np.testing.assert_allclose(preprocessor(batch).permute(0, 2, 3, 1).numpy(), wanted, rtol=0, atol=1e-5)
+        expected = (pixels[:, :14] / 255 - np.array(MEAN)) / np.array(STD)
+        np.testing.assert_allclose(preprocessor(batch).permute(0, 2, 3, 1).numpy(), expected, rtol=0, atol=1e-5)
         np.testing.assert_allclose(preprocessor.channel_std(batch.double()).flatten().numpy(), STD)
 
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
     @pytest.mark.parametrize("size", [8, 16, 40])
-    def test_resize_is_pillows(self, pixels: Array, interpolation: str, size: int) -> None:
+    def test_resize_is_that_of_pillow(self, pixels: Array, interpolation: str, size: int) -> None:
         """Pillow rounds to whole levels after each axis and keeps overshoots up to 0 and 255."""
         smooth = np.asarray(Image.fromarray(pixels[0]).resize((14, 20)).resize((5, 6)).resize((14, 20)))
         preprocessor = Preprocessor(size, MEAN, STD, interpolation)
         ours = preprocessor.resize(torch.from_numpy(smooth.copy()).permute(2, 0, 1)) * 255
         method = getattr(Image.Resampling, interpolation.upper())
-        wanted = np.asarray(Image.fromarray(smooth).resize((size, size), method)).clip(smooth.min(), smooth.max())
-        np.testing.assert_allclose(ours.permute(1, 2, 0).numpy(), wanted, rtol=0, atol=1.5)
+        expected = np.asarray(Image.fromarray(smooth).resize((size, size), method)).clip(smooth.min(), smooth.max())
+        np.testing.assert_allclose(ours.permute(1, 2, 0).numpy(), expected, rtol=0, atol=1.5)
 
     @given(height=st.integers(1, 12), width=st.integers(1, 12), size=st.integers(1, 12), seed=st.integers(0, 9))
     def test_resize_stays_in_the_images_range(self, height: int, width: int, size: int, seed: int) -> None:
@@ -83,15 +83,15 @@ class TestSameInput:
         paths = [tmp_path / f"{index}.png" for index in range(len(pixels))]
         for path, image in zip(paths, pixels, strict=True):
             Image.fromarray(image).save(path)
-        wanted = inputs(pixels, size=size)
-        assert wanted.shape == (7, 3, size or 16, size or 16)
+        expected = inputs(pixels, size=size)
+        assert expected.shape == (7, 3, size or 16, size or 16)
         for form in (
             paths,
             [Image.fromarray(image) for image in pixels],
             torch.utils.data.TensorDataset(torch.from_numpy(pixels).permute(0, 3, 1, 2)),
             pixels / 255,
         ):
-            torch.testing.assert_close(inputs(form, size=size), wanted, rtol=0, atol=1e-5)
+            torch.testing.assert_close(inputs(form, size=size), expected, rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
     def test_any_batch_size(self, pixels: Array, batch_size: int) -> None:
@@ -99,8 +99,8 @@ class TestSameInput:
 
     def test_several_sizes_in_one_batch(self, pixels: Array) -> None:
         mixed = [pixels[0], pixels[1, :9], pixels[2, :, :7]]
-        wanted = torch.cat([inputs(image[None]) for image in mixed])
-        torch.testing.assert_close(inputs(mixed), wanted, rtol=0, atol=1e-6)
+        expected = torch.cat([inputs(image[None]) for image in mixed])
+        torch.testing.assert_close(inputs(mixed), expected, rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("n_jobs", [None, 1, 2, 3, -1])
     @pytest.mark.parametrize("as_pil", [True, False])
@@ -115,7 +115,7 @@ class TestSameInput:
 
 
 class Counting(Images):
-    """Counts what is read; one image may be broken, or wait until it is let go."""
+    """Counts the images that are read; one image may be broken."""
 
     def __init__(self, n: int, broken: int | None = None) -> None:
         self.n, self.broken, self.read_count = n, broken, 0
@@ -139,7 +139,7 @@ def iterate(images: Images, n_jobs: int, batch_size: int = 1) -> Any:
 
 class TestThreads:
     @pytest.mark.parametrize("n_jobs", [1, 2, 4])
-    def test_reading_stays_near(self, n_jobs: int) -> None:
+    def test_few_batches_are_read_ahead(self, n_jobs: int) -> None:
         images = Counting(200)
         for position, _ in enumerate(iterate(images, n_jobs), start=1):
             assert images.read_count <= position + n_jobs
@@ -155,7 +155,7 @@ class TestThreads:
         assert threading.active_count() == running
 
     @pytest.mark.parametrize("n_jobs", [1, 2])
-    def test_error_comes_at_its_place(self, n_jobs: int) -> None:
+    def test_error_is_raised_at_its_place(self, n_jobs: int) -> None:
         running = threading.active_count()
         batches = iterate(Counting(200, broken=5), n_jobs)
         assert [int(next(batches)[0][0]) for _ in range(5)] == [0, 1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Files from strangers: damaged, enormous, or of a kind that would start a program."""
+"""Files from untrusted sources: damaged, very large, or of a format that would start a program."""
 
 import contextlib
 import io
@@ -50,7 +50,7 @@ def picture(side: int = 24) -> Image.Image:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A valid header, and next to nothing behind it."""
+    """A valid header for an image of this size, and almost no pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -67,7 +67,7 @@ class TestAbsurdSizes:
     ) -> None:
         path = tmp_path / "bomb.png"
         path.write_bytes(png_that_claims(side, side))
-        Image.init()  # one of its plugins makes an image
+        Image.init()  # the import of one plugin creates an image
         monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("pixels were decoded"))
         with warnings.catch_warnings():
             warnings.simplefilter("error" if strict else "ignore")
@@ -97,7 +97,7 @@ def postscript() -> bytes:
 
 
 def postscript_in_iptc() -> bytes:
-    """An IPTC file with an image of any format inside, which its reader opens."""
+    """An IPTC file that holds a PostScript image, which PIL's reader would open."""
 
     def field(record: int, dataset: int, value: bytes) -> bytes:
         return bytes([0x1C, record, dataset]) + struct.pack(">H", len(value)) + value
@@ -125,8 +125,8 @@ class TestPrograms:
         ):
             as_images([image]).read(np.array([0]))
 
-    def test_an_opener_of_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As pillow-heif installs one."""
+    def test_an_opener_that_the_user_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As pillow-heif does."""
 
         class OwnImage(ImageFile.ImageFile):
             format = "OWN"
@@ -154,7 +154,7 @@ class TestDamagedFiles:
         path = tmp_path_factory.mktemp("damaged") / "image"
         path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
         with warnings.catch_warnings(), contextlib.suppress(UnreadableImageError):
-            warnings.simplefilter("ignore")  # PIL tells of some damages, and reads on
+            warnings.simplefilter("ignore")  # PIL warns of some kinds of damage and reads on
             (image,) = as_images([path]).read(np.array([0]))
             assert image.dtype in (torch.uint8, torch.float32)
             assert image.ndim == 3
@@ -168,13 +168,13 @@ class TestDamagedFiles:
         ):
             as_images([picture(), image]).read(np.arange(2))
 
-    def test_the_error_travels(self) -> None:
+    def test_the_error_can_be_pickled(self) -> None:
         error = pickle.loads(pickle.dumps(UnreadableImageError("image 3 cannot be read.", 3, Path("x.png"))))
         assert (str(error), error.index, error.path) == ("image 3 cannot be read.", 3, "x.png")
 
 
 class Loader(Dataset[Any]):
-    """Opens files as torchvision's folders do."""
+    """Opens files as ``torchvision.datasets.ImageFolder`` does."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -214,17 +214,17 @@ class TestLenient:
         images.subset(np.array([4, 5])).read(np.array([1]))
         assert list(images.errors) == [5]
 
-    def test_arrays_that_are_no_images(self) -> None:
+    def test_arrays_out_of_range(self) -> None:
         images = as_images([np.zeros((4, 4)), np.full((5, 4), np.nan), np.full((5, 4), 2.0)], lenient=True)
         images.read(np.arange(3))
         assert sorted(images.errors) == [1, 2]
 
-    def test_what_is_no_image_at_all_is_a_mistake(self) -> None:
-        with pytest.raises(TypeError, match=r"X\[1\] is a int"):
+    def test_an_item_of_another_type_is_an_error(self) -> None:
+        with pytest.raises(TypeError, match=r"X\[1\] has type int"):
             as_images([picture(), 3], lenient=True)
 
     @pytest.mark.parametrize("error", [ValueError, OverflowError, struct.error, RuntimeError, EOFError])
-    def test_what_loaders_raise(self, error: type[Exception]) -> None:
+    def test_errors_of_loaders(self, error: type[Exception]) -> None:
         class Damaged(Loader):
             def __getitem__(self, index: int) -> Any:
                 raise error("damaged")
@@ -233,7 +233,7 @@ class TestLenient:
             as_images(Damaged([Path(), Path()])).read(np.array([1]))
         assert isinstance(raised.value.__cause__, error)
 
-    def test_an_error_of_the_datasets_own_stays(self) -> None:
+    def test_other_errors_of_a_dataset_are_not_changed(self) -> None:
         class Broken(Loader):
             def __getitem__(self, index: int) -> Any:
                 raise KeyError("label")

@@ -1,4 +1,4 @@
-"""Every accepted form gives the same pixels; every other one is refused in words that help."""
+"""Every accepted form gives the same pixels; every other one is refused with a helpful message."""
 
 import io
 import itertools
@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from skdfb.images import Images, as_images, value_bounds
-from skdfb.images._images import dataset_labels, is_sequence_of_images
+from skdfb.images._images import is_sequence_of_images
 from tests.bad_images import ItemDataset, zeros
 
 Array = npt.NDArray[Any]
@@ -122,8 +122,8 @@ class TestSamePixels:
         ],
     )
     def test_grey_becomes_three_equal_channels(self, grey: Array, make: Callable[[Array], Any]) -> None:
-        wanted = np.repeat(grey[..., None] / 255, 3, axis=-1)
-        np.testing.assert_allclose(pixels(as_images(make(grey))), wanted, rtol=0, atol=1e-7)
+        expected = np.repeat(grey[..., None] / 255, 3, axis=-1)
+        np.testing.assert_allclose(pixels(as_images(make(grey))), expected, rtol=0, atol=1e-7)
 
     @pytest.mark.parametrize("as_path", [Path, str, np.str_])
     @pytest.mark.parametrize("container", [list, tuple, np.array, lambda paths: np.array(paths, dtype=object)])
@@ -150,8 +150,8 @@ class TestSamePixels:
         np.testing.assert_allclose(pixels(images), colour / 255, rtol=0, atol=1e-7)
 
     def test_booleans_are_black_and_white(self, grey: Array) -> None:
-        wanted = np.repeat((grey > 99)[..., None], 3, axis=-1)
-        np.testing.assert_array_equal(pixels(as_images(grey > 99)), wanted)
+        expected = np.repeat((grey > 99)[..., None], 3, axis=-1)
+        np.testing.assert_array_equal(pixels(as_images(grey > 99)), expected)
 
     @pytest.mark.parametrize("shape", [(HEIGHT, WIDTH, 3), [HEIGHT, WIDTH, 3], tuple(np.array([HEIGHT, WIDTH, 3]))])
     @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
@@ -179,19 +179,19 @@ class TestSamePixels:
             read = images.read(np.arange(3))
             assert isinstance(read, list)
             assert [tuple(image.shape) for image in read] == [(3, 6, 7), (3, 3, 7), (3, 6, 7)]
-            for image, wanted in zip(read, mixed, strict=True):
-                wanted = wanted if wanted.ndim == 3 else np.repeat(wanted[..., None], 3, -1)
-                np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), wanted)
+            for image, expected in zip(read, mixed, strict=True):
+                expected = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, -1)
+                np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), expected)
 
 
 class TestTable:
-    """Rows without image_shape: one pixel a value, the range of the values mapped to 0..1."""
+    """Rows without image_shape: one pixel per value, the range of the values mapped to 0..1."""
 
     def test_own_range(self) -> None:
         rows = np.array([[-3.0, 1.0], [5.0, 0.0]])
         np.testing.assert_allclose(pixels(as_images(rows), [0, 1])[..., 0, :, 0], (rows + 3) / 8)
 
-    def test_given_range_may_be_left(self) -> None:
+    def test_values_beyond_the_given_range(self) -> None:
         rows = np.array([[-3.0, 1.0], [5.0, 0.0]])
         images = as_images(rows, value_range=(0.0, 2.0))
         np.testing.assert_allclose(pixels(images, [0, 1])[..., 0, :, 0], rows / 2)
@@ -230,7 +230,7 @@ class TestPIL:
     def test_orientation(self, colour: Array, tmp_path: Path, suffix: str) -> None:
         image = Image.fromarray(colour[0])
         exif = image.getexif()
-        exif[0x0112] = 6  # to be shown turned by a quarter
+        exif[0x0112] = 6  # orientation: rotate by 90 degrees
         image.save(tmp_path / f"turned.{suffix}", exif=exif)
         assert as_images([tmp_path / f"turned.{suffix}"]).read(np.array([0]))[0].shape == (3, WIDTH, HEIGHT)
 
@@ -242,7 +242,7 @@ class TestPIL:
         with Image.open(path) as image:
             np.testing.assert_array_equal(read.permute(1, 2, 0).numpy(), np.asarray(image.convert("RGB")))
 
-    def test_the_callers_image_stays(self, colour: Array) -> None:
+    def test_the_image_of_the_caller_is_not_changed(self, colour: Array) -> None:
         image = Image.fromarray(colour[0])
         as_images([image]).read(np.array([0]))[0].zero_()
         np.testing.assert_array_equal(np.asarray(image), colour[0])
@@ -273,7 +273,7 @@ class TestSubset:
 
 
 class TestRefusals:
-    def test_argument_is_called_by_its_name(self) -> None:
+    def test_the_argument_is_named(self) -> None:
         with pytest.raises(ValueError, match=r"background_images has shape .*np\.moveaxis\(background_images"):
             as_images(zeros(5, 3, 6, 4), name="background_images")
 
@@ -281,11 +281,13 @@ class TestRefusals:
         "shape", [(), (4,), (2, 2, 3, 1), (0, 4), (4, -1), (2.5, 4), "44", 16, (4, 4, 2), ("4", "4"), (None, 4)]
     )
     def test_bad_image_shape(self, shape: Any) -> None:
-        with pytest.raises(ValueError, match=r"image_shape=.*\(H, W\), \(H, W, 1\) or \(H, W, 3\) is wanted"):
+        with pytest.raises(ValueError, match=r"image_shape=.*: expected \(H, W\), \(H, W, 1\) or \(H, W, 3\)"):
             as_images(zeros(2, 16), image_shape=shape)
 
     def test_image_shape_that_does_not_fit(self) -> None:
-        with pytest.raises(ValueError, match=r"X has 16 features, but an image of image_shape=\(4, 5\) has 20 values"):
+        with pytest.raises(
+            ValueError, match=r"X has 16 features: expected 20, the values of an image of image_shape=\(4, 5\)"
+        ):
             as_images(zeros(2, 16), image_shape=(4, 5))
 
     def test_missing_file(self, colour: Array, tmp_path: Path) -> None:
@@ -320,7 +322,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=rf"image 0 cannot be read: file '.*cut\.{suffix}'"):
             as_images([path]).read(np.array([0]))
 
-    def test_file_that_went_away(self, colour: Array, tmp_path: Path) -> None:
+    def test_file_that_was_removed(self, colour: Array, tmp_path: Path) -> None:
         paths = [tmp_path / "0.png", tmp_path / "1.png"]
         for path, image in itertools.product(paths, colour[:1]):
             Image.fromarray(image).save(path)
@@ -330,7 +332,7 @@ class TestRefusals:
             images.subset(np.array([1])).read(np.array([0]))
 
     def test_files_are_closed(self, colour: Array, tmp_path: Path) -> None:
-        """Were one left open, its ResourceWarning would be an error here."""
+        """The ResourceWarning of an open file would be an error here."""
         Image.fromarray(colour[0]).save(tmp_path / "0.tiff")
         as_images([tmp_path / "0.tiff"]).read(np.array([0, 0]))
 
@@ -342,7 +344,7 @@ class TestRefusals:
             (torch.full((3, 5, 4), np.nan), ValueError, "image 1 contains NaN"),
             (torch.zeros(1, 3, 5, 4), ValueError, r"image 1 has shape \(1, 3, 5, 4\)"),
             ("text", ValueError, "image 1 is missing"),
-            ({"image": zeros(5, 4)}, TypeError, "image 1 is a dict; a PIL image or an"),
+            ({"image": zeros(5, 4)}, TypeError, "image 1 has type dict: expected a path, a PIL image or an array"),
         ],
     )
     def test_item_of_a_dataset(self, item: Any, error: type[Exception], message: str) -> None:
@@ -352,21 +354,24 @@ class TestRefusals:
 
 
 class TestLabels:
-    def test_targets_are_taken(self) -> None:
+    @pytest.mark.parametrize("targets", [[7], (7,), torch.tensor([7]), np.array([7])])
+    def test_targets_are_used(self, targets: Any) -> None:
         dataset = ItemDataset([zeros(4, 4)])
-        dataset.targets = [7]  # type: ignore[attr-defined]
-        assert dataset_labels(dataset) == [7]
+        dataset.targets = targets  # type: ignore[attr-defined]
+        labels = as_images(dataset).labels()
+        assert labels == [7]
+        assert not isinstance(labels[0], torch.Tensor)
 
     def test_items_are_read(self) -> None:
-        assert dataset_labels(TensorDataset(torch.zeros(3, 3, 4, 4), torch.tensor([2, 0, 2]))) == [2, 0, 2]
-        assert dataset_labels(ItemDataset([(zeros(4, 4), "cat"), (zeros(4, 4), "dog")])) == ["cat", "dog"]
+        assert as_images(TensorDataset(torch.zeros(3, 3, 4, 4), torch.tensor([2, 0, 2]))).labels() == [2, 0, 2]
+        assert as_images(ItemDataset([(zeros(4, 4), "cat"), (zeros(4, 4), "dog")])).labels() == ["cat", "dog"]
 
     def test_no_labels(self) -> None:
-        assert dataset_labels(ItemDataset([zeros(4, 4)])) is None
+        assert as_images(ItemDataset([zeros(4, 4)])).labels() is None
 
 
 @pytest.mark.parametrize(
-    ("X", "wanted"),
+    ("X", "expected"),
     [
         (["a.png"], True),
         ((Path("a.png"),), True),
@@ -381,8 +386,8 @@ class TestLabels:
         (zeros(2, 2), False),
     ],
 )
-def test_is_sequence_of_images(X: Any, wanted: bool) -> None:
-    assert is_sequence_of_images(X) is wanted
+def test_is_sequence_of_images(X: Any, expected: bool) -> None:
+    assert is_sequence_of_images(X) is expected
 
 
 @pytest.mark.parametrize("how", ["target_transform", "transforms"])
@@ -399,7 +404,7 @@ def test_labels_of_a_dataset_that_transforms_them_are_its_items(how):
         def __getitem__(self, index):
             return torch.rand(3, 4, 4), getattr(self, how)(self.targets[index])
 
-    assert dataset_labels(Halved()) == [0, 0, 1, 1]
+    assert as_images(Halved()).labels() == [0, 0, 1, 1]
 
 
 def test_targets_of_a_dataset_that_transforms_images_only_are_taken():
@@ -414,4 +419,4 @@ def test_targets_of_a_dataset_that_transforms_images_only_are_taken():
         def __getitem__(self, index):
             pytest.fail("an item was read")
 
-    assert dataset_labels(Untransformed()) == [0, 1]
+    assert as_images(Untransformed()).labels() == [0, 1]

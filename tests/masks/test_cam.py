@@ -325,9 +325,9 @@ def test_unknown_labels_are_refused(images, labels):
 
 
 def test_labels_are_wanted(images):
-    with pytest.raises(ValueError, match="y is None; class labels"):
+    with pytest.raises(ValueError, match="y is None: expected class labels"):
         CAMMaskGenerator(trained_network(), device="cpu").fit(images)
-    with pytest.raises(ValueError, match="y is None; class labels"):
+    with pytest.raises(ValueError, match="y is None: expected class labels"):
         CAMMaskGenerator(trained_network(), device="cpu").fit_transform(images)
 
 

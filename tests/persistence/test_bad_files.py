@@ -204,7 +204,7 @@ def test_other_files(place, tmp_path):
     with pytest.raises(InvalidModelError, match=r"model.safetensors' cannot be loaded"):
         skdfb.load(place)
     save_file({}, place, {"format": "pt"})
-    with pytest.raises(InvalidModelError, match="it is no file of skdfb's"):
+    with pytest.raises(InvalidModelError, match="it was not written by skdfb"):
         skdfb.load(place)
     for missing in (tmp_path / "missing", tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no file"):

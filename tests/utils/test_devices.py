@@ -1,4 +1,4 @@
-"""Devices are found; flags and random states are put back, also after a failure."""
+"""Devices are found; flags and random states are restored, also after a failure."""
 
 import os
 import threading
@@ -27,19 +27,21 @@ class TestResolveDevice:
         assert resolve_device("auto") == torch.device("cuda" if available else "cpu")
 
     @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cpu:-2", None, 1.5, ["cpu"]])
-    def test_no_device(self, device: object) -> None:
-        with pytest.raises(ValueError, match=r"device=.* is no device; use 'auto', 'cpu', 'cuda' or 'cuda:1'"):
+    def test_unknown_device(self, device: object) -> None:
+        with pytest.raises(ValueError, match=r"device=.* is not a device: expected 'auto', 'cpu', 'cuda' or 'cuda:1'"):
             resolve_device(device)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(("device", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
-    def test_cuda_device_that_is_not_there(self, device: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_cuda_device(self, device: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        with pytest.raises(ValueError, match=rf"device='{device}' .*torch sees {count} CUDA devices.*'auto' or 'cpu'"):
+        with pytest.raises(
+            ValueError, match=rf"device='{device}' is not available: torch finds {count} CUDA devices.*'auto' or 'cpu'"
+        ):
             resolve_device(device)
 
     @pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without MPS")
     @pytest.mark.parametrize("device", ["mps", "xpu"])
-    def test_other_device_that_is_not_there(self, device: str) -> None:
+    def test_missing_device_of_another_kind(self, device: str) -> None:
         with pytest.raises(ValueError, match=rf"device='{device}' cannot be used on this machine; use device='auto'"):
             resolve_device(device)
 
@@ -51,7 +53,7 @@ class TestSpawnSeeds:
         assert len(set(spawn_seeds(0, 100))) == 100
         assert spawn_seeds(1, 4) != spawn_seeds(0, 4)
 
-    def test_a_random_state_moves_on(self) -> None:
+    def test_a_random_state_advances(self) -> None:
         state = np.random.RandomState(0)
         assert spawn_seeds(state, 2) != spawn_seeds(state, 2)
 
@@ -60,15 +62,15 @@ class TestSpawnSeeds:
 
 
 class TestIsolatedRNG:
-    def test_state_comes_back(self) -> None:
+    def test_state_is_restored(self) -> None:
         torch.manual_seed(3)
-        wanted = torch.rand(4)
+        expected = torch.rand(4)
         torch.manual_seed(3)
         with isolated_rng(0, CPU):
             torch.rand(7)
-        assert torch.equal(torch.rand(4), wanted)
+        assert torch.equal(torch.rand(4), expected)
 
-    def test_state_comes_back_after_an_error(self) -> None:
+    def test_state_is_restored_after_an_error(self) -> None:
         state = torch.get_rng_state()
         with pytest.raises(IndexError), isolated_rng(0, CPU):
             torch.rand(7)[9]
@@ -85,7 +87,7 @@ class TestIsolatedRNG:
 
     @pytest.mark.gpu
     @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0"])
-    def test_gpu_state_comes_back(self, device: str) -> None:
+    def test_gpu_state_is_restored(self, device: str) -> None:
         before = torch.cuda.get_rng_state_all()
         with isolated_rng(0, torch.device(device)):
             first = torch.rand(4, device=device)
@@ -107,7 +109,7 @@ def flags(module: nn.Module) -> list[bool]:
 
 
 class Frozen(nn.BatchNorm1d):
-    """Stays in evaluation whatever it is told, as frozen batch statistics do."""
+    """Stays in evaluation mode after ``train()``, as frozen batch statistics do."""
 
     def train(self, mode: bool = True) -> "Frozen":
         super().train(False)
@@ -115,7 +117,7 @@ class Frozen(nn.BatchNorm1d):
 
 
 class TestEvaluationMode:
-    def test_each_submodule_gets_its_own_flag_back(self) -> None:
+    def test_the_flag_of_each_submodule_is_restored(self) -> None:
         module = mixed_module()
         before = flags(module)
         assert len(set(before)) == 2
@@ -146,7 +148,7 @@ class TestEvaluationMode:
             pass
         assert flags(module) == before == [True, False, True]
 
-    def test_all_in_evaluation_is_not_touched(self) -> None:
+    def test_a_module_in_evaluation_mode_is_not_changed(self) -> None:
         """So that threads can share a network."""
         module = mixed_module().eval()
         module.eval = module.train = None  # type: ignore[method-assign, assignment]
@@ -161,7 +163,7 @@ class TestEvaluationMode:
         assert results == [False] * 4
 
     def test_values_cached_from_older_weights_are_dropped(self) -> None:
-        """LeViT keeps attention biases while it is in evaluation; training between two blocks changes them."""
+        """LeViT caches attention biases in evaluation mode; training between two blocks changes them."""
         model = timm.create_model("levit_128s", num_classes=0)
         images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -172,8 +174,8 @@ class TestEvaluationMode:
                     parameter.copy_(torch.linspace(-9, 9, parameter.numel()).view_as(parameter))
             with evaluation_mode(model):
                 after = model.forward_features(images)
-            wanted = model.eval().forward_features(images)
-        assert torch.equal(after, wanted)
+            expected = model.eval().forward_features(images)
+        assert torch.equal(after, expected)
         assert not torch.allclose(after, before)
 
 
@@ -183,21 +185,21 @@ def enter(module: nn.Module) -> bool:
 
 
 def test_deterministic_in_several_threads(monkeypatch):
-    """The first sets the process's switches, the last puts them back; inside they hold for all."""
+    """The first thread sets the switches of the process, the last one restores them; all run with them set."""
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    barrier, seen = threading.Barrier(8), []
+    barrier, enabled = threading.Barrier(8), []
 
     def work(index):
         barrier.wait()
         for repeat in range(50):
             with deterministic_algorithms(True):
-                seen.append(torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" in os.environ)
+                enabled.append(torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" in os.environ)
                 if (index + repeat) % 7 == 0:
                     time.sleep(0.0005)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
-    assert len(seen) == 400
-    assert all(seen)
+    assert len(enabled) == 400
+    assert all(enabled)
     assert not torch.are_deterministic_algorithms_enabled()
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ

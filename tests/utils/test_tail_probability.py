@@ -1,3 +1,5 @@
+"""Tail probabilities follow their definition, rise with the score, and do not depend on its scale."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,7 +55,7 @@ def test_never_falls_and_is_a_probability(learned, new):
     assert np.isfinite(log_p).all()
 
 
-def test_rises_strictly_far_beyond_what_was_seen():
+def test_rises_strictly_far_beyond_the_learned_scores():
     learned = np.random.default_rng(0).normal(size=200)
     scores = np.concatenate([np.linspace(-1e6, -4, 100), np.linspace(-2, 2, 100), np.linspace(4, 8, 20)])
     assert (np.diff(TailProbability.fit(learned).log_p(scores)) > 0).all()
@@ -69,7 +71,7 @@ def test_scale_and_shift_of_the_scores_do_not_matter(seed, a, b):
 
 
 @pytest.mark.parametrize("level", [0.01, 0.05, 0.2, 0.5])
-def test_new_images_are_as_likely_as_it_says(level):
+def test_new_images_are_rejected_at_the_level(level):
     rng = np.random.default_rng(1)
     rejected = [
         np.mean(TailProbability.fit(rng.normal(size=300)).log_p(rng.normal(size=300)) <= np.log(level))
@@ -78,21 +80,21 @@ def test_new_images_are_as_likely_as_it_says(level):
     assert abs(np.mean(rejected) - level) < 0.25 * level
 
 
-def test_equal_scores_are_no_trouble():
+def test_equal_scores():
     tail = TailProbability.fit(np.full(50, 3.0))
     low, same, high = tail.log_p(np.array([2.0, 3.0, 4.0]))
     assert low < same < high <= 0
     assert same == np.log(50 / 51)
 
 
-def test_no_score_is_more_usual_than_the_learned_ones_can_tell():
+def test_p_of_the_highest_scores_is_limited():
     tail = TailProbability.fit(np.arange(99.0))
     np.testing.assert_allclose(np.exp(tail.log_p(np.array([98.0, 1e6]))), [0.99, 0.995])
 
 
 @pytest.mark.parametrize("offset", [0.25, -1e4])
-def test_ties_do_not_make_rounding_an_alarm(offset):
-    """The lowest scores are tied; one that float32 rounds otherwise is as usual as they are."""
+def test_rounding_of_tied_scores_changes_p_little(offset):
+    """The lowest scores are tied; a score that differs only by float32 rounding has almost their p."""
     learned = np.concatenate([np.full(20, offset), offset + np.linspace(0.1, 1, 80)])
     tied, rounded = TailProbability.fit(learned).log_p(np.array([offset, np.nextafter(np.float32(offset), -np.inf)]))
     assert tied - 1 < rounded < tied
