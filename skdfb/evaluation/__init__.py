@@ -4,9 +4,11 @@ from skdfb.evaluation._compare import class_accuracy, compare_scorers, format_co
 from skdfb.evaluation._evaluate import evaluate
 from skdfb.evaluation._left_out_classes import LeaveClassesOut, left_out_auroc
 from skdfb.evaluation._sweeps import class_count_sweep, temperature_sweep
+from skdfb.evaluation._table import Table
 
 __all__ = [
     "LeaveClassesOut",
+    "Table",
     "class_accuracy",
     "class_count_sweep",
     "compare_scorers",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from skdfb.evaluation._frame import METRICS
+from skdfb.evaluation._table import METRICS
 
 __all__ = ["bootstrap_metrics", "bootstrap_share", "metrics_of_counts", "percentile_interval"]
 

@@ -1,26 +1,24 @@
-"""Plain classifier against DFB, scorer by scorer."""
+"""The plain classifier against DFB, scorer by scorer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.calibration import ConformalCalibrator
 from skdfb.detector import DFBDetector
-from skdfb.detector._collect import collect
-from skdfb.detector._parts import LabelledViews, Part, PartScorers, Scores, learning_share
-from skdfb.detector._views import PLAIN, VIEWS
-from skdfb.evaluation._frame import METRICS, as_frame, check_ood, metric_values
-from skdfb.evaluation._questions import checked_labels
-from skdfb.images import Images, check_images, labels_given
+from skdfb.evaluation._detectors import checked_labels
+from skdfb.evaluation._table import Table, check_ood, metric_values
+from skdfb.images import labels_given
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, Representation, ViM, check_scorer
-from skdfb.scorers._protocol import needs_images
+from skdfb.scoring import JointScore
+from skdfb.scoring._parts import BACKGROUND, CLASSIFIER, DENSE
 from skdfb.utils import numbered
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
-_ID = "in-distribution"
+_ID = "in-distribution"  # key of that image set; OOD sets have tuples as keys, so that no name is reserved
 
 
 def compare_scorers(
@@ -31,11 +29,11 @@ def compare_scorers(
     X: Any,
     y: Any,
     scorers: Sequence[ForegroundScorer] | None = None,
-) -> Any:
+) -> Table:
     """Score in-distribution and OOD images by each scorer, on the plain classifier and by DFB.
 
-    Nothing is trained. Both networks pass over each set once, and once more for a scorer that asks for perturbed
-    images or activations. A detector that was unpickled passes over the training images once more for each scorer.
+    Nothing is trained. Both networks pass over each set once, the training images included, and once more for each
+    scorer that needs perturbed images or activations.
 
     Parameters
     ----------
@@ -45,15 +43,17 @@ def compare_scorers(
         Test images of the known classes.
     ood : mapping of str to images
         OOD test images by name.
-    X, y : images and labels
+    X : images
         Those of the detector's ``fit``, on which scorers are fitted.
+    y : array-like of shape (n,)
+        Their labels.
     scorers : sequence of ForegroundScorer, default=None
-        None takes ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. Two of one class are told apart by their
+        None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. Scorers of one class are labelled with their
         parameters.
 
     Returns
     -------
-    table : pandas.DataFrame, or dict of lists where pandas is absent
+    table : Table
         In long form, a row for each scorer, method and OOD set, with the columns ``scorer``, ``method`` (``"plain"``:
         the scorer on the classifier of K classes; ``"dfb"``: the detector's score with this scorer; ``"background"``:
         its background parts alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions;
@@ -61,7 +61,7 @@ def compare_scorers(
 
     See Also
     --------
-    format_comparison : A wide print of the table.
+    format_comparison : A wide text of the table.
 
     Notes
     -----
@@ -76,7 +76,7 @@ def compare_scorers(
     >>> from skdfb.scorers import Energy, ViM
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
-    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
     >>> detector = DFBDetector(
     ...     backbone, scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
     ... ).fit(data.images, data.target)
@@ -90,74 +90,77 @@ def compare_scorers(
     scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else scorers
     check_ood(ood)
     check_scorers(scorers)
-    images = {_ID: check_images(detector, X_id, reset=False)}
-    images |= {name: check_images(detector, value, reset=False) for name, value in ood.items()}
-    train = check_images(detector, X, reset=False)
-    columns: dict[str, list[Any]] = {name: [] for name in ("scorer", "method", "ood", *METRICS)}
-    for scorer, method, scores in _all_scores(detector, _named(scorers), images, train, X, y):
+    image_sets = {_ID: X_id, **{(name,): images for name, images in ood.items()}}
+    rows = []
+    for label, method, scores in _all_scores(detector, _labelled(scorers), image_sets, X, y):
         for name in ood:
-            values = metric_values(scores[_ID], scores[name])
-            row = (scorer, method, name, *(values[metric] for metric in METRICS))
-            for column, value in zip(columns, row, strict=True):
-                columns[column].append(value)
-    return as_frame(columns)
+            values = metric_values(scores[_ID], scores[(name,)])
+            rows.append({"scorer": label, "method": method, "ood": name} | values)
+    return Table.from_rows(rows)
 
 
 def check_scorers(scorers: Any) -> None:
-    """Refuse what is no list of scorers."""
+    """Refuse anything but a list of scorers."""
     if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
-        raise TypeError(f"scorers={scorers!r}; a list of scorers is wanted, like [MSP(), ViM()].")
+        raise TypeError(f"scorers={scorers!r}: expected a list of scorers, like [MSP(), ViM()].")
     for place, scorer in enumerate(scorers):
         check_scorer(scorer, f"scorers[{place}]")
 
 
-def _named(scorers: Sequence[Any]) -> dict[str, Any]:
-    """Name scorers by their class, or, where two share it, by their parameters too, or else by numbers."""
+def _labelled(scorers: Sequence[Any]) -> dict[str, Any]:
+    """Return scorers by their class, or by their parameters too if two share a class, numbered if these are equal."""
     names = [type(scorer).__name__ for scorer in scorers]
     names = [name if names.count(name) == 1 else repr(scorer) for name, scorer in zip(names, scorers, strict=True)]
     return dict(zip(numbered(names, " #"), scorers, strict=True))
 
 
+# Scores of each image set by its key.
+SetScores = dict[Any, npt.NDArray[np.float64]]
+
+
 def _all_scores(
-    detector: DFBDetector, scorers: Mapping[str, Any], images: Mapping[str, Images], train: Images, X: Any, y: Any
-) -> Iterator[tuple[str, str, dict[str, Scores]]]:
-    """Yield scorer, method and scores by image set."""
-    detector._check_same(train, X, y)
-    split = detector._split_
-    fitting = train.subset(split.train)
-    shown, shown_train = _collected(detector, images), _collected(detector, {"": fitting}, (PLAIN,))[""]
-    for name, scorer in scorers.items():
-        needs = needs_images(scorer)
-        on_each = _collected(detector, images, scorer=scorer) if needs else shown
-        plain = PartScorers({"foreground": Part(PLAIN, scorer)})
-        asks = needs and plain.learning_foreground is not None
-        on_train = _collected(detector, {"": fitting}, (PLAIN,), scorer)[""] if asks else shown_train
-        held_out = _learning_views(detector, scorer, train)
-        plain = plain.fitted_clone(LabelledViews(on_train, split.labels[split.train]), held_out)
-        yield name, "plain", {key: plain.score(views)["foreground"] for key, views in on_each.items()}
-        # What fit kept of the training images saves a pass over them.
-        refitted = detector.refit_scorer(scorer, *((X, y) if needs or detector._kept_ is None else ()))
-        parts = {key: refitted._parts_.score(views) for key, views in on_each.items()}
-        yield name, "dfb", {key: refitted.fusion_.combine(part) for key, part in parts.items()}
-        yield name, "background", {key: refitted._combine_group("background", part) for key, part in parts.items()}
+    detector: DFBDetector, scorers: Mapping[str, Any], image_sets: Mapping[Any, Any], X: Any, y: Any
+) -> Iterator[tuple[str, str, SetScores]]:
+    """Yield the label of each scorer, the method, and its scores of each image set."""
+    shared: _Views | None = None
+    for label, scorer in scorers.items():
+        dfb = detector.joint_score_.with_foreground(scorer)
+        # The scorer alone on the classifier; its own score is all that counts, so no threshold is needed.
+        plain = JointScore([("foreground", CLASSIFIER, scorer)], alpha=detector.joint_score_.alpha)
+        if any(dfb.view_needs().values()):  # perturbed images or activations: views of its own
+            views = _views(detector, [dfb, plain], image_sets, X, y)
+        else:
+            views = shared = shared or _views(detector, [dfb, plain], image_sets, X, y)
+        for joint_score in (dfb, plain):
+            joint_score.fit(*views.train, held_out=views.held_out)
+        yield label, "plain", {key: plain.score_parts(found)["foreground"] for key, found in views.sets.items()}
+        parts = {key: dfb.score_parts(found) for key, found in views.sets.items()}
+        yield label, "dfb", {key: dfb.combine(part) for key, part in parts.items()}
+        if any(view == BACKGROUND for _, view, _ in dfb.parts):
+            yield label, "background", {key: dfb.combine_group("background", part) for key, part in parts.items()}
 
 
-def _learning_views(detector: DFBDetector, scorer: Any, train: Images) -> LabelledViews | None:
-    """Return the held-out images that a detector lets the scorer learn from, as the plain classifier sees them."""
-    if not getattr(scorer, "learns_from_held_out", False):
-        return None
-    split = detector._split_
-    n_needed = ConformalCalibrator(detector.alpha).number_needed
-    rows = split.held_out[: learning_share(len(split.held_out), n_needed)]
-    return LabelledViews(_collected(detector, {"": train.subset(rows)}, (PLAIN,), scorer)[""], split.labels[rows])
+class _Views(NamedTuple):
+    """Views of the images of ``fit`` as :meth:`JointScore.fit` takes them, and of each image set."""
+
+    train: Any
+    held_out: Any
+    sets: dict[Any, dict[str, Representation]]
 
 
-def _collected(
-    detector: DFBDetector, images: Mapping[str, Images], wanted: Sequence[str] = VIEWS, scorer: Any = None
-) -> dict[str, dict[str, Representation]]:
-    with detector._batches() as batch_size:
-        views = detector._views(batch_size)
-        return {name: collect(views, value, wanted, scorer) for name, value in images.items()}
+def _views(
+    detector: DFBDetector, joint_scores: Sequence[JointScore], image_sets: Mapping[Any, Any], X: Any, y: Any
+) -> _Views:
+    """Return all views that the joint scores are on, from one pass over each image set."""
+    parts = [
+        (f"{index}_{name}", view, scorer)
+        for index, joint_score in enumerate(joint_scores)
+        for name, view, scorer in joint_score.parts
+    ]
+    together = JointScore(parts, alpha=None)
+    train, held_out = detector.represent_training_images(X, y, together)
+    needs = together.view_needs()
+    return _Views(train, held_out, {key: detector.represent(images, needs) for key, images in image_sets.items()})
 
 
 def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, float]:
@@ -170,17 +173,17 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     X : images
         In-distribution test images.
     y : array-like of shape (n,), default=None
-        Their labels; a torch dataset of (image, label) items brings its own, with ``y=None``.
+        Their labels. None takes those of a torch dataset of (image, label) items.
 
     Returns
     -------
     accuracy : dict
-        ``"plain"`` and ``"dfb"``, fractions.
+        Fractions: ``"plain"`` for the classifier, ``"dfb"`` for the dense network.
 
     Raises
     ------
     ValueError
-        If there is not one label for each image, or a label is none that the detector was fitted on.
+        If there is not one label per image, or a label is not one of ``classes_``.
 
     Examples
     --------
@@ -191,7 +194,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     >>> from skdfb.scorers import Energy
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
-    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
     >>> detector = DFBDetector(
     ...     backbone, scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
     ... ).fit(data.images, data.target)
@@ -200,33 +203,36 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     """
     check_is_fitted(detector)
     y = labels_given(X, y)
-    images = check_images(detector, X, reset=False)
     if y is None:
-        raise ValueError(f"y is None for {len(images)} images; the label of each image is wanted.")
-    labels = checked_labels(detector, y, len(images), "X", "y")
-    plain = _collected(detector, {"": images}, (PLAIN,))[""][PLAIN].logits.argmax(1).numpy()
-    predicted = {"plain": detector.classes_[plain], "dfb": detector.classify(X)}
+        raise ValueError("y is None: expected the label of each image.")
+    views = detector.represent(X, [CLASSIFIER, DENSE])
+    labels = checked_labels(detector, y, len(views[DENSE]), "X", "y")
+    predicted = {
+        method: detector.classes_[views[view].logits.argmax(1).numpy()]
+        for method, view in (("plain", CLASSIFIER), ("dfb", DENSE))
+    }
     return {method: float(np.mean(classes == labels)) for method, classes in predicted.items()}
 
 
 def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -> str:
-    """Print a comparison wide: a row a scorer, a column an OOD set, plain -> DFB in percent.
+    """Return a comparison as a wide text: a row per scorer, a column per OOD set, plain -> DFB in percent.
 
     Parameters
     ----------
-    table : DataFrame or dict of lists
+    table : Table or DataFrame
         From :func:`compare_scorers`.
     metrics : sequence of str, default=("auroc", "fpr95")
-        A block of rows each.
+        One block of rows for each.
 
     Returns
     -------
     text : str
+        Several lines.
 
     Raises
     ------
     ValueError
-        If the table has no such column.
+        If the table does not have such a column.
 
     Examples
     --------
@@ -240,7 +246,7 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
     """
     known = [name for name in table if name not in ("scorer", "method", "ood")]
     if isinstance(metrics, str) or not set(metrics) <= set(known):
-        raise ValueError(f"metrics={metrics!r}; some of the table's columns {known} are wanted.")
+        raise ValueError(f"metrics={metrics!r}: expected some of the table's columns {known}.")
     columns = {name: list(table[name]) for name in ("scorer", "method", "ood", *metrics)}
     keys = list(zip(columns["scorer"], columns["method"], columns["ood"], strict=True))
     scorers, oods = list(dict.fromkeys(columns["scorer"])), list(dict.fromkeys(columns["ood"]))

@@ -9,13 +9,12 @@ import numpy.typing as npt
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import _num_samples
 
-from skdfb.detector import DFBDetector
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
-from skdfb.evaluation._frame import as_frame, check_ood, metric_values
-from skdfb.evaluation._questions import checked_labels, scoring_method, unwrapped
+from skdfb.evaluation._detectors import checked_labels, scoring_method, unwrapped
+from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.utils import check_scores, spawn_seeds
 
-__all__ = ["evaluate", "evaluation_columns"]
+__all__ = ["evaluate", "evaluation_rows"]
 
 Hits = npt.NDArray[np.bool_]
 
@@ -43,7 +42,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
-) -> Any:
+) -> Table:
     r"""Score in-distribution and OOD images by a fitted detector, and tell how well it separates them.
 
     Each set is scored once.
@@ -69,7 +68,7 @@ def evaluate(
 
     Returns
     -------
-    table : pandas.DataFrame, or dict of lists where pandas is absent
+    table : Table
         A row for each OOD set, with the columns
 
         - ``ood``: name of the set; ``n_id``, ``n_ood``: numbers of images;
@@ -125,20 +124,20 @@ def evaluate(
     >>> X_id, y_id, ood = X[known], y[known], {"eight": X[y == 8], "nine": X[y == 9]}
     >>> detector = FeatureDetector(random_state=0).fit(X_id[::2], y_id[::2])
     >>> table = evaluate(detector, X_id[1::2], ood, y_id[1::2], random_state=0)
-    >>> list(table["ood"]), list(table["n_ood"])
+    >>> table.ood.tolist(), table.n_ood.tolist()
     (['eight', 'nine'], [174, 180])
-    >>> bool((table["auroc_low"] < table["auroc"]).all() and (table["auroc"] < table["auroc_high"]).all())
+    >>> bool((table.auroc_low < table.auroc).all() and (table.auroc < table.auroc_high).all())
     True
     """
     check_scalar(n_bootstrap, "n_bootstrap", Integral, min_val=0)
     check_scalar(confidence, "confidence", Real, min_val=0, max_val=1, include_boundaries="neither")
-    columns = evaluation_columns(
+    rows = evaluation_rows(
         detector, X_id, ood, y_id, n_bootstrap=n_bootstrap, confidence=confidence, random_state=random_state
     )
-    return as_frame(columns)
+    return Table.from_rows(rows)
 
 
-def evaluation_columns(
+def evaluation_rows(
     detector: Any,
     X_id: Any,
     ood: Mapping[str, Any],
@@ -147,8 +146,8 @@ def evaluation_columns(
     n_bootstrap: int = 0,
     confidence: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
-) -> dict[str, list[Any]]:
-    """Return the columns of :func:`evaluate`."""
+) -> list[dict[str, Any]]:
+    """Return the rows of :func:`evaluate`."""
     check_ood(ood)
     seeds = _Seeds(*spawn_seeds(random_state, len(_Seeds._fields)))
     step, prepared = unwrapped(detector)
@@ -162,7 +161,7 @@ def evaluation_columns(
         for figure, values in samples.items():
             row[f"{figure}_low"], row[f"{figure}_high"] = percentile_interval(values, confidence)
         rows.append(row)
-    return {column: [row[column] for row in rows] for column in rows[0]}
+    return rows
 
 
 def _figures(known: _Scored, unknown: _Scored) -> dict[str, float]:
@@ -208,8 +207,9 @@ def _scores_and_labels(step: Any, X: Any, with_labels: bool) -> tuple[Any, Any]:
     score = scoring_method(step)
     if not with_labels:
         return score(X), None
-    if isinstance(step, DFBDetector):  # both in one pass of the networks
-        return step._scores_and_labels(X)
+    if hasattr(step, "score_and_classify"):  # both from one pass of the networks
+        scores, labels = step.score_and_classify(X)
+        return scores, labels
     if hasattr(step, "classify"):
         return score(X), step.classify(X)
     return score(X), np.asarray(step.classes_)[np.argmax(step.predict_proba(X), axis=1)]

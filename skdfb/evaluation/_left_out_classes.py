@@ -11,7 +11,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import assert_all_finite, check_random_state, check_scalar, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from skdfb.evaluation._questions import labels_in, scoring_method, shown_labels
+from skdfb.evaluation._detectors import labels_in, scoring_method, shown_labels
 from skdfb.metrics import auroc_score
 
 __all__ = ["LeaveClassesOut", "left_out_auroc"]

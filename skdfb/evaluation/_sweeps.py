@@ -14,9 +14,9 @@ from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._compare import check_scorers, class_accuracy, compare_scorers
-from skdfb.evaluation._evaluate import evaluation_columns
-from skdfb.evaluation._frame import as_frame, check_ood, metric_values
-from skdfb.evaluation._questions import can_classify, labels_in, shown_labels, unwrapped
+from skdfb.evaluation._detectors import can_classify, labels_in, shown_labels, unwrapped
+from skdfb.evaluation._evaluate import evaluation_rows
+from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.fusion import TemperatureFusion
 from skdfb.images import Images, labels_given
 from skdfb.scorers import ForegroundScorer, scorer_output
@@ -24,9 +24,10 @@ from skdfb.utils import spawn_seeds
 
 __all__ = ["class_count_sweep", "temperature_sweep"]
 
-Columns = dict[str, list[Any]]
+Rows = list[dict[str, Any]]
 
-_EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}  # of several, those of the paper
+# The parts of the paper's Eq. 7, if a detector has several of a kind.
+_EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}
 
 
 def temperature_sweep(
@@ -36,7 +37,7 @@ def temperature_sweep(
     temperatures: Sequence[float] = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0),
     *,
     parts: tuple[str, str] | None = None,
-) -> Any:
+) -> Table:
     r"""Join foreground and background score of a fitted detector by Eq. 7 at several temperatures.
 
     Nothing is trained or fitted, and the networks pass over each set once.
@@ -57,7 +58,7 @@ def temperature_sweep(
 
     Returns
     -------
-    table : pandas.DataFrame, or dict of lists where pandas is absent
+    table : Table
         In long form, a row for each temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``,
         ``aupr_in``, ``aupr_out``, ``fpr95``. All figures are fractions; in-distribution is the positive class, except
         for ``aupr_out``.
@@ -106,7 +107,7 @@ def temperature_sweep(
     ... ).fit(data.images, data.target)
     >>> ood = {"unseen_photo": data.ood_images["unseen_photo"]}
     >>> table = temperature_sweep(detector, data.images_test, ood, temperatures=[1.0, 2.5])
-    >>> list(table["temperature"])
+    >>> table.temperature.tolist()
     [1.0, 2.5]
     """
     check_ood(ood)
@@ -126,7 +127,7 @@ def temperature_sweep(
         for name, scores in unknown.items():
             values = metric_values(known_scores, fusion.combine(scores))
             rows.append({"temperature": temperature, "ood": name, **values})
-    return as_frame({column: [row[column] for row in rows] for column in rows[0]})
+    return Table.from_rows(rows)
 
 
 def _checked_temperatures(temperatures: Any) -> list[float]:
@@ -199,7 +200,7 @@ def class_count_sweep(
     n_repeats: int = 1,
     scorers: Sequence[ForegroundScorer] | None = None,
     random_state: int | np.random.RandomState | None = None,
-) -> Any:
+) -> Table:
     """Fit a detector on fewer and on more classes, and tell how well each separates the same OOD images.
 
     For each number of classes that many are drawn, and a clone of the detector is fitted on their training images. Its
@@ -232,7 +233,7 @@ def class_count_sweep(
 
     Returns
     -------
-    table : pandas.DataFrame, or dict of lists where pandas is absent
+    table : Table
         In long form, a row for each repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat``
         (from 0) and those of :func:`evaluate` without intervals; ``accuracy`` is NaN where the estimator does not
         classify. With `scorers` a row also for each scorer and method, with ``n_classes``, ``repeat``, the columns of
@@ -273,7 +274,7 @@ def class_count_sweep(
     ...     counts=[2, 4, 8],
     ...     random_state=0,
     ... )
-    >>> list(table["n_classes"])
+    >>> table.n_classes.tolist()
     [2, 4, 8]
     """
     check_ood(ood)
@@ -284,36 +285,33 @@ def class_count_sweep(
     counts = _checked_counts(counts, len(classes))
     _check_tested(classes, test.labels)
     seeds = spawn_seeds(random_state, 2 * n_repeats)
-    columns: Columns = {}
+    rows: Rows = []
     for repeat in range(n_repeats):
         # Of one order, so that smaller sets of classes lie inside larger ones.
         order = np.random.RandomState(seeds[2 * repeat]).permutation(classes)
         seeded = _seeded(clone(estimator), seeds[2 * repeat + 1])
         for count in counts:
             drawn = order[:count]
-            found = _columns_of_fitted(clone(seeded), train.of(drawn), test.of(drawn), ood, scorers)
-            n_rows = len(found["ood"])
-            found = {"n_classes": [count] * n_rows, "repeat": [repeat] * n_rows} | found
-            columns = {name: columns.get(name, []) + values for name, values in found.items()}
-    return as_frame(columns)
+            found = _rows_of_fitted(clone(seeded), train.of(drawn), test.of(drawn), ood, scorers)
+            rows += [{"n_classes": count, "repeat": repeat} | row for row in found]
+    return Table.from_rows(rows)
 
 
-def _columns_of_fitted(
+def _rows_of_fitted(
     estimator: Any,
     train: _LabelledImages,
     test: _LabelledImages,
     ood: Mapping[str, Any],
     scorers: Sequence[ForegroundScorer] | None,
-) -> Columns:
+) -> Rows:
     estimator.fit(train.images, train.labels)
     if scorers is None:
         classifies = can_classify(unwrapped(estimator)[0])
-        return evaluation_columns(estimator, test.images, ood, test.labels if classifies else None)
+        return evaluation_rows(estimator, test.images, ood, test.labels if classifies else None)
     table = compare_scorers(estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers)
-    columns: Columns = {name: list(table[name]) for name in table}
+    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     accuracy = class_accuracy(estimator, test.images, test.labels)
-    columns["accuracy"] = [accuracy["plain" if method == "plain" else "dfb"] for method in columns["method"]]
-    return columns
+    return [row | {"accuracy": accuracy["plain" if row["method"] == "plain" else "dfb"]} for row in rows]
 
 
 def _seeded(estimator: Any, seed: int) -> Any:

@@ -1,0 +1,106 @@
+"""The tables that the functions of this package return."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils import Bunch
+
+from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
+
+__all__ = ["METRICS", "Table", "check_ood", "metric_values"]
+
+METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
+
+
+class Table(Bunch):  # type: ignore[misc]
+    """Columns of equal length by name: a dict of arrays whose items are attributes, too.
+
+    Parameters
+    ----------
+    **columns : array-like of shape (n_rows,)
+        The columns.
+
+    Examples
+    --------
+    >>> from skdfb.evaluation import Table
+    >>> table = Table(ood=["noise", "textures"], auroc=[0.99, 0.914])
+    >>> table.auroc.max()
+    np.float64(0.99)
+    >>> table
+    ood       auroc
+    noise     0.99
+    textures  0.914
+    """
+
+    def __init__(self, **columns: Any) -> None:
+        super().__init__(**{name: _as_array(values) for name, values in columns.items()})
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> "Table":
+        """Return the table of rows that all have the same columns.
+
+        Parameters
+        ----------
+        rows : sequence of mappings
+            Values by the name of the column.
+
+        Returns
+        -------
+        table : Table
+            With the columns of the first row.
+        """
+        return cls(**{column: [row[column] for row in rows] for column in rows[0]})
+
+    def to_frame(self) -> Any:
+        """Return the table as a data frame.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            With the same columns.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_frame() needs pandas: run pip install pandas.") from error
+        return pd.DataFrame(dict(self))
+
+    def __repr__(self) -> str:
+        cells = [[name, *(_as_text(value) for value in values.tolist())] for name, values in self.items()]
+        widths = [max(map(len, column)) for column in cells]
+        lines = zip(*cells, strict=True)
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _as_array(values: Any) -> npt.NDArray[Any]:
+    """Return a column as an array; texts as objects, so that they stay Python's own strings."""
+    array = np.asarray(values)
+    return np.asarray(values, dtype=object) if array.dtype.kind in "US" else array
+
+
+def _as_text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def metric_values(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> dict[str, float]:
+    """Return the metrics by the name of their column; in-distribution is positive, except for ``aupr_out``."""
+    return {
+        "auroc": auroc_score(id_scores, ood_scores),
+        "aupr_in": aupr_score(id_scores, ood_scores, positive="id"),
+        "aupr_out": aupr_score(id_scores, ood_scores, positive="ood"),
+        "fpr95": fpr_at_tpr(id_scores, ood_scores, tpr=0.95),
+    }
+
+
+def check_ood(ood: Any) -> None:
+    """Refuse OOD images without names."""
+    if not isinstance(ood, Mapping) or not ood:
+        given = "empty" if isinstance(ood, Mapping) else f"a {type(ood).__name__}"
+        raise TypeError(f"ood is {given}: expected OOD images by name, like {{'noise': X_noise}}.")
