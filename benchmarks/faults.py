@@ -58,7 +58,7 @@ def child(folder, result, n_steps):
 def weights_of(path):
     """Return all weights of a saved detector."""
     detector = load(path, device="cpu")
-    networks = (detector.classifier_, detector.network_)
+    networks = (detector.classifier_, detector.dense_network_)
     return [tensor for network in networks for tensor in network.state_dict().values()], detector.score_samples
 
 

@@ -192,7 +192,7 @@ def scoring(parts: str, device: torch.device) -> Comparison:
     detector, images, labels = fitted_detector(device)
     target, changes = PARTS[parts]
     detector = detector.refit_scorer(X=images, y=labels, **changes)
-    network = detector.network_
+    network = detector.dense_network_
     inputs = ready_batches(images, network)
 
     def bare() -> None:

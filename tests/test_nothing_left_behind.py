@@ -213,11 +213,11 @@ def test_after_a_call_that_is_cut_short(fitted, tmp_path, call, passes, error, m
         passes = 0  # they take no more than two
     monkeypatch.setattr(Interrupted, "error", error)
     monkeypatch.setattr(Interrupted, "left", passes)
-    flags = [module.training for module in fitted.network_.modules()]
+    flags = [module.training for module in fitted.dense_network_.modules()]
     # An error in the trial of an image size says that the backbone does not take it, or is a warning of that.
     with nothing_changes(), pytest.raises((error, ValueError, UserWarning)):
         CALLS[call](fitted, tmp_path)
-    assert [module.training for module in fitted.network_.modules()] == flags
+    assert [module.training for module in fitted.dense_network_.modules()] == flags
 
 
 @pytest.mark.parametrize("passes", [5, 9, 12])

@@ -466,7 +466,7 @@ def test_odin_on_images(temperature: float, magnitude: float) -> None:
     ).fit(X, y)
 
     def logits(pixels: torch.Tensor) -> torch.Tensor:
-        return detector.network_(pixels)[:, :K]  # without the background's
+        return detector.dense_network_(pixels)[:, :K]  # without the background's
 
     pixels = torch.from_numpy(np.moveaxis((X - [0.485, 0.456, 0.406]) / std, -1, 1).copy())
     theirs = peers.ODIN(logits, eps=magnitude, temperature=temperature, norm_std=std).predict(pixels)

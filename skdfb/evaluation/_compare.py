@@ -90,7 +90,7 @@ def compare_scorers(
     scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else scorers
     check_ood(ood)
     check_scorers(scorers)
-    image_sets = {_ID: X_id, **{(name,): images for name, images in ood.items()}}
+    image_sets: dict[Any, Any] = {_ID: X_id} | {(name,): images for name, images in ood.items()}
     rows = []
     for label, method, scores in _all_scores(detector, _labelled(scorers), image_sets, X, y):
         for name in ood:

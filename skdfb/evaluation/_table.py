@@ -14,7 +14,7 @@ __all__ = ["METRICS", "Table", "check_ood", "metric_values"]
 METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 
-class Table(Bunch):  # type: ignore[misc]
+class Table(Bunch):
     """Columns of equal length by name: a dict of arrays whose items are attributes, too.
 
     Parameters

@@ -45,7 +45,7 @@ def recorded(fitted, X, y):
 
 
 def test_activations_of_training_images_come_batch_by_batch(recorded, X):
-    scorer, network = recorded.scorer_, recorded.network_
+    scorer, network = recorded.scorer_, recorded.dense_network_
     assert isinstance(scorer.fitted_on, StreamedRepresentation)
     assert scorer.fitted_on.activations is None
     assert len(scorer.labels) == len(scorer.fitted_on) == sum(map(len, scorer.batches))

@@ -120,7 +120,7 @@ def test_held_out_images_train_nothing(X, y):
     changed = X.copy()
     changed[first._split_.held_out] = 255 - changed[first._split_.held_out]
     second = make_detector().fit(changed, y)
-    assert_same_weights(second.network_, weights(first.network_))
+    assert_same_weights(second.dense_network_, weights(first.dense_network_))
     assert_array_equal(second.scorer_.residual_basis_, first.scorer_.residual_basis_)
     assert second.offset_ != first.offset_
 
@@ -138,21 +138,21 @@ def test_classes_and_maps(fitted, X, y, X_new):
     assert segments.min() >= 0
     assert_allclose(segments.sum(-1), 1, atol=1e-5)
     features = fitted.transform(X_new)
-    assert features.shape == (n, fitted.network_.num_features)
+    assert features.shape == (n, fitted.dense_network_.num_features)
     assert features.dtype == np.float32
 
 
 def test_float64_network_keeps_its_dtype(fitted64, X_new):
-    assert fitted64.network_.dtype == torch.float64
+    assert fitted64.dense_network_.dtype == torch.float64
     assert fitted64.transform(X_new).dtype == np.float64
 
 
 def test_fitted_attributes(fitted):
     assert_array_equal(fitted.classes_, range(K))
     assert fitted.classifier_.num_classes == K
-    assert fitted.network_.num_classes == K + 1
+    assert fitted.dense_network_.num_classes == K + 1
     assert not fitted.classifier_.training
-    assert not fitted.network_.training
+    assert not fitted.dense_network_.training
     assert list(fitted.training_history_) == ["classifier", "dense"]
     for history in fitted.training_history_.values():
         assert len(history["loss"]) == len(history["learning_rate"]) == 30
@@ -213,7 +213,7 @@ def clone_of_fitted(detector):
 
 def test_one_seed_gives_one_detector(fitted, X, y, X_new):
     again = make_detector().fit(X, y)
-    assert_same_weights(again.network_, weights(fitted.network_))
+    assert_same_weights(again.dense_network_, weights(fitted.dense_network_))
     assert_array_equal(again.score_samples(X_new), fitted.score_samples(X_new))
     assert again.offset_ == fitted.offset_
     twice = again.fit(X, y)
@@ -369,12 +369,12 @@ def test_global_state_and_parameters_stay(X, y, X_new):
 
 def test_scoring_changes_no_fitted_state(fitted64, X, y, X_new):
     detector = fitted64.refit_scorer(ODIN(), X, y)
-    state, network = dict(vars(detector)), weights(detector.network_)
+    state, network = dict(vars(detector)), weights(detector.dense_network_)
     detector.score_samples(X_new)
     detector.segment(X_new)
     assert vars(detector) == state
-    assert_same_weights(detector.network_, network)
-    assert all(parameter.grad is None for parameter in detector.network_.parameters())
+    assert_same_weights(detector.dense_network_, network)
+    assert all(parameter.grad is None for parameter in detector.dense_network_.parameters())
 
 
 @pytest.mark.parametrize(("switched_off", "inference"), [(torch.no_grad, False), (torch.inference_mode, True)])
@@ -399,7 +399,7 @@ def test_default_dtype_is_no_matter(fitted, X, y, X_new):
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
-    assert other.network_.dtype == torch.float32
+    assert other.dense_network_.dtype == torch.float32
     assert_allclose(other.score_samples(X_new), fitted.score_samples(X_new), rtol=1e-3, atol=1e-3)
 
 
@@ -542,8 +542,8 @@ def test_images_of_several_sizes(X, y):
 
 def test_network_input_size(X, y, X_new):
     detector = make_detector(image_size=24).fit(X, y)
-    assert detector.network_.preprocessor.image_size == 24
-    assert detector.network_.map_size == (6, 6)
+    assert detector.dense_network_.preprocessor.image_size == 24
+    assert detector.dense_network_.map_size == (6, 6)
     assert detector.segment(X_new[:2]).shape == (2, SIDE, SIDE, K + 1)
 
 
@@ -566,7 +566,7 @@ def test_clusters_of_one_image_are_given_up(X):
     images = X.copy()
     images[0], images[1] = 255, 0
     detector = make_detector(scorer=Energy()).fit(images)
-    assert np.bincount(detector._split_.labels[detector._split_.train]).min() >= 2
+    assert np.bincount(detector._labels_[detector._split_.train]).min() >= 2
 
 
 def test_held_out_images_have_no_say_in_the_clusters(X):
@@ -654,7 +654,7 @@ def test_third_party_scorer(fitted, X, y, X_new, place):
     found = getattr(detector, part)(X_new)
     assert found.shape == (len(X_new),)
     assert (found <= 0).all()
-    assert_same_weights(detector.network_, weights(fitted.network_))
+    assert_same_weights(detector.dense_network_, weights(fitted.dense_network_))
     if place == "scorer":
         features = detector.transform(X[detector._split_.train])
         oracle = -np.abs(detector.transform(X_new) - features.mean(0)).max(1)
@@ -812,7 +812,7 @@ def test_refit_equals_a_fresh_fit(fitted, X, y, X_new, scorer):
     refitted = fitted.refit_scorer(scorer)
     assert refitted is not fitted
     assert refitted.scorer is scorer
-    assert refitted.network_ is fitted.network_
+    assert refitted.dense_network_ is fitted.dense_network_
     assert vars(fitted) == state
     assert_array_equal(fitted.score_samples(X_new), expected)
     assert_equal_detectors(refitted, make_detector(scorer=scorer).fit(X, y), X_new)
@@ -902,7 +902,7 @@ def test_detector_of_a_named_backbone(X, y, X_new):
     detector = make_detector(backbone="test_resnet", pretrained=False, image_size=128, **changes)
     scores = [unfitted.fit(X[:12], y[:12]).score_samples(X_new[:3]) for unfitted in (detector, clone(detector))]
     assert_array_equal(scores[0], scores[1])
-    assert detector.network_.preprocessor.mean == (0.5, 0.5, 0.5)
+    assert detector.dense_network_.preprocessor.mean == (0.5, 0.5, 0.5)
 
 
 def test_too_few_held_out_images_reject_nothing(X, y):

@@ -22,14 +22,14 @@ def normalised(X):
 
 def feature_maps(detector, inputs):
     """F(x) of normalised inputs, shape (n, C, h, w)."""
-    dtype = detector.network_.dtype
+    dtype = detector.dense_network_.dtype
     with torch.no_grad():
-        return detector.network_.feature_map(torch.from_numpy(inputs).to(dtype)).numpy().astype(np.float64)
+        return detector.dense_network_.feature_map(torch.from_numpy(inputs).to(dtype)).numpy().astype(np.float64)
 
 
 def head(detector):
     """W' (K + 1, C) and b' (K + 1,) of the dense network."""
-    layer = detector.network_.head
+    layer = detector.dense_network_.head
     return (layer.weight.detach().numpy().astype(np.float64), layer.bias.detach().numpy().astype(np.float64))
 
 

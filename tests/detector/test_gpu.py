@@ -48,7 +48,7 @@ def on_gpu():
 
 
 def moved_to_cpu(detector):
-    for network in (detector.classifier_, detector.network_):
+    for network in (detector.classifier_, detector.dense_network_):
         network.to("cpu")
     return detector
 
@@ -62,7 +62,7 @@ def test_scores_are_those_of_the_cpu(scorer):
     X, y = make_images()
     X_new = make_images(24, seed=1)[0]
     detector = make_detector(device="cuda", scorer=scorer, batch_size=7).fit(X, y)
-    assert detector.network_.device.type == "cuda"
+    assert detector.dense_network_.device.type == "cuda"
     scores, parts = detector.score_samples(X_new), detector.score_parts(X_new)
     detector.batch_size = 24
     np.testing.assert_allclose(detector.score_samples(X_new), scores, rtol=1e-3, atol=1e-3)
@@ -79,12 +79,12 @@ def test_every_method_runs(on_gpu):
     assert on_gpu.classify(X_new).shape == on_gpu.p_values(X_new).shape == on_gpu.predict_open_set(X_new).shape == (24,)
     np.testing.assert_allclose(on_gpu.predict_proba(X_new).sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(on_gpu.segment(X_new).sum(-1), 1, rtol=1e-5)
-    assert on_gpu.transform(X_new).shape == (24, on_gpu.network_.num_features)
+    assert on_gpu.transform(X_new).shape == (24, on_gpu.dense_network_.num_features)
     assert on_gpu.refit_scorer(Energy()).score_samples(X_new).shape == (24,)
 
 
 def test_conversion_is_exact(on_gpu):
-    network = on_gpu.network_
+    network = on_gpu.dense_network_
     images = torch.rand(8, 3, 16, 16, device="cuda")
     with torch.no_grad():
         feature_map = network.feature_map(images)
@@ -111,7 +111,7 @@ def test_deterministic():
     """Twice the same bits."""
     X, y = make_images()
     first, second = (make_detector(device="cuda", deterministic=True).fit(X, y) for _ in range(2))
-    for weight, other in zip(first.network_.parameters(), second.network_.parameters(), strict=True):
+    for weight, other in zip(first.dense_network_.parameters(), second.dense_network_.parameters(), strict=True):
         assert torch.equal(weight, other)
     np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
 
@@ -122,7 +122,7 @@ def test_back_mix():
     changes = {"device": "cuda", "deterministic": True, "scorer": Energy()}
     changes |= {"classifier_trainer": trainer, "dense_trainer": trainer}
     first, second = (make_detector(**changes).fit(X, y) for _ in range(2))
-    for weight, other in zip(first.network_.parameters(), second.network_.parameters(), strict=True):
+    for weight, other in zip(first.dense_network_.parameters(), second.dense_network_.parameters(), strict=True):
         assert torch.equal(weight, other)
 
 

@@ -79,7 +79,7 @@ def ample(X, y):
 
 
 def weights(detector):
-    return torch.cat([parameter.detach().flatten() for parameter in detector.network_.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in detector.dense_network_.parameters()])
 
 
 @pytest.mark.parametrize(("forward", "gradient"), [(5, 3), (1, 1), (100, 7)])

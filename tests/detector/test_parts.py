@@ -218,7 +218,7 @@ class FirstFeature:
 @pytest.mark.parametrize("pooling", ["foreground", "background"])
 def test_pooling_where_all_probabilities_are_tiny(fitted, X_new, margin, pooling):
     """Then the weights of the places cannot be told as numbers, only by their logarithms."""
-    network = copy.deepcopy(fitted.network_)
+    network = copy.deepcopy(fitted.dense_network_)
     place = slice(0, CLASSES) if pooling == "background" else slice(CLASSES, None)
     with torch.no_grad():
         network.head.bias[place] += margin  # of what is not pooled over
@@ -324,7 +324,7 @@ def test_the_papers_recipe(X, y, X_new):
     assert detector.fusion_.temperature == 2.5
     assert list(detector.score_parts(X_new)) == ["foreground", "background"]
     assert isinstance(detector.background_scorer_, BackgroundLogit)
-    assert detector.network_.preprocessor.image_size == 128
+    assert detector.dense_network_.preprocessor.image_size == 128
     assert len(detector.calibrator_.scores_) == len(detector._split_.held_out)
 
 
@@ -347,12 +347,12 @@ def test_given_parameters_count_in_the_papers_recipe(X, y):
     detector = unfitted(recipe="paper", image_size=SIDE, scorer=MSP(), fusion=TailProbabilityFusion()).fit(X, y)
     assert isinstance(detector.scorer_, MSP)
     assert isinstance(detector.fusion_, TailProbabilityFusion)
-    assert detector.network_.preprocessor.image_size == SIDE
+    assert detector.dense_network_.preprocessor.image_size == SIDE
 
 
 def test_the_papers_size_is_not_asked_of_a_trained_classifier(fitted, X, y):
     detector = unfitted(recipe="paper", backbone=fitted.classifier_, scorer=Energy()).fit(X, y)
-    assert detector.network_.preprocessor.image_size == SIDE
+    assert detector.dense_network_.preprocessor.image_size == SIDE
 
 
 # ------------------------------------------------------------------------- refit

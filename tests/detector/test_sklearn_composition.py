@@ -150,4 +150,4 @@ def test_eight_threads_equal_one(fitted, X, y, scorer):
     jobs = (joblib.delayed(detector.score_samples)(images[i : i + 8]) for i in range(0, 64, 8))
     found = joblib.Parallel(n_jobs=8, prefer="threads")(jobs)
     assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
-    assert not detector.network_.training
+    assert not detector.dense_network_.training

@@ -84,7 +84,7 @@ def test_there_is_no_label_for_what_cannot_be_read(lenient, paths):
 def test_a_network_of_nan_is_no_unreadable_image(fitted, X_new):
     broken = copy.deepcopy(fitted)
     with torch.no_grad():
-        broken.network_.head.weight.fill_(torch.nan)
+        broken.dense_network_.head.weight.fill_(torch.nan)
     broken.classify(X_new)
     with pytest.raises(ValueError, match="NaN") as info:
         broken.score_samples(X_new)

@@ -170,7 +170,7 @@ def test_the_images_detector_passes_over_each_set_once():
     X_id, y_id = make_images(40, seed=1)
     noise = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
     n_seen = []
-    handle = detector.network_.feature_map.register_forward_pre_hook(
+    handle = detector.dense_network_.feature_map.register_forward_pre_hook(
         lambda module, inputs: n_seen.append(len(inputs[0]))
     )
     (row,) = evaluate(detector, X_id, {"noise": noise}, y_id, n_bootstrap=5).to_dict("records")

@@ -177,7 +177,7 @@ def test_frozen_weights_stay_frozen(make, tmp_path):
 def test_weights_of_another_precision(tmp_path):
     detector = make_detector(torch.float64).fit(X, y)
     other = back(detector, tmp_path, customs={"tests.helpers.TinyBackbone": lambda: TinyBackbone(dtype=torch.float64)})
-    assert other.network_.dtype == torch.float64
+    assert other.dense_network_.dtype == torch.float64
     assert_array_equal(other.score_samples(X), detector.score_samples(X))
 
 
