@@ -335,13 +335,14 @@ class DFBDetector(PartsParameters, NetworkDetector):
         device = resolve_device(self.device)
         check_components(self)
         joint_score = self._joint_score()
-        images, y = check_images(self, X, reset=True), labels_given(X, y)
+        images = check_images(self, X, reset=True)
+        y = labels_given(images, y)
         check_readable(images, self.batch_size, self.n_jobs)
         checkpoints = detector_checkpoints(self, images, y)
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
 
         # 2. Hold out images for the threshold; the others train.
-        self._split_, self._labels_ = self._hold_out(images, X, y, joint_score, seeds, device)
+        self._split_, self._labels_ = self._hold_out(images, y, joint_score, seeds, device)
         self.calibration_fraction_ = self._split_.fraction
         check_kept_split(checkpoints, self._split_.train)
         train, labels = images.subset(self._split_.train), self._labels_[self._split_.train]
@@ -376,7 +377,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         self._fit_joint_score(joint_score, images)
 
     def _hold_out(
-        self, images: Images, X: Any, y: Any, joint_score: JointScore, seeds: _Seeds, device: torch.device
+        self, images: Images, y: Any, joint_score: JointScore, seeds: _Seeds, device: torch.device
     ) -> tuple[HeldOutSplit, npt.NDArray[np.intp]]:
         """Set ``classes_``, and return which images to hold out, and class indices; clusters if there are no labels."""
         unlabelled = y is None and not isinstance(self.backbone, DenseClassifier)
@@ -384,7 +385,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
             check_unlabelled(len(images))
             stratified_by: npt.NDArray[Any] = np.zeros(len(images), dtype=np.intp)
         else:
-            self.classes_, labels = check_labels(y, images, X)
+            self.classes_, labels = check_labels(y, images)
             stratified_by = self.classes_[labels]
         n_needed = joint_score.n_held_out_needed
         options = {"choice_seed": seeds.split, "order_seed": seeds.order}
@@ -531,7 +532,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         if len(images) != n_expected:
             raise ValueError(f"X has {len(images)} images: expected the {n_expected} of fit.")
         if y is not None:
-            classes, labels = check_labels(y, images, X)
+            classes, labels = check_labels(y, images)
             if not np.array_equal(classes, self.classes_) or not np.array_equal(labels, self._labels_):
                 raise ValueError("y differs from the labels of fit: expected the same X and y in the same order.")
         return images

@@ -36,7 +36,9 @@ def make_masks(
         "n_jobs": n_jobs,
     }
     prepared, n_classes = hand_over(generator, settings), classifier.num_classes
-    if isinstance(prepared, BaseMaskGenerator):  # batch by batch: dense masks of all images may not fit into memory
+    # One batch at a time, because the masks of all images may not fit into memory. A subclass with a fit_transform of
+    # its own must be run by it.
+    if getattr(type(prepared), "fit_transform", None) is BaseMaskGenerator.fit_transform:
         batches = prepared.fit(images, labels).iter_masks(images, labels)
         return PackedMasks.from_batches(batches, labels, n_classes)
     masks = check_masks(prepared.fit_transform(images, labels), len(images), n_classes, "mask_generator")

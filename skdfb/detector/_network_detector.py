@@ -60,7 +60,8 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         scores : ndarray of shape (n,)
             Higher is more in-distribution.
         """
-        return self.joint_score_.combine(self.score_parts(X))
+        parts = self.score_parts(X)
+        return self.joint_score_.combine(parts)
 
     def score_parts(self, X: Any) -> dict[str, Scores]:
         """Return the scores before they are joined.

@@ -46,7 +46,9 @@ def pseudo_labels(
         if shared.sum() > 1:
             distances = np.where(shared, clustering.transform(features), np.inf)  # (n, n_clusters)
             places: npt.NDArray[np.intp] = np.searchsorted(np.flatnonzero(shared), distances.argmin(1))
-            return places
+            # Features that differ by rounding alone can all be nearest to one centre.
+            if np.bincount(places[train], minlength=shared.sum()).min() > 1:
+                return places
     labels = np.empty(len(features), dtype=np.intp)
     others = np.setdiff1d(np.arange(len(features)), train)
     labels[np.concatenate([rng.permutation(train), others])] = np.arange(len(features)) % 2

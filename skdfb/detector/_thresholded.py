@@ -126,7 +126,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
             In (0, 1]; an in-distribution sample gets a p-value of at most a with probability at most a. ``predict``
             rejects where it is at most ``alpha``.
         """
-        return self.joint_score_.p_values(self.score_samples(X))
+        scores = self.score_samples(X)
+        return self.joint_score_.p_values(scores)
 
     def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
         """Return the most probable label of in-distribution samples, and ``unknown_label`` for the others.

@@ -188,7 +188,7 @@ def labels_given(X: Any, y: Any) -> Any:
     return as_images(X).labels() if y is None and isinstance(X, Images | Dataset) else y
 
 
-def check_labels(y: Any, images: Images, X: Any = None) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+def check_labels(y: Any, images: Images) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
     """Check class labels and encode them.
 
     Parameters
@@ -197,8 +197,6 @@ def check_labels(y: Any, images: Images, X: Any = None) -> tuple[npt.NDArray[Any
         None takes the labels of a torch dataset whose items are (image, label); see :func:`labels_given`.
     images : Images
         The n images.
-    X : any, default=None
-        Not used: ``images`` have the labels of their dataset.
 
     Returns
     -------

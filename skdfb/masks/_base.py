@@ -77,7 +77,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             images = check_images(fitted, X, reset=True)
             if not isinstance(X, Images):  # those have been checked by who made them
                 check_readable(images, self.batch_size, self.n_jobs)
-            fitted.classes_, labels = check_labels(y, images, X)
+            fitted.classes_, labels = check_labels(y, images)
             fitted.batch_size_, fitted._batch_size_asked_ = self.batch_size, self.batch_size
             fitted._train(images, labels)
         self.__dict__ = fitted.__dict__

@@ -504,7 +504,7 @@ def _check_views(views: Views, parts: Sequence[Part], name: str) -> None:
 
 
 def _score_parts(parts: Sequence[Part], views: Views) -> dict[str, Scores]:
-    return {name: member_scores(scorer, views[view], f"the scorer of part {name!r}") for name, view, scorer in parts}
+    return {name: member_scores(scorer, views[view], f"scorer of part {name!r}") for name, view, scorer in parts}
 
 
 def _combine(fusion: Any, parts: Mapping[str, Scores]) -> Scores:

@@ -60,7 +60,7 @@ def as_parts(parts: Any) -> list[Part]:
 def check_parts(parts: Sequence[Part]) -> None:
     """Refuse scorers that break the protocol, and scorers on one view that need different inputs of the network."""
     for name, view, scorer in parts:
-        check_scorer(scorer, f"the scorer of part {name!r}")
+        check_scorer(scorer, f"scorer of part {name!r}")
         scorer_output(scorer)
         check_nested_parameters(scorer, f"part {name!r}")
         if view == BACKGROUND and (needs := needs_of(scorer)):

@@ -63,6 +63,11 @@ class PackedMasks:
         return packed
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (n, H, W) of the masks."""
+        return len(self), *self.size
+
+    @property
     def is_packed(self) -> bool:
         """Whether each mask is a bit per pixel."""
         return self.values.ndim == 2

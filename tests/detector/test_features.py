@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from skdfb.detector._parts import lowered_by_rounding
 from sklearn.base import clone, is_outlier_detector
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
@@ -18,7 +19,6 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 import skdfb
 from skdfb import FeatureDetector
-from skdfb.detector._parts import lowered_by_rounding
 from skdfb.metrics import auroc_score
 from skdfb.scorers import MSP, ODIN, Energy, Representation, ViM
 

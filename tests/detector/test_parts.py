@@ -7,8 +7,6 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
-
-from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.detector._forward import ForwardPass, represent_background, represent_foreground
 from skdfb.detector._parts import (
     learning_share,
@@ -17,6 +15,8 @@ from skdfb.detector._parts import (
     named_background_scorers,
     number_to_hold_out,
 )
+
+from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
 from skdfb.images import BatchSize, as_images
 from skdfb.scorers import (
