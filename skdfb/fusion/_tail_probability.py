@@ -1,6 +1,6 @@
 """Parts brought to in-distribution tail probabilities and joined by a rule for p-values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -105,6 +105,22 @@ class TailProbabilityFusion(BaseEstimator):
     def __init__(self, rule: str = "stouffer") -> None:
         self.rule = rule
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse an empty list of parts; any other names can be joined.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the parts.
+
+        Raises
+        ------
+        ValueError
+            If there are no names.
+        """
+        if not list(names):
+            raise ValueError("parts is empty: expected at least one part, like {'foreground': scores}.")
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, parts: Mapping[str, npt.ArrayLike]) -> Self:
         """Learn the tail probabilities of the parts and of their sum.
@@ -125,8 +141,7 @@ class TailProbabilityFusion(BaseEstimator):
         ValueError
             If there are no parts, or they differ in length, are empty, not 1-d or not finite.
         """
-        if not parts:
-            raise ValueError("parts is empty: at least one part is wanted, like {'foreground': scores}.")
+        self.check_names(parts)
         arrays = check_parts(parts, parts)
         self.tails_ = {name: TailProbability.fit(array) for name, array in zip(parts, arrays, strict=True)}
         self.part_names_ = tuple(parts)

@@ -1,6 +1,6 @@
 """Eq. 7 of DFB: foreground score plus tempered background score."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -32,6 +32,8 @@ class TemperatureFusion(BaseEstimator):
         Name of the foreground part and name of the background part.
     outputs_ : dict of str to str
         Output kind of each part: "logit", "probability" or "log_probability". Only the foreground's is used.
+    temperature_, probability_temperature_ : float
+        The temperatures of `fit`, which `combine` uses.
 
     See Also
     --------
@@ -79,10 +81,28 @@ class TemperatureFusion(BaseEstimator):
 
     part_names_: tuple[str, str]
     outputs_: dict[str, str]
+    temperature_: float
+    probability_temperature_: float
 
     def __init__(self, temperature: float = 2.5, probability_temperature: float = 1.0) -> None:
         self.temperature = temperature
         self.probability_temperature = probability_temperature
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names of parts that Eq. 7 cannot join; a detector calls this before any training.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the parts.
+
+        Raises
+        ------
+        ValueError
+            If there is not exactly one name that starts with "foreground", one that starts with "background", and no
+            other.
+        """
+        _foreground_and_background(names)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, parts: Mapping[str, npt.ArrayLike], outputs: Mapping[str, str] | None = None) -> Self:
@@ -110,6 +130,9 @@ class TemperatureFusion(BaseEstimator):
         check_parts(parts, part_names)
         self.outputs_ = _check_outputs(outputs or {}, part_names)
         self.part_names_ = part_names
+        # Kept, so that set_params after fit changes no score before the next fit.
+        self.temperature_ = self.temperature
+        self.probability_temperature_ = self.probability_temperature
         return self
 
     def combine(self, parts: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float64]:
@@ -133,14 +156,13 @@ class TemperatureFusion(BaseEstimator):
             If names differ from those of `fit`, or parts differ in length, are not 1-d or not finite.
         """
         check_is_fitted(self)
-        self._validate_params()  # set_params may have changed a temperature since `fit`
         foreground, background = check_parts(parts, self.part_names_)
         output = self.outputs_[self.part_names_[0]]
         if output == "logit":
-            return foreground + background / self.temperature
+            return foreground + background / self.temperature_
         if output == "log_probability":
             foreground = np.exp(foreground)
-        return foreground + _log_softplus(background) / self.probability_temperature
+        return foreground + _log_softplus(background) / self.probability_temperature_
 
 
 def _log_softplus(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -149,12 +171,13 @@ def _log_softplus(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(scores < -30.0, scores - np.exp(np.minimum(scores, -30.0)) / 2, log_of_softplus)
 
 
-def _foreground_and_background(parts: Mapping[str, Any]) -> tuple[str, str]:
-    foreground = [name for name in parts if name.startswith("foreground")]
-    background = [name for name in parts if name.startswith("background")]
-    if len(parts) != 2 or len(foreground) != 1 or len(background) != 1:
+def _foreground_and_background(names: Iterable[str]) -> tuple[str, str]:
+    names = list(names)
+    foreground = [name for name in names if name.startswith("foreground")]
+    background = [name for name in names if name.startswith("background")]
+    if len(names) != 2 or len(foreground) != 1 or len(background) != 1:
         raise ValueError(
-            f"parts has the names {list(parts)}: Eq. 7 joins one part whose name starts with 'foreground' and one "
+            f"parts has the names {names}: Eq. 7 joins one part whose name starts with 'foreground' and one "
             "whose name starts with 'background'; leave the others out or use a fusion for any number of parts."
         )
     return foreground[0], background[0]

@@ -171,7 +171,7 @@ def test_parts_are_left_as_they_are():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({}, "parts is empty: at least one part"),
+        ({}, "parts is empty: expected at least one part"),
         (
             {"foreground": [1.0, 2.0], "background": [1.0]},
             r"hold \[2, 1\] scores: all parts must be of the same images",
@@ -183,6 +183,14 @@ def test_parts_are_left_as_they_are():
 def test_bad_parts_are_named(parts, message):
     with pytest.raises(ValueError, match=message):
         TailProbabilityFusion().fit(parts)
+
+
+def test_any_names_can_be_joined_but_none_at_all():
+    fusion = TailProbabilityFusion()
+    assert fusion.check_names(["a"]) is None
+    assert fusion.check_names(iter(["foreground", "background_logit", "background_knn"])) is None
+    with pytest.raises(ValueError, match="parts is empty: expected at least one part"):
+        fusion.check_names(iter([]))
 
 
 def test_other_parts_are_refused():

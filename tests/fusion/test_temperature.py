@@ -115,14 +115,31 @@ def test_combine_takes_other_images_than_fit():
     "names", [[], ["foreground"], ["background"], ["foreground", "foreground_b"], ["foreground", "back"]]
 )
 def test_other_parts_are_refused(names):
-    with pytest.raises(ValueError, match=r"Eq\. 7 joins one part whose name starts with 'foreground'"):
+    message = r"Eq\. 7 joins one part whose name starts with 'foreground'"
+    with pytest.raises(ValueError, match=message):
+        TemperatureFusion().check_names(names)
+    with pytest.raises(ValueError, match=message):
         TemperatureFusion().fit({name: np.zeros(2) for name in names})
 
 
 def test_a_third_part_is_refused():
-    parts = {name: np.zeros(2) for name in ("foreground", "background_logit", "background_knn")}
+    names = ("foreground", "background_logit", "background_knn")
     with pytest.raises(ValueError, match="use a fusion for any number of parts"):
-        TemperatureFusion().fit(parts)
+        TemperatureFusion().check_names(names)
+    with pytest.raises(ValueError, match="use a fusion for any number of parts"):
+        TemperatureFusion().fit({name: np.zeros(2) for name in names})
+
+
+def test_names_are_checked_before_fit():
+    """Any iterable of names is accepted, and the fusion stays unfitted."""
+    fusion = TemperatureFusion()
+    for names in (
+        ["background_logit", "foreground"],
+        iter(["foreground_dense", "background"]),
+        {"foreground": 0, "background": 1},
+    ):
+        assert fusion.check_names(names) is None
+    assert vars(fusion) == vars(TemperatureFusion())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +183,20 @@ def test_bad_temperatures_are_refused(name, bad):
         TemperatureFusion(**{name: bad}).fit(parts)
     fitted = TemperatureFusion().fit(parts).set_params(**{name: bad})
     with pytest.raises(ValueError, match=f"'{name}' parameter of TemperatureFusion"):
-        fitted.combine(parts)
+        fitted.fit(parts)
+
+
+@pytest.mark.parametrize("output", ["logit", "probability", "log_probability"])
+def test_a_temperature_set_after_fit_waits_for_the_next_fit(output):
+    parts = {"foreground": np.array([-1.0, -2.0]), "background": np.array([1.0, -2.0])}
+    outputs, others = {"foreground": output}, {"temperature": 5.0, "probability_temperature": 3.0}
+    fusion = TemperatureFusion().fit(parts, outputs=outputs)
+    assert (fusion.temperature_, fusion.probability_temperature_) == (2.5, 1.0)
+    before = fusion.combine(parts)
+    np.testing.assert_array_equal(fusion.set_params(**others).combine(parts), before)
+    expected = TemperatureFusion(**others).fit(parts, outputs=outputs).combine(parts)
+    np.testing.assert_array_equal(fusion.fit(parts, outputs=outputs).combine(parts), expected)
+    assert not np.allclose(expected, before)
 
 
 def test_combine_before_fit_is_refused():
