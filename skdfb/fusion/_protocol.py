@@ -43,13 +43,13 @@ class Fusion(Protocol):
     """
 
     def fit(self, parts: Mapping[str, npt.NDArray[np.float64]]) -> Self:
-        """Learn the scales of the parts.
+        """Learn from the scores of in-distribution images.
 
         Parameters
         ----------
         parts : mapping of str to ndarray of shape (n,)
-            Scores of in-distribution images by the name of the part; higher is more in-distribution. They must not
-            also set the threshold.
+            Finite scores of in-distribution images by the name of the part; higher is more in-distribution. The
+            threshold must be set on other images.
 
         Returns
         -------
@@ -64,11 +64,11 @@ class Fusion(Protocol):
         Parameters
         ----------
         parts : mapping of str to ndarray of shape (n,)
-            Scores of any images under the names given to `fit`.
+            Finite scores of any images under the names given to `fit`, in any order.
 
         Returns
         -------
         ndarray of shape (n,)
-            Joint scores; higher is more in-distribution.
+            Joint scores, one per image; higher is more in-distribution.
         """
         ...

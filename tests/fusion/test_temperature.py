@@ -91,7 +91,7 @@ def test_log_softplus_is_smooth_where_its_branches_meet():
     np.testing.assert_allclose(np.diff(_log_softplus(around)), 1e-6, rtol=1e-6)
 
 
-def test_output_kind_is_logit_unless_told():
+def test_output_kind_is_logit_by_default():
     parts = {"foreground": np.array([1.0]), "background": np.array([-5.0])}
     assert TemperatureFusion().fit(parts).combine(parts) == [-1.0]
     fusion = TemperatureFusion().fit(parts, outputs={"background": "logit"})
@@ -145,7 +145,7 @@ def test_names_are_checked_before_fit():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.zeros(3), r"hold \[2, 3\] scores"),
+        (np.zeros(3), r"got \[2, 3\] scores in the parts \['foreground', 'background'\]"),
         (np.zeros((2, 1)), r"parts\['background'\] has shape \(2, 1\)"),
         (np.zeros(0), r"parts\['background'\] has shape \(0,\)"),
         (np.array(["a", "b"]), "dtype <U1"),
@@ -163,15 +163,15 @@ def test_bad_scores_are_refused_by_name(bad, message):
 
 def test_other_names_than_those_of_fit_are_refused():
     fusion = TemperatureFusion().fit({"foreground": np.zeros(2), "background": np.zeros(2)})
-    with pytest.raises(ValueError, match=r"those given to fit are wanted, \['foreground', 'background'\]"):
+    with pytest.raises(ValueError, match=r"the names given to fit, \['foreground', 'background'\], got"):
         fusion.combine({"foreground": np.zeros(2), "background_knn": np.zeros(2)})
 
 
 def test_bad_outputs_are_refused():
     parts = {"foreground": np.zeros(2), "background": np.zeros(2)}
-    with pytest.raises(ValueError, match=r"outputs\['foreground'\]='probs' is no output kind"):
+    with pytest.raises(ValueError, match=r"outputs\['foreground'\] to be one of \['logit', .*\], got 'probs'"):
         TemperatureFusion().fit(parts, outputs={"foreground": "probs"})
-    with pytest.raises(ValueError, match=r"outputs names \['fg'\], which are no parts"):
+    with pytest.raises(ValueError, match=r"parts \['foreground', 'background'\], got outputs for \['fg'\]"):
         TemperatureFusion().fit(parts, outputs={"fg": "logit"})
 
 
