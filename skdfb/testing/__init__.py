@@ -1,8 +1,9 @@
-"""Checks of third-party scorers against the protocol of :class:`skdfb.scorers.ForegroundScorer`.
+"""Checks of third-party objects against the protocols of this library, for their authors' tests.
 
-What scikit-learn's ``check_estimator`` is for estimators: a testing tool. Nothing in the package imports it.
+They do for scorers what scikit-learn's ``check_estimator`` does for estimators. Nothing in the package imports them.
 """
 
-from skdfb.testing._scorers import check_foreground_scorer, parametrize_scorers_with_checks
+from skdfb.testing._pytest import parametrize_with_checks
+from skdfb.testing._scorers import check_foreground_scorer
 
-__all__ = ["check_foreground_scorer", "parametrize_scorers_with_checks"]
+__all__ = ["check_foreground_scorer", "parametrize_with_checks"]

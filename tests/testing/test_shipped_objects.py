@@ -1,0 +1,55 @@
+"""The library's own objects pass the checks for third-party objects. They are found in ``__all__``."""
+
+import importlib
+import inspect
+
+import pytest
+
+from skdfb.scorers import MSP, ODIN, Energy, ScorerEnsemble, TemperatureScaled, ViM
+from skdfb.testing import check_foreground_scorer
+from tests.scorers.helpers import default_instance
+
+
+def shipped(package, method):
+    """The public classes of a package that have a method, without protocols."""
+    module = importlib.import_module(package)
+    things = [getattr(module, name) for name in module.__all__]
+    return [
+        thing
+        for thing in things
+        if inspect.isclass(thing) and hasattr(thing, method) and not getattr(thing, "_is_protocol", False)
+    ]
+
+
+def class_names(instances):
+    return [type(instance).__name__ for instance in instances]
+
+
+# Those that contain others cannot be made without arguments.
+COMPOSITES = [
+    ScorerEnsemble([MSP(), ViM()]),
+    ScorerEnsemble([("a", Energy()), ("b", Energy(temperature=2))], random_state=3),
+    TemperatureScaled(MSP()),
+]
+SCORERS = [
+    *(default_instance(cls) for cls in shipped("skdfb.scorers", "score_samples") if cls not in map(type, COMPOSITES)),
+    ODIN(),  # with its perturbation
+    *COMPOSITES,
+]
+
+
+def assert_passes(check, instance):
+    before = dict(vars(instance))
+    results = check(instance)
+    assert {result["status"] for result in results} == {"passed"}
+    assert [result["exception"] for result in results] == [None] * len(results)
+    assert vars(instance) == before
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=class_names(SCORERS))
+def test_scorer(scorer):
+    assert_passes(check_foreground_scorer, scorer)
+
+
+def test_objects_are_found():
+    assert len(SCORERS) > 30
