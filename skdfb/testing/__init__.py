@@ -1,9 +1,11 @@
 """Checks of third-party objects against the protocols of this library, for their authors' tests.
 
-They do for scorers what scikit-learn's ``check_estimator`` does for estimators. Nothing in the package imports them.
+They do for the parts of a detector what scikit-learn's ``check_estimator`` does for estimators. Nothing in the package
+imports them.
 """
 
+from skdfb.testing._fusions import check_fusion
 from skdfb.testing._pytest import parametrize_with_checks
 from skdfb.testing._scorers import check_foreground_scorer
 
-__all__ = ["check_foreground_scorer", "parametrize_with_checks"]
+__all__ = ["check_foreground_scorer", "check_fusion", "parametrize_with_checks"]

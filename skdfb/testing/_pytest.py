@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skdfb.testing import _scorers
+from skdfb.testing import _fusions, _scorers
+from skdfb.testing._fusions import check_fusion
 from skdfb.testing._scorers import check_foreground_scorer
 
 if TYPE_CHECKING:
     import pytest
 
-_SUITES = {check_foreground_scorer: _scorers.SUITE}
+_SUITES = {check_foreground_scorer: _scorers.SUITE, check_fusion: _fusions.SUITE}
 
 
 def parametrize_with_checks(

@@ -5,8 +5,9 @@ import inspect
 
 import pytest
 
+from skdfb.fusion import TailProbabilityFusion
 from skdfb.scorers import MSP, ODIN, Energy, ScorerEnsemble, TemperatureScaled, ViM
-from skdfb.testing import check_foreground_scorer
+from skdfb.testing import check_foreground_scorer, check_fusion
 from tests.scorers.helpers import default_instance
 
 
@@ -36,6 +37,7 @@ SCORERS = [
     ODIN(),  # with its perturbation
     *COMPOSITES,
 ]
+FUSIONS = [cls() for cls in shipped("skdfb.fusion", "combine")] + [TailProbabilityFusion("fisher")]
 
 
 def assert_passes(check, instance):
@@ -51,5 +53,11 @@ def test_scorer(scorer):
     assert_passes(check_foreground_scorer, scorer)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS, ids=class_names(FUSIONS))
+def test_fusion(fusion):
+    assert_passes(check_fusion, fusion)
+
+
 def test_objects_are_found():
     assert len(SCORERS) > 30
+    assert len(FUSIONS) > 2
