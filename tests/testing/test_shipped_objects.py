@@ -6,8 +6,11 @@ import inspect
 import pytest
 
 from skdfb.fusion import TailProbabilityFusion
+from skdfb.masks import CAMMaskGenerator
 from skdfb.scorers import MSP, ODIN, Energy, ScorerEnsemble, TemperatureScaled, ViM
-from skdfb.testing import check_foreground_scorer, check_fusion
+from skdfb.testing import check_foreground_scorer, check_fusion, check_mask_generator
+from skdfb.training import Trainer
+from tests.helpers import TinyBackbone
 from tests.scorers.helpers import default_instance
 
 
@@ -40,6 +43,19 @@ SCORERS = [
 FUSIONS = [cls() for cls in shipped("skdfb.fusion", "combine")] + [TailProbabilityFusion("fisher")]
 
 
+def quick_generator(cls):
+    """A generator with a tiny backbone and two training steps."""
+    generator = cls()
+    known = {"backbone": TinyBackbone(), "device": "cpu"}
+    known |= dict.fromkeys(("trainer", "dense_trainer"), Trainer(max_steps=2, batch_size=8))
+    if "generator" in generator.get_params():
+        known["generator"] = quick_generator(CAMMaskGenerator)
+    return generator.set_params(**{name: known[name] for name in known if name in generator.get_params()})
+
+
+MASK_GENERATORS = [quick_generator(cls) for cls in shipped("skdfb.masks", "fit_transform")]
+
+
 def assert_passes(check, instance):
     before = dict(vars(instance))
     results = check(instance)
@@ -58,6 +74,12 @@ def test_fusion(fusion):
     assert_passes(check_fusion, fusion)
 
 
+@pytest.mark.parametrize("generator", MASK_GENERATORS, ids=class_names(MASK_GENERATORS))
+def test_mask_generator(generator):
+    assert_passes(check_mask_generator, generator)
+
+
 def test_objects_are_found():
     assert len(SCORERS) > 30
     assert len(FUSIONS) > 2
+    assert len(MASK_GENERATORS) > 2
