@@ -4,9 +4,16 @@ They do for the parts of a detector what scikit-learn's ``check_estimator`` does
 imports them.
 """
 
+from skdfb.testing._augmentations import check_augmentation
 from skdfb.testing._fusions import check_fusion
 from skdfb.testing._mask_generators import check_mask_generator
 from skdfb.testing._pytest import parametrize_with_checks
 from skdfb.testing._scorers import check_foreground_scorer
 
-__all__ = ["check_foreground_scorer", "check_fusion", "check_mask_generator", "parametrize_with_checks"]
+__all__ = [
+    "check_augmentation",
+    "check_foreground_scorer",
+    "check_fusion",
+    "check_mask_generator",
+    "parametrize_with_checks",
+]

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skdfb.testing import _fusions, _mask_generators, _scorers
+from skdfb.testing import _augmentations, _fusions, _mask_generators, _scorers
+from skdfb.testing._augmentations import check_augmentation
 from skdfb.testing._fusions import check_fusion
 from skdfb.testing._mask_generators import check_mask_generator
 from skdfb.testing._scorers import check_foreground_scorer
@@ -16,6 +17,7 @@ _SUITES = {
     check_foreground_scorer: _scorers.SUITE,
     check_fusion: _fusions.SUITE,
     check_mask_generator: _mask_generators.SUITE,
+    check_augmentation: _augmentations.SUITE,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from skdfb.fusion import TailProbabilityFusion
 from skdfb.masks import CAMMaskGenerator
 from skdfb.scorers import MSP, ODIN, Energy, ScorerEnsemble, TemperatureScaled, ViM
-from skdfb.testing import check_foreground_scorer, check_fusion, check_mask_generator
+from skdfb.testing import check_augmentation, check_foreground_scorer, check_fusion, check_mask_generator
 from skdfb.training import Trainer
 from tests.helpers import TinyBackbone
 from tests.scorers.helpers import default_instance
@@ -54,6 +54,7 @@ def quick_generator(cls):
 
 
 MASK_GENERATORS = [quick_generator(cls) for cls in shipped("skdfb.masks", "fit_transform")]
+AUGMENTATIONS = [cls() for cls in shipped("skdfb.augmentation", "augment")]
 
 
 def assert_passes(check, instance):
@@ -79,7 +80,13 @@ def test_mask_generator(generator):
     assert_passes(check_mask_generator, generator)
 
 
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=class_names(AUGMENTATIONS))
+def test_augmentation(augmentation):
+    assert_passes(check_augmentation, augmentation)
+
+
 def test_objects_are_found():
     assert len(SCORERS) > 30
     assert len(FUSIONS) > 2
     assert len(MASK_GENERATORS) > 2
+    assert len(AUGMENTATIONS) > 0
