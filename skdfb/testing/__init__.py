@@ -7,7 +7,7 @@ imports them.
 from skdfb.testing._augmentations import check_augmentation
 from skdfb.testing._fusions import check_fusion
 from skdfb.testing._mask_generators import check_mask_generator
-from skdfb.testing._pytest import parametrize_with_checks
+from skdfb.testing._parametrize import parametrize_with_checks
 from skdfb.testing._scorers import check_foreground_scorer
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from skdfb.testing._pytest import _SUITES
+from skdfb.testing._parametrize import _SUITES
 
 
 class BrokenClasses:

@@ -10,7 +10,7 @@ from sklearn.exceptions import EstimatorCheckFailedWarning
 
 from skdfb.scorers import Energy
 from skdfb.testing import check_foreground_scorer, parametrize_with_checks
-from skdfb.testing._pytest import _SUITES
+from skdfb.testing._parametrize import _SUITES
 from tests.testing.test_check_foreground_scorer import AtLeastOne, DrawingWhereScoring, NearestMean, SeedingNumPy
 
 

@@ -1,6 +1,5 @@
 """Checks of an augmentation's protocol, of the batch that it returns, and of the batches that it must accept."""
 
-import inspect
 from dataclasses import fields
 from typing import Any
 
@@ -9,20 +8,12 @@ import torch
 from skdfb.augmentation import AttentionBank, Batch
 from skdfb.augmentation._batch import IGNORED
 from skdfb.testing._augmentations._usage import N_CLASSES, N_IMAGES, SIDE, USAGE, accepted_stages, augmented, make_batch
-from skdfb.testing._shared._demands import demand, fresh_copy
+from skdfb.testing._shared._demands import demand, demand_method, fresh_copy
 
 
 def check_augmentation_protocol(name: str, augmentation: Any) -> None:
     """Check that the method exists, and that it accepts the batches of a stage of the training."""
-    method = getattr(augmentation, "augment", None)
-    if not callable(method):
-        raise AssertionError(f"{name}: expected the method augment, got none.")
-    try:
-        inspect.signature(method).bind(None, None)
-    except TypeError as error:
-        raise AssertionError(
-            f"{name}.augment: expected a method that can be called with 2 arguments, got {error}."
-        ) from error
+    demand_method(name, augmentation, "augment", 2)
     accepted_stages(fresh_copy(augmentation))
 
 
@@ -59,6 +50,7 @@ def check_augmentation_one_image(name: str, augmentation: Any) -> None:
 def check_augmentation_other_sizes(name: str, augmentation: Any) -> None:
     """Check images that are not square, and masks of another size than their images."""
     sizes: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
+        # Images and masks: not square, masks smaller than the images, masks larger than the images.
         ((12, 20), (12, 20)),
         ((SIDE, SIDE), (8, 8)),
         ((8, 8), (20, 20)),
@@ -73,6 +65,7 @@ def check_augmentation_other_sizes(name: str, augmentation: Any) -> None:
 def check_augmentation_dtypes(name: str, augmentation: Any) -> None:
     """Check that images and targets keep double and half precision."""
     for stage in accepted_stages(augmentation):
+        # A batch has the type of the network's weights.
         for dtype in (torch.float64, torch.bfloat16):
             _demand_accepted(name, augmentation, f"{dtype} in the {stage} stage", stage, dtype=dtype)
 
@@ -93,6 +86,7 @@ def check_augmentation_no_gradient(name: str, augmentation: Any) -> None:
 def check_augmentation_attention_bank(name: str, augmentation: Any) -> None:
     """Check that `attention_bank` returns a new bank with one map per image."""
     fresh = fresh_copy(augmentation)
+    # A trainer writes to the bank, so two trainings must not share one.
     banks = [fresh.attention_bank(N_IMAGES) for _ in range(2)]
     expected = f"{name}.attention_bank: expected an AttentionBank of {N_IMAGES} images"
     demand(isinstance(banks[0], AttentionBank), f"{expected}, got {type(banks[0]).__name__}.")
@@ -133,6 +127,7 @@ def _demand_images(name: str, after: Batch, before: Batch, given: str) -> None:
         f"{name}.augment: expected images of {before.images.dtype} on {before.images.device}, got {images.dtype} on "
         f"{images.device}, given {given}.",
     )
+    # One NaN makes the loss of the whole batch NaN.
     bad = int((~torch.isfinite(images)).sum())
     demand(
         bad == 0, f"{name}.augment: expected finite images, got {bad} values that are NaN or infinite, given {given}."
@@ -146,6 +141,7 @@ def _demand_targets(name: str, after: Batch, before: Batch, given: str) -> None:
         f"{name}.augment: expected targets of shape {tuple(old.shape)} of {old.dtype} on {old.device}, got "
         f"{tuple(targets.shape)} of {targets.dtype} on {targets.device}, given {given}.",
     )
+    # Sums, not ones: an augmentation before this one may have changed them.
     apart, tolerance = float((targets.sum(1) - old.sum(1)).abs().max()), 10 * torch.finfo(old.dtype).eps
     demand(
         targets.min() >= 0 and apart <= tolerance,  # False for NaN
@@ -161,12 +157,14 @@ def _demand_masks(name: str, after: Batch, before: Batch, given: str) -> None:
         demand(masks is before.masks, f"{name}.augment: expected {expected}, got {got}, given {given}.")
         return
     n, device = len(before.masks), before.masks.device
+    # Masks of bool would hold two classes at most.
     integers = not masks.dtype.is_floating_point and masks.dtype != torch.bool
     demand(
         masks.ndim == 3 and len(masks) == n and masks.device == device and integers,
         f"{name}.augment: expected integer masks of shape ({n}, H, W) on {device}, got {masks.dtype} of shape "
         f"{tuple(masks.shape)} on {masks.device}, given {given}.",
     )
+    # The loss leaves out ignored pixels, which show nothing of an image.
     low, high = int(masks.min()), int(masks.max())
     demand(
         low >= IGNORED and high <= N_CLASSES,

@@ -13,9 +13,10 @@ KIND = "augmentation"
 SUITE = Suite(
     KIND,
     {
+        # First, because the batches of all others hold maps of the bank.
+        _checks.check_augmentation_attention_bank: lambda augmentation: hasattr(augmentation, "attention_bank"),
         _checks.check_augmentation_protocol: always,
         **shared_checks(KIND, USAGE, _state.check_inputs_unchanged),
-        _checks.check_augmentation_attention_bank: lambda augmentation: hasattr(augmentation, "attention_bank"),
         _checks.check_augmentation_batch: always,
         _checks.check_augmentation_images: always,
         _checks.check_augmentation_targets: always,

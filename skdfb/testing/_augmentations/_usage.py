@@ -23,15 +23,19 @@ def make_batch(
     mask_size: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Batch:
-    """Return a batch as the trainer makes it: masks in the dense stage, attention maps for who keeps a bank."""
+    """Return a batch as the trainer makes it: masks in the dense stage, attention maps if there is a bank."""
     generator = torch.Generator().manual_seed(seed)
+    # Drawn in float32 and then converted: the same batch in every type.
     images = torch.randn(n, 3, *size, generator=generator).to(dtype)
     targets = torch.eye(N_CLASSES, dtype=dtype)[torch.arange(n) % N_CLASSES]
+    # With masks, a trainer supplies no attention maps.
     if stage == "dense":
+        # (n, H, W) with classes 0..K-1 and K for the background
         masks = torch.randint(N_CLASSES + 1, (n, *(mask_size or size)), generator=generator)
         return Batch(images, targets, masks)
     if not hasattr(augmentation, "attention_bank"):
         return Batch(images, targets)
+    # A trainer updates the bank before each step, so the maps differ from their start value.
     bank = augmentation.attention_bank(n)
     indices = torch.arange(n)
     bank.update(indices, torch.rand(bank.maps.shape, generator=generator))
@@ -97,6 +101,7 @@ class AugmentationUsage(Usage):
     def result(self, fitted: Any, data: dict[str, Batch]) -> Array:
         """Return the values of all images, targets and masks in one row."""
         rows = []
+        # Attention maps are left out: the trainer does not read them after this call.
         for batch in data.values():
             after = augmented(fitted, batch)
             tensors = (after.images, after.targets, after.masks)

@@ -1,6 +1,5 @@
 """Checks of a fusion's protocol, of what its scores mean, and of the parts that it must refuse."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from skdfb.testing._fusions._usage import NAMES, USAGE, Parts, scaled, standard_scores
-from skdfb.testing._shared._demands import demand, demand_refusal, demand_same, fresh_copy
+from skdfb.testing._shared._demands import demand, demand_method, demand_refusal, demand_same, fresh_copy
 
 # Names beside those of the other checks: too few, others, too many.
 _OTHER_NAMES = (("foreground",), ("foreground", "background_other"), ("foreground", "background", "background_other"))
@@ -17,15 +16,8 @@ _REFUSED = "a ValueError with a message"
 
 def check_fusion_protocol(name: str, fusion: Any) -> None:
     """Check that the methods exist, and that what is optional has the right type."""
-    missing = [method for method in ("fit", "combine") if not callable(getattr(fusion, method, None))]
-    demand(not missing, f"{name}: expected the methods fit and combine, got none named {' and '.join(missing)}.")
-    for method in ("fit", "combine"):
-        try:
-            inspect.signature(getattr(fusion, method)).bind({})
-        except TypeError as error:
-            raise AssertionError(
-                f"{name}.{method}: expected a method that can be called with 1 argument, got {error}."
-            ) from error
+    demand_method(name, fusion, "fit", 1)
+    demand_method(name, fusion, "combine", 1)
     learns = getattr(fusion, "learns_from_scores", True)
     demand(isinstance(learns, bool), f"{name}: expected learns_from_scores to be True or False, got {learns!r}.")
     check = getattr(fusion, "check_names", None)
@@ -37,6 +29,7 @@ def check_fusion_monotone(name: str, fusion: Any) -> None:
     fitted, parts = USAGE.fitted(fusion), USAGE.new_data(fusion)
     before = USAGE.result(fitted, parts)
     for part, scores in parts.scores.items():
+        # Small steps find a wrong sign, large ones a peak beyond the learned scores.
         for step in (0.1, 1, 10, 1000):
             raised = USAGE.result(fitted, Parts({**parts.scores, part: scores + step * scores.std()}))
             # Rounding may lower a joint score that is constant, such as a bounded one.
@@ -51,6 +44,7 @@ def check_fusion_monotone(name: str, fusion: Any) -> None:
 def check_fusion_direction(name: str, fusion: Any) -> None:
     """Check that images with low scores in all parts get lower joint scores than typical ones."""
     fitted, learned = USAGE.fitted(fusion), USAGE.training_data(fusion)
+    # A constant passes the check of monotony, so the direction is checked by itself.
     extremes = {part: scores.mean() + np.array([-10, 0]) * scores.std() for part, scores in learned.scores.items()}
     low, typical = USAGE.result(fitted, Parts(extremes))
     demand(
@@ -65,6 +59,7 @@ def check_fusion_part_order(name: str, fusion: Any) -> None:
     learned, parts = USAGE.training_data(fusion), USAGE.new_data(fusion)
     expected = USAGE.result(USAGE.fitted(fusion, learned), parts)
     meaning = "the same joint scores"
+    # A fusion may rely on the position in either method.
     got = USAGE.result(USAGE.fitted(fusion, learned), _reversed(parts))
     demand_same(name, got, expected, given="the parts in another order in combine", meaning=meaning)
     got = USAGE.result(USAGE.fitted(fusion, _reversed(learned)), parts)
@@ -85,6 +80,7 @@ def check_fusion_nan(name: str, fusion: Any) -> None:
         given = f"one NaN in {part}"
         learned, parts = _with_nan(USAGE.training_data(fusion), part), _with_nan(USAGE.new_data(fusion), part)
         fresh, fitted = fresh_copy(fusion), USAGE.fitted(fusion)
+        # NaN compares false to any threshold: such an image would be rejected without an error.
         _demand_refused(f"{name}.fit", partial(USAGE.fit, fresh, learned), given)
         _demand_refused(f"{name}.combine", partial(fitted.combine, parts.scores), given)
 
@@ -99,6 +95,7 @@ def check_fusion_names(name: str, fusion: Any) -> None:
             f"given {list(NAMES)}."
         ) from error
     for names in (NAMES, *_OTHER_NAMES):
+        # Both or neither: a name that only fit refuses costs the training before it.
         learned = _renamed(USAGE.training_data(fusion), names)
         checked = _accepts(partial(fresh_copy(fusion).check_names, list(names)))
         fitted = _accepts(partial(USAGE.fit, fresh_copy(fusion), learned))
@@ -111,10 +108,12 @@ def check_fusion_names(name: str, fusion: Any) -> None:
 
 def check_fusion_outputs(name: str, fusion: Any) -> None:
     """Check that `fit` accepts each output kind of the foreground."""
+    # The logarithm of the sigmoid, a probability as a scorer may return it.
     log_probability = -np.logaddexp(0, -standard_scores(0, 60).scores["foreground"])
     kinds = {"logit": None, "probability": np.exp(log_probability), "log_probability": log_probability}
     for kind, foreground in kinds.items():
         parts = scaled(standard_scores(0, 60))
+        # None keeps the foreground of the other checks, which is a logit.
         if foreground is not None:
             parts = Parts({**parts.scores, "foreground": foreground})
         fresh, expected = fresh_copy(fusion), f"finite scores for a foreground of the output kind {kind!r}"

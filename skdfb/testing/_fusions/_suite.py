@@ -20,9 +20,11 @@ SUITE = Suite(
         _checks.check_fusion_part_order: always,
         _checks.check_fusion_other_names: always,
         _checks.check_fusion_nan: always,
+        # What is optional in the protocol.
         _checks.check_fusion_names: lambda fusion: callable(getattr(fusion, "check_names", None)),
         _checks.check_fusion_outputs: takes_outputs,
         _checks.check_fusion_learns_nothing: lambda fusion: getattr(fusion, "learns_from_scores", True) is False,
+        # A fusion is part of a detector, so it must keep the rules of estimators if it has parameters.
         **shared_checks(
             KIND, USAGE, *_parameters.CHECKS, _parameters.check_set_params_after_fit, applies=has_parameters
         ),

@@ -58,6 +58,7 @@ class FusionUsage(ScoringUsage):
 
     def new_data(self, instance: Any, seed: int = 1, n: int = 60) -> Parts:
         """Return scores of n images, every other one with lower scores."""
+        # Low scores reach the tails, where a fusion extrapolates.
         shift = np.where(np.arange(n) % 2, -4.0, 0.0)
         return scaled(Parts({name: scores + shift for name, scores in standard_scores(seed, n).scores.items()}))
 

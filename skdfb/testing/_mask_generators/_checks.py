@@ -1,6 +1,5 @@
 """Checks of a mask generator's protocol, of its masks, and of its use in a detector."""
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from skdfb.images import Images, as_images
 from skdfb.masks._inner import hand_over
 from skdfb.networks import DenseClassifier
 from skdfb.testing._mask_generators._usage import N_CLASSES, N_NEW, N_TRAIN, USAGE, labels, pixels
-from skdfb.testing._shared._demands import Array, demand, demand_refusal, fresh_copy
+from skdfb.testing._shared._demands import Array, demand, demand_method, demand_refusal, fresh_copy
 
 # The network's input, and so the masks that a detector requests, are smaller than the images.
 _INPUT_SIDE = 16
@@ -19,15 +18,7 @@ _INPUT_SIDE = 16
 
 def check_mask_generator_protocol(name: str, generator: Any) -> None:
     """Check that the method exists and accepts images and labels."""
-    method = getattr(generator, "fit_transform", None)
-    if not callable(method):
-        raise AssertionError(f"{name}: expected the method fit_transform, got none.")
-    try:
-        inspect.signature(method).bind(None, None)
-    except TypeError as error:
-        raise AssertionError(
-            f"{name}.fit_transform: expected a method that can be called with 2 arguments, got {error}."
-        ) from error
+    demand_method(name, generator, "fit_transform", 2)
 
 
 def check_mask_generator_shape(name: str, generator: Any) -> None:
@@ -48,6 +39,7 @@ def check_mask_generator_values(name: str, generator: Any) -> None:
 
 def check_mask_generator_n_classes(name: str, generator: Any) -> None:
     """Check that the background's value follows the number of classes."""
+    # Fewer and more than in the other checks.
     for n_classes in (2, 4):
         images = as_images(pixels(N_TRAIN, n_classes))
         given = f"{n_classes} classes"
@@ -57,6 +49,7 @@ def check_mask_generator_n_classes(name: str, generator: Any) -> None:
 def check_mask_generator_several_sizes(name: str, generator: Any) -> None:
     """Check that images of several sizes give masks of one size, or are refused by a ValueError."""
     whole = pixels(N_TRAIN)
+    # Every other image is cropped to (28, 24).
     images = as_images([whole[i] if i % 2 else whole[i, 4:, :-8] for i in range(N_TRAIN)])
     given, method = "images of several sizes", f"{name}.fit_transform"
     try:
@@ -106,6 +99,7 @@ def check_mask_generator_in_detector(name: str, generator: Any) -> None:
             f"{type(error).__name__}: {error}, given the parameters {sorted(settings)} of a detector if they exist."
         ) from error
     array = _as_array(method, masks)
+    # Other sizes are valid, but not for a generator that has this parameter.
     _demand_masks(method, array, N_CLASSES, "the parameters of a detector")
     parameters = prepared.get_params(deep=False) if hasattr(prepared, "get_params") else {}
     if parameters.get("mask_size") is not None:
@@ -119,6 +113,7 @@ def check_mask_generator_in_detector(name: str, generator: Any) -> None:
 def check_mask_generator_transform(name: str, generator: Any) -> None:
     """Check that `transform` returns masks of new images in the form of those of `fit_transform`."""
     fresh, method, given = fresh_copy(generator), f"{name}.transform", f"{N_NEW} new images"
+    # (H, W) of the training images' masks
     size = _as_array(method, USAGE.fit(fresh, USAGE.training_data(generator))).shape[1:]
     masks = _as_array(method, fresh.transform(USAGE.new_data(generator)))
     expected = (N_NEW, *size)

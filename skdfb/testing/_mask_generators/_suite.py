@@ -27,9 +27,11 @@ SUITE = Suite(
         _checks.check_mask_generator_several_sizes: always,
         _checks.check_mask_generator_float_pixels: always,
         _checks.check_mask_generator_in_detector: always,
+        # A detector needs fit_transform alone.
         _checks.check_mask_generator_transform: _has_transform,
         **shared_checks(KIND, USAGE, *_parameters.CHECKS, applies=has_parameters),
         **shared_checks(KIND, USAGE, _state.check_global_random_state, _state.check_refit, _state.check_deterministic),
+        # Only masks of new images show what a stored generator has learned.
         **shared_checks(
             KIND,
             USAGE,

@@ -46,6 +46,7 @@ class Data(NamedTuple):
 def pixels(n: int, n_classes: int = N_CLASSES, seed: int = 0) -> NDArray[np.uint8]:
     """Return dark images (n, H, W, 3) with a bright square, whose size depends on the class, at a random place."""
     rng = np.random.default_rng([seed, n])
+    # Sums stay below 256: bytes would overflow.
     images = rng.integers(0, 100, (n, SIDE, SIDE, 3), dtype=np.uint8)
     for image, label in zip(images, labels(n, n_classes), strict=True):
         side = 6 + 4 * int(label)
@@ -77,6 +78,7 @@ class MaskGeneratorUsage(Usage):
     def contents(self, data: Data | RecordedImages) -> dict[str, bytes]:
         """Return the bytes of the labels, and whether the pixels are unchanged."""
         images, y = data if isinstance(data, Data) else (data, None)
+        # A single byte is enough: the images hold their own copies to compare with.
         found = {"the pixels that X.read returned": bytes([images.are_unchanged()])}
         return found if y is None else found | {"y": y.tobytes()}
 

@@ -15,6 +15,7 @@ def check_scorer_streamed_activations(name: str, scorer: Any) -> None:
     """Check that `fit` reads activations batch by batch: a detector never holds those of all images."""
     data, images = training_data(scorer), new_images(scorer)
     whole = data.representation
+    # A representation that has everything but activations.
     fields = {field: getattr(whole, field) for field in ("features", "logits", "weight", "bias", "input_perturbation")}
     given = "activations in representation.batches() alone"
     try:
@@ -40,6 +41,7 @@ def check_scorer_held_out_images(name: str, scorer: Any) -> None:
 
 def check_scorer_perturbation_objective(name: str, scorer: Any) -> None:
     """Check that the objective has a gradient before `fit`, and that each value depends on its own image alone."""
+    # A detector perturbs the training images before fit, so the objective works on an unfitted scorer.
     logits = new_images(scorer).logits.clone().requires_grad_()
     values = fresh_copy(scorer).perturbation_objective(logits)
     expected = f"expected a tensor of shape ({len(logits)},)"
@@ -53,6 +55,7 @@ def check_scorer_perturbation_objective(name: str, scorer: Any) -> None:
         f"{name}.perturbation_objective: {expected} computed by torch, got one without a gradient, given logits with "
         "one.",
     )
+    # (n, K): the gradient of the first value; other rows must not contribute.
     (gradient,) = torch.autograd.grad(values[0], logits)
     demand(
         not gradient[1:].any(),

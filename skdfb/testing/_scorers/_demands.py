@@ -23,6 +23,7 @@ def demand_finite_or_refused(name: str, scorer: Any, data: Data, given: str, *ne
     except Exception as error:
         demand_refusal(name, error, given=given, expected=expected)
         return
+    # Not refused: then each score must be usable.
     for values, n in scores:
         demand(values.shape == (n,), f"{name}: expected scores of shape ({n},), got {values.shape}, given {given}.")
         bad = int((~np.isfinite(values)).sum())

@@ -13,6 +13,7 @@ def check_scorer_class_without_images(name: str, scorer: Any) -> None:
     """Check a class without training images."""
     representation, y = training_data(scorer)
     assert y is not None
+    # Class indices keep their gap: the classifier still has 4 outputs.
     rows = np.flatnonzero(y != 1)
     data = Data(representation[rows], y[rows])
     demand_finite_or_refused(name, scorer, data, "no image of class 1 of 4", new_images(scorer))
@@ -56,6 +57,7 @@ def check_scorer_one_class(name: str, scorer: Any) -> None:
     """Check K = 1: the background representation, with labels of zeros or without labels."""
     data = training_data(scorer, K=1)
     demand_finite_or_refused(name, scorer, data, "a background representation (1 class) and zeros for y")
+    # A detector passes None where there are no classes.
     unlabelled = data._replace(y=None)
     demand_finite_or_refused(name, scorer, unlabelled, "a background representation (1 class) and None for y")
 
@@ -63,6 +65,7 @@ def check_scorer_one_class(name: str, scorer: Any) -> None:
 def check_scorer_unusual_images(name: str, scorer: Any) -> None:
     """Check new images far from the training images."""
     images = new_images(scorer)
+    # The logits follow the features, as in a network.
     for given, factor in (("new images whose features are all 0", 0.0), ("new images with huge features", 1e6)):
         features = factor * images.features
         activations = {layer: factor * tensor for layer, tensor in (images.activations or {}).items()} or None

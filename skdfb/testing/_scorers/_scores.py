@@ -36,6 +36,7 @@ def check_scorer_output(name: str, scorer: Any) -> None:
 
 def check_scorer_float32(name: str, scorer: Any) -> None:
     """Check that single precision ranks images as double precision does."""
+    # The same numbers in both types, except for rounding.
     dtypes = np.float64, np.float32
     train = [training_data(scorer, dtype=dtype) for dtype in dtypes]
     new = [new_images(scorer, dtype=dtype) for dtype in dtypes]

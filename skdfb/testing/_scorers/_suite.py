@@ -32,6 +32,7 @@ SUITE = Suite(
             _state.check_joblib,
         ),
         **checks_in(_odd_data, KIND),
+        # What a scorer may declare.
         _declared.check_scorer_streamed_activations: lambda scorer: bool(getattr(scorer, "needs_activations", ())),
         _declared.check_scorer_held_out_images: lambda scorer: bool(getattr(scorer, "learns_from_held_out", False)),
         _declared.check_scorer_perturbation_objective: lambda scorer: isinstance(scorer, InputPerturbingScorer),

@@ -1,6 +1,7 @@
 """Copies of the checked object, and assertions with messages that name what was expected and what was given."""
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,8 +42,22 @@ def demand(fulfilled: Any, message: str) -> None:
         raise AssertionError(message)
 
 
+def demand_method(name: str, instance: Any, method: str, n_arguments: int) -> None:
+    """Demand a method that can be called with so many positional arguments."""
+    function = getattr(instance, method, None)
+    if not callable(function):
+        raise AssertionError(f"{name}: expected the method {method}, got none.")
+    try:
+        inspect.signature(function).bind(*[None] * n_arguments)
+    except TypeError as error:
+        raise AssertionError(
+            f"{name}.{method}: expected a method that can be called with {n_arguments} argument(s), got {error}."
+        ) from error
+
+
 def largest_difference(got: Array, expected: Array) -> float:
     """Return the largest absolute difference; NaN if any value is NaN."""
+    # NumPy warns about infinity minus infinity, which is NaN here.
     with np.errstate(invalid="ignore"):
         return float(np.abs(got - expected).max(initial=0))
 

@@ -14,6 +14,7 @@ def check_clone(name: str, instance: Any, usage: Usage) -> None:
     """Check that `clone` returns an unfitted object with the same parameters and the same results."""
     parameters = instance.get_params(deep=False)
     copy = clone(usage.fitted(instance))
+    # A clone of the unfitted object shows what __init__ alone sets.
     fitted = sorted(_attributes(copy) - _attributes(clone(instance)))
     demand(
         not fitted,
@@ -35,6 +36,7 @@ def check_get_and_set_params(name: str, instance: Any, usage: Usage) -> None:
     parameters, fresh = instance.get_params(deep=False), clone(instance)
     returned = fresh.set_params(**parameters)
     demand(returned is fresh, f"{name}.set_params: expected the object itself, got {returned!r}.")
+    # By identity: scikit-learn's clone relies on it.
     changed = [key for key, value in fresh.get_params(deep=False).items() if value is not parameters.get(key)]
     demand(not changed, f"{name}.set_params(**get_params()): expected the same parameters, got others for {changed}.")
     for parameter in parameters:
@@ -56,6 +58,7 @@ def check_init_only_stores(name: str, instance: Any, usage: Usage) -> None:
     made = type(instance)(**parameters)
     changed = [key for key, value in parameters.items() if getattr(made, key, None) is not value]
     demand(not changed, f"{name}.__init__: expected parameters stored as given, got {changed} changed or missing.")
+    # get_params of one's own may leave out a parameter, which clone then loses.
     accepted = inspect.signature(type(instance)).parameters.values()
     named = {
         parameter.name
@@ -71,12 +74,14 @@ def check_init_only_stores(name: str, instance: Any, usage: Usage) -> None:
 def check_keeps_parameters(name: str, instance: Any, usage: Usage) -> None:
     """Check that parameters are the same objects with the same content after the object was used."""
     fresh = fresh_copy(instance)
+    # The hash finds a list that was changed in place.
     before = {key: (value, joblib.hash(value)) for key, value in fresh.get_params(deep=False).items()}
     usage.run(fresh)
     after = fresh.get_params(deep=False)
     changed = [
         key for key, (value, content) in before.items() if after[key] is not value or joblib.hash(after[key]) != content
     ]
+    # Augmentations have no fit.
     method = usage.fit_method if hasattr(instance, usage.fit_method) else usage.result_method
     demand(
         not changed,

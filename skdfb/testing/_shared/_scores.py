@@ -11,6 +11,7 @@ from skdfb.testing._shared._usage import ScoringUsage
 def check_shape(name: str, instance: Any, usage: ScoringUsage) -> None:
     """Check that there is one score per image."""
     fitted = usage.fitted(instance)
+    # One image: squeeze() would lose its row.
     for n in (60, 1):
         shape = usage.raw_result(fitted, usage.new_data(instance, n=n)).shape
         demand(
@@ -32,6 +33,7 @@ def check_finite(name: str, instance: Any, usage: ScoringUsage) -> None:
     """Check that scores are neither NaN nor infinite."""
     fitted = usage.fitted(instance)
     for which, images in (("training", usage.training_images(instance)), ("new", usage.new_data(instance))):
+        # Training images may have a distance of 0, to themselves.
         bad = np.flatnonzero(~np.isfinite(usage.result(fitted, images)))
         demand(
             bad.size == 0,
@@ -53,6 +55,7 @@ def check_batches(name: str, instance: Any, usage: ScoringUsage) -> None:
     fitted, images = usage.fitted(instance), usage.new_data(instance)
     expected = usage.result(fitted, images)
     for given, ends in (("one at a time", range(1, len(images) + 1)), ("in three batches", (7, 8, len(images)))):
+        # One at a time, and batches of very different sizes.
         starts = (0, *ends)[:-1]
         batches = [usage.result(fitted, images[start:end]) for start, end in zip(starts, ends, strict=True)]
         got = np.concatenate([np.atleast_1d(batch) for batch in batches])

@@ -42,6 +42,7 @@ def check_global_random_state(name: str, instance: Any, usage: Usage) -> None:
     fresh = fresh_copy(instance)
     with _unusual_random_states():
         before = _random_states()
+        # Reading a global state changes it, so this also finds objects that draw from it.
         usage.run(fresh)
         changed = [package for package, state in _random_states().items() if state != before[package]]
     demand(
@@ -86,6 +87,7 @@ def check_result_keeps_state(name: str, instance: Any, usage: Usage) -> None:
 def check_refit(name: str, instance: Any, usage: Usage) -> None:
     """Check that a second fit forgets the first."""
     again = fresh_copy(instance)
+    # Other data of the same sizes: nothing but memory can make a difference.
     usage.run(again, seed=2)
     got, expected = usage.run(again), usage.run(fresh_copy(instance))
     given, meaning = f"an earlier {usage.fit_method} on other data", f"the {usage.noun} after a single fit"
@@ -119,6 +121,7 @@ def check_joblib(name: str, instance: Any, usage: Usage) -> None:
 def _demand_kept(name: str, instance: Any, usage: Usage, by: str, round_trip: Callable[[Any], Any]) -> None:
     fitted, data = usage.fitted(instance), usage.new_data(instance)
     expected = usage.result(fitted, data)
+    # The object is stored after a use: caches that cannot be stored are found as well.
     try:
         got = usage.result(round_trip(fitted), data)
     except Exception as error:

@@ -25,8 +25,8 @@ class Suite:
     kind : str
         What is checked, as in the names of the checks: "scorer" for ``check_scorer_shape``.
     checks : mapping of callable to callable
-        Each check, in the order they run, and a function that tells whether it applies to an object. The check of the
-        protocol itself comes first.
+        Each check, in the order they run, and a function that tells whether it applies to an object. Checks whose
+        failure makes others fail come first.
     """
 
     kind: str
@@ -36,6 +36,7 @@ class Suite:
         self, instance: Any, expected_failed_checks: Mapping[str, str] | None, on_fail: OnFail
     ) -> list[dict[str, Any]]:
         """Run the checks that apply, and return their outcomes."""
+        # Bad arguments are refused before the first check runs.
         cases = list(self.cases(instance, expected_failed_checks))
         if on_fail not in ("raise", "warn", None):
             raise ValueError(f"Expected on_fail to be 'raise', 'warn' or None, got {on_fail!r}.")
@@ -104,6 +105,7 @@ def shared_checks(
 
 
 def _bound(check: Callable[[str, Any, Any], None], kind: str, usage: Usage) -> Check:
+    # The docstring stays, the name becomes one of the suite's.
     @functools.wraps(check)
     def bound(name: str, instance: Any) -> None:
         check(name, instance, usage)

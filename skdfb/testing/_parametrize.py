@@ -67,6 +67,7 @@ def parametrize_with_checks(
     ... def test_scorer(instance, check):
     ...     check(instance)
     """
+    # Here, because the other functions work without pytest.
     import pytest
 
     if check not in _SUITES:
