@@ -77,11 +77,11 @@ def parametrize_with_checks(
     for instance in instances:
         expected = expected_failed_checks(instance) if expected_failed_checks else None
         # The default repr holds the address, which differs between the processes of a parallel run.
-        shown = repr(instance).replace("\n", "") if hasattr(instance, "get_params") else type(instance).__name__
+        label = repr(instance).replace("\n", "") if hasattr(instance, "get_params") else type(instance).__name__
         for single, reason in _SUITES[check].cases(instance, expected):
             xfail = partial(pytest.mark.xfail, reason=reason)
             mark = xfail() if xfail_strict is None else xfail(strict=xfail_strict)
             bound = partial(single, type(instance).__name__)
-            name = f"{shown}-{single.__name__}"
+            name = f"{label}-{single.__name__}"
             cases.append(pytest.param(instance, bound, marks=() if reason is None else mark, id=name))
     return pytest.mark.parametrize(("instance", "check"), cases)

@@ -108,7 +108,7 @@ class NamesAreNoMethod(ScaledSum):
     check_names = "foreground"
 
 
-@breaks("inputs_unchanged", r"fit: expected .*, got changes in parts\['background'\]", *EVERY_CHECK)
+@breaks("inputs_unchanged", r"fit: expected .*, got changes in parts\['background'\]")
 class Centring(ScaledSum):
     def fit(self, parts):
         super().fit(parts)
@@ -116,7 +116,16 @@ class Centring(ScaledSum):
         return self
 
 
-@breaks("inputs_unchanged", r"combine: expected .*, got changes in parts\['foreground'\]", *EVERY_CHECK)
+@breaks(
+    "inputs_unchanged",
+    r"combine: expected .*, got changes in parts\['foreground'\]",
+    "batches",
+    "joblib",
+    "monotone",
+    "part_order",
+    "pickle",
+    "result_keeps_state",
+)
 class PoppingAPart(ScaledSum):
     def combine(self, parts):
         joint = super().combine(parts)
@@ -124,40 +133,51 @@ class PoppingAPart(ScaledSum):
         return joint
 
 
-@breaks("shape", r"combine: expected shape \(60,\), one score per image, got \(60, 1\)", *EVERY_CHECK)
+@breaks("shape", r"combine: expected shape \(60,\), one score per image, got \(60, 1\)", "direction")
 class Column(ScaledSum):
     def combine(self, parts):
         return super().combine(parts)[:, None]
 
 
-@breaks("dtype", "combine: expected floating-point numbers, .*, got int64", "monotone", "direction")
+@breaks("dtype", "combine: expected floating-point numbers, .*, got int64")
 class Rounded(ScaledSum):
     def combine(self, parts):
         return super().combine(parts).astype(np.int64)
 
 
-@breaks("finite", "combine: expected finite scores, got 1 that are NaN or infinite", *EVERY_CHECK)
+@breaks(
+    "finite",
+    "combine: expected finite scores, got 1 that are NaN or infinite",
+    "batches",
+    "deterministic",
+    "joblib",
+    "part_order",
+    "pickle",
+    "refit",
+    "result_keeps_state",
+    "row_order",
+)
 class InfiniteAtTheMinimum(ScaledSum):
     def combine(self, parts):
         joint = super().combine(parts)
         return np.where(joint == joint.min(), -np.inf, joint)
 
 
-@breaks("row_order", "given images in another order", "batches", "monotone", "direction")
+@breaks("row_order", "given images in another order", "batches")
 class Numbered(ScaledSum):
     def combine(self, parts):
         joint = super().combine(parts)
         return joint + 1e-3 * np.arange(len(joint))
 
 
-@breaks("batches", "given images one at a time", "monotone", "direction")
+@breaks("batches", "given images one at a time")
 class CentredByBatch(ScaledSum):
     def combine(self, parts):
         joint = super().combine(parts)
         return joint - joint.mean()
 
 
-@breaks("monotone", "a background raised by 0.1 standard deviations", "direction")
+@breaks("monotone", "a background raised by 0.1 standard deviations")
 class Difference(ScaledSum):
     def combine(self, parts):
         signs = {"foreground": 1, "background": -1}
@@ -179,7 +199,7 @@ class Constant(ScaledSum):
         return 0.0 * super().combine(parts)
 
 
-@breaks("part_order", "given the parts in another order", "monotone", "direction")
+@breaks("part_order", "given the parts in another order")
 class FirstPartCountsTwice(ScaledSum):
     def combine(self, parts):
         return super().combine(parts) + next(iter(parts.values()))
@@ -280,7 +300,7 @@ class LogOfLogarithms(Pair):
         return joint * np.nan if self.exponentiate_ else joint
 
 
-@breaks("learns_nothing", "given other scores in fit, and learns_from_scores=False", "refit")
+@breaks("learns_nothing", "given other scores in fit, and learns_from_scores=False")
 class LearnsAllTheSame(Pair):
     def fit(self, parts, outputs=None):
         super().fit(parts, outputs)
@@ -295,7 +315,15 @@ class SeedingNumPy(ScaledSum):
         return super().fit(parts)
 
 
-@breaks("result_keeps_state", "given other data in combine in between", *EVERY_CHECK)
+@breaks(
+    "result_keeps_state",
+    "given other data in combine in between",
+    "batches",
+    "joblib",
+    "monotone",
+    "pickle",
+    "row_order",
+)
 class LearningWhereCombining(ScaledSum):
     def combine(self, parts):
         joint = super().combine(parts)
@@ -319,7 +347,7 @@ class Collecting(ScaledSum):
         return self
 
 
-@breaks("deterministic", "given the same data twice", *EVERY_CHECK)
+@breaks("deterministic", "given the same data twice", "part_order", "refit")
 class Unseeded(ScaledSum):
     def fit(self, parts):
         super().fit(parts)

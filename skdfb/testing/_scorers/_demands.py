@@ -13,7 +13,7 @@ from skdfb.testing._shared._demands import Array, demand, demand_refusal, larges
 
 def demand_finite_or_refused(name: str, scorer: Any, data: Data, given: str, *new: Representation) -> None:
     """Demand finite scores of the training images and of new ones, or a ValueError with a message."""
-    expected = "finite scores, or a ValueError whose message says what cannot be learned from or scored"
+    expected = "finite scores, or a ValueError with a message about what cannot be learned from or scored"
     try:
         # A scorer may warn about such data.
         with warnings.catch_warnings():

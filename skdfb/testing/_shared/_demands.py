@@ -88,7 +88,7 @@ def demand_unchanged(name: str, method: str, before: Mapping[str, bytes], after:
 
 
 def demand_refusal(name: str, error: Exception, *, given: str, expected: str) -> None:
-    """Demand that an error is a ValueError with a message, which tells the user what is wrong with the data."""
+    """Demand that an error is a ValueError with a message, so that the user can correct the data."""
     # Both are ValueErrors, but they describe the inside of the object, not the data.
     if isinstance(error, ValueError) and not isinstance(error, np.linalg.LinAlgError | NotFittedError):
         demand(str(error), f"{name}: expected {expected}, got a ValueError without a message, given {given}.")

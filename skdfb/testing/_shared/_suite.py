@@ -25,7 +25,7 @@ class Suite:
     kind : str
         What is checked, as in the names of the checks: "scorer" for ``check_scorer_shape``.
     checks : mapping of callable to callable
-        Each check, in the order they run, and a function that tells whether it applies to an object. Checks whose
+        Each check, in the order they run, and a function that returns whether it applies to an object. Checks whose
         failure makes others fail come first.
     """
 
