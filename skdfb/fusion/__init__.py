@@ -1,4 +1,4 @@
-"""Ways to join the scores of foreground and background into one; higher is more in-distribution."""
+"""Rules that join the scores of several parts into one score per image; higher is more in-distribution."""
 
 from skdfb._registry import register_class, register_classes
 from skdfb.fusion._protocol import Fusion
