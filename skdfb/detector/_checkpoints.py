@@ -103,7 +103,7 @@ def _value_of(detector: Any, name: str) -> Any:
     if value is None and name in _DEFAULTS:
         value = _DEFAULTS[name]()
     if isinstance(value, Trainer):
-        value = clone(value).set_params(checkpoint_every=1)  # changes no weight
+        value = clone(value).set_params(checkpoint_every=Trainer().checkpoint_every)  # it changes no weight
     return value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value
 
 

@@ -22,7 +22,7 @@ def make_joint_score(scorer: Any, background_scorer: Any, fusion: Fusion | None,
         If they do not describe one.
     """
     parts = named_parts(ViM() if scorer is None else scorer, _default_background(background_scorer))
-    joint_score = JointScore(parts, fusion=fusion, alpha=alpha)
+    joint_score = JointScore([tuple(part) for part in parts], fusion=fusion, alpha=alpha)
     joint_score.check_parameters()
     unknown = [part for part in parts if part.view not in VIEWS]
     if unknown:

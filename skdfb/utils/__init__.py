@@ -2,7 +2,6 @@
 
 from skdfb.utils._devices import (
     available_device,
-    deterministic_algorithms,
     evaluation_mode,
     isolated_rng,
     launched_processes,
@@ -20,7 +19,6 @@ __all__ = [
     "TailProbability",
     "available_device",
     "check_scores",
-    "deterministic_algorithms",
     "digest_of",
     "evaluation_mode",
     "isolated_rng",

@@ -1,6 +1,7 @@
 """A fit that is broken off goes on to the same weights; nothing damaged is taken, nothing of another fit either."""
 
 import errno
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from tests.detector.conftest import make_detector, make_images
 
 X, y = make_images()
 # Stochastic depth and batch statistics would be state, too; AdamW has more of it than SGD, BackMix has attention maps.
-TRAINER = Trainer(max_steps=12, batch_size=16, learning_rate=0.05)
-WITH_MORE_STATE = Trainer(max_steps=12, batch_size=16, learning_rate=0.05, optimizer="adamw", augmentation=BackMix())
+TRAINER = Trainer(max_steps=12, batch_size=16, learning_rate=0.05, checkpoint_every=5)
+WITH_MORE_STATE = clone(TRAINER).set_params(optimizer="adamw", augmentation=BackMix())
 
 
 def plain_detector(**changes):
@@ -35,13 +36,13 @@ def plain_detector(**changes):
 
 def detector_in(folder, **changes):
     trainers = {"classifier_trainer": TRAINER, "dense_trainer": TRAINER}
-    return plain_detector(**trainers | {"checkpoint_dir": folder, "checkpoint_every": 5} | changes)
+    return plain_detector(**trainers | {"checkpoint_dir": folder} | changes)
 
 
 def weights_of(detector):
     return {
         f"{name}.{key}": value
-        for name in ("classifier_", "network_")
+        for name in ("classifier_", "dense_network_")
         for key, value in getattr(detector, name).state_dict().items()
     }
 
@@ -79,8 +80,8 @@ def break_off(monkeypatch, at):
     return written
 
 
-# A trial and the seeds; 5, 10 and all steps; masks; 5, 10 and all steps again.
-@pytest.mark.parametrize("at", range(1, 9))
+# A trial, the seeds and the split; 5, 10 and all steps; masks; 5, 10 and all steps again.
+@pytest.mark.parametrize("at", range(1, 10))
 def test_goes_on_to_the_same_weights_wherever_it_was_broken_off(unbroken, trainer, tmp_path, monkeypatch, at):
     trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
     with monkeypatch.context() as patched:
@@ -101,7 +102,7 @@ def test_the_scale_of_16_bit_gradients_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(_run, "_fabric", fabric)
     whole = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
     with monkeypatch.context() as patched:
-        break_off(patched, 4)
+        break_off(patched, 5)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path).fit(X, y)
     notes = json.loads(read_file(tmp_path / "classifier-000000010.safetensors")[0])["notes"]
@@ -115,13 +116,14 @@ def test_a_finished_fit_trains_nothing_again(tmp_path, monkeypatch):
         "classifier.safetensors",
         "dense.safetensors",
         "seeds.safetensors",
+        "split.safetensors",
     ]
 
     def refuse(*arguments, **options):
         raise AssertionError("nothing is to be trained or made again")
 
-    monkeypatch.setattr(CAMMaskGenerator, "fit_transform", refuse)
-    monkeypatch.setattr("skdfb.training._run.TrainingRun._loop", refuse)
+    monkeypatch.setattr(CAMMaskGenerator, "fit", refuse)
+    monkeypatch.setattr("skdfb.training._run.TrainingRun._run_steps", refuse)
     again = detector_in(tmp_path, scorer=Energy()).fit(X, y)
     assert_array_equal(again.score_samples(X), first.refit_scorer(Energy()).score_samples(X))
 
@@ -129,7 +131,7 @@ def test_a_finished_fit_trains_nothing_again(tmp_path, monkeypatch):
 def test_a_damaged_checkpoint_is_not_taken(unbroken, trainer, tmp_path, monkeypatch):
     trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
     with monkeypatch.context() as patched:
-        break_off(patched, 4)
+        break_off(patched, 5)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path, **trainers).fit(X, y)
     older, newest = sorted(tmp_path.glob("classifier-*"))
@@ -143,7 +145,7 @@ def test_a_damaged_checkpoint_is_not_taken(unbroken, trainer, tmp_path, monkeypa
 
 def test_without_a_random_state_the_seeds_are_kept(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        break_off(patched, 3)
+        break_off(patched, 4)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path, random_state=None).fit(X, y)
     first = detector_in(tmp_path, random_state=None).fit(X, y)
@@ -189,11 +191,37 @@ def test_another_fit_is_refused_with_what_differs(tmp_path, changes, message):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("changes", [{"scorer": Energy()}, {"alpha": 0.2}, {"n_jobs": 2}, {"batch_size": 7}])
+OFTEN = clone(TRAINER).set_params(checkpoint_every=2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"scorer": Energy()}, {"alpha": 0.2}, {"n_jobs": 2}, {"batch_size": 7}, {"dense_trainer": OFTEN}],
+    ids=str,
+)
 def test_what_no_network_depends_on_may_change(tmp_path, changes):
     first = detector_in(tmp_path).fit(X, y)
     second = detector_in(tmp_path, **changes).fit(X, y)
     assert all(torch.equal(a, b) for a, b in zip(weights_of(first).values(), weights_of(second).values(), strict=True))
+
+
+def test_other_held_out_images_are_refused(tmp_path):
+    """They depend on what the threshold needs, if the fraction is left to that."""
+    detector_in(tmp_path, calibration_fraction="auto").fit(X, y)
+    with pytest.raises(ValueError, match="a fit that held out other images: .*another folder"):
+        detector_in(tmp_path, calibration_fraction="auto", alpha=0.04).fit(X, y)
+    with pytest.raises(ValueError, match="a fit that held out other images: .*another folder"):
+        detector_in(tmp_path).fit(X, y)
+
+
+@pytest.mark.parametrize("package", ["skdfb", "torch"])
+def test_a_fit_of_another_version_is_refused(tmp_path, monkeypatch, package):
+    detector_in(tmp_path).fit(X, y)
+    version = importlib.metadata.version
+    other = {package: "0.0.1"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: other.get(name) or version(name))
+    with pytest.raises(ValueError, match=f"another fit: {package} was .* and is '?0.0.1"):
+        detector_in(tmp_path).fit(X, y)
 
 
 # --------------------------------------------------------------------- full disks
@@ -213,7 +241,7 @@ def full_disk(monkeypatch, after):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("skdfb.training._run.TrainingRun._loop", None)
+    monkeypatch.setattr("skdfb.training._run.TrainingRun._run_steps", None)
     full_disk(monkeypatch, after=0)
     with pytest.raises(CheckpointError, match=r"cannot be written to .*No space left on device.*give another folder"):
         detector_in(tmp_path / "new").fit(X, y)
@@ -225,14 +253,15 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_training(tmp_path, mo
 def test_a_disk_that_gets_full_ends_no_training(tmp_path, monkeypatch):
     unbroken = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
     with monkeypatch.context() as patched:
-        full_disk(patched, after=3)
-        with pytest.warns(CheckpointWarning, match=r"cannot be written to .*No space left.* goes on in memory alone"):
+        full_disk(patched, after=4)
+        with pytest.warns(CheckpointWarning, match=r"cannot be written to .*No space left.* goes on without it"):
             detector = detector_in(tmp_path).fit(X, y)
     assert_same(detector, unbroken)
     # What was written before is whole, and serves.
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "classifier-000000005.safetensors",
         "seeds.safetensors",
+        "split.safetensors",
     ]
     assert_same(detector_in(tmp_path).fit(X, y), unbroken)
 
