@@ -161,7 +161,9 @@ OFTEN = Trainer(max_steps=4, batch_size=16, checkpoint_every=2)
 CALLS = {
     "fit": lambda fitted, tmp: detector().fit(X, y),
     "fit without labels": lambda fitted, tmp: detector().fit(X),
-    "fit with checkpoints": lambda fitted, tmp: detector(checkpoint_dir=tmp / "kept", classifier_trainer=OFTEN).fit(X, y),
+    "fit with checkpoints": lambda fitted, tmp: detector(checkpoint_dir=tmp / "kept", classifier_trainer=OFTEN).fit(
+        X, y
+    ),
     "fit with a bar": lambda fitted, tmp: detector(verbose=1).fit(X, y),
     "fit a scorer of layers": lambda fitted, tmp: detector(scorer=MaSF()).fit(X, y),
     "fit in bfloat16": lambda fitted, tmp: detector(

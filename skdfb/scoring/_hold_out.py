@@ -105,6 +105,8 @@ def hold_out(
 
 def _fraction_for(n_images: int, n_needed: int) -> float:
     """Return a tenth, or the larger fraction that holds out the number needed, at most half."""
+    if n_needed <= math.floor(_DEFAULT_FRACTION * n_images):
+        return _DEFAULT_FRACTION
     # A little more than the ratio: rounded down, it could hold out one image too few.
     return min(max(_DEFAULT_FRACTION, n_needed / n_images * (1 + 1e-12)), _LARGEST_FRACTION)
 

@@ -208,9 +208,9 @@ def test_what_no_network_depends_on_may_change(tmp_path, changes):
 def test_other_held_out_images_are_refused(tmp_path):
     """They depend on what the threshold needs, if the fraction is left to that."""
     detector_in(tmp_path, calibration_fraction="auto").fit(X, y)
-    with pytest.raises(ValueError, match="a fit that held out other images: .*another folder"):
+    with pytest.raises(ValueError, match=r"a fit that held out other images: .*another folder"):
         detector_in(tmp_path, calibration_fraction="auto", alpha=0.04).fit(X, y)
-    with pytest.raises(ValueError, match="a fit that held out other images: .*another folder"):
+    with pytest.raises(ValueError, match=r"a fit that held out other images: .*another folder"):
         detector_in(tmp_path).fit(X, y)
 
 

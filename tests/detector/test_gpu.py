@@ -12,6 +12,7 @@ import torch
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.exceptions import BatchSizeWarning
+from skdfb.networks import create_backbone
 from skdfb.scorers import MSP, ODIN, Energy, ViM
 from skdfb.utils import resolve_device
 from tests.detector.conftest import make_detector, make_images

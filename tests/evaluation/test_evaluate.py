@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from skdfb.evaluation._frame import METRICS
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
@@ -19,7 +20,6 @@ from torch.utils.data import TensorDataset
 
 from skdfb.detector import FeatureDetector
 from skdfb.evaluation import LeaveClassesOut, evaluate, left_out_auroc
-from skdfb.evaluation._frame import METRICS
 from skdfb.fusion import TemperatureFusion
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 from skdfb.scorers import BackgroundLogit, Energy, Mahalanobis

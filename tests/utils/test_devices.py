@@ -1,9 +1,6 @@
 """Devices are found; flags and random states are restored, also after a failure."""
 
-import os
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
