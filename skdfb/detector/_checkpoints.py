@@ -16,10 +16,10 @@ from skdfb.images import Images, spread_evenly
 from skdfb.masks import CAMMaskGenerator
 from skdfb.persistence._encode import Encoder
 from skdfb.training import Trainer
-from skdfb.training._checkpoints import Checkpoints
+from skdfb.training._checkpoints import Checkpoints, StageCheckpoints
 from skdfb.utils import PackedMasks, digest_of
 
-__all__ = ["check_kept_split", "detector_checkpoints", "kept_masks", "kept_seeds"]
+__all__ = ["check_kept_split", "detector_checkpoints", "forget_masks", "kept_masks", "kept_seeds", "stage_of"]
 
 # The parameters that the networks depend on. Scorers, fusion and alpha may change when a fit goes on; they can change
 # how many images are held out, so the held-out images are compared apart.
@@ -95,6 +95,17 @@ def kept_masks(
     masks = make()
     checkpoints.put("masks", {}, {name: torch.from_numpy(array) for name, array in masks.arrays().items()})
     return masks
+
+
+def forget_masks(checkpoints: Checkpoints | None) -> None:
+    """Remove the masks, once the network that they are for is trained."""
+    if checkpoints is not None:
+        checkpoints.remove("masks")
+
+
+def stage_of(checkpoints: Checkpoints | None, name: str) -> StageCheckpoints | None:
+    """Return the checkpoints of one training."""
+    return None if checkpoints is None else checkpoints.stage(name)
 
 
 def _value_of(detector: Any, name: str) -> Any:

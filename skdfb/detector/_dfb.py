@@ -13,7 +13,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skdfb.detector._checkpoints import check_kept_split, detector_checkpoints, kept_masks, kept_seeds
+from skdfb.detector._checkpoints import (
+    check_kept_split,
+    detector_checkpoints,
+    forget_masks,
+    kept_masks,
+    kept_seeds,
+    stage_of,
+)
 from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks
 from skdfb.detector._network_detector import NetworkDetector, requests_for
@@ -354,10 +361,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
         options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         if not trained:
-            stage = None if checkpoints is None else checkpoints.stage("classifier")
-            self.training_history_["classifier"] = (self.classifier_trainer or Trainer()).train(
-                classifier, train, labels, random_state=seeds.classifier, checkpoints=stage, **options
-            )
+            options |= {"random_state": seeds.classifier, "checkpoints": stage_of(checkpoints, "classifier")}
+            trainer = self.classifier_trainer or Trainer()
+            self.training_history_["classifier"] = trainer.train(classifier, train, labels, **options)
         self.classifier_ = classifier.to(device).eval()
 
         # 4. Make the pseudo masks, and train the dense network on them.
@@ -365,13 +371,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
         trainer = self.dense_trainer or Trainer()
         untrained = None if trained else lambda: self._build(len(self.classes_), images, seeds.build)
         self.dense_network_ = start_dense_network(self.classifier_, trainer, untrained)
-        stage = None if checkpoints is None else checkpoints.stage("dense")
-        self.training_history_["dense"] = trainer.train(
-            self.dense_network_, train, labels, masks, random_state=seeds.dense, checkpoints=stage, **options
-        )
-        del masks
-        if checkpoints is not None:
-            checkpoints.remove("masks")
+        options |= {"random_state": seeds.dense, "checkpoints": stage_of(checkpoints, "dense")}
+        self.training_history_["dense"] = trainer.train(self.dense_network_, train, labels, masks, **options)
+        forget_masks(checkpoints)
 
         # 5. Fit the scorers and the fusion, and set the threshold.
         self._fit_joint_score(joint_score, images)
