@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -369,7 +370,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # 4. Make the pseudo masks, and train the dense network on them.
         masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
         trainer = self.dense_trainer or Trainer()
-        untrained = None if trained else lambda: self._build(len(self.classes_), images, seeds.build)
+        untrained = partial(self._build, len(self.classes_), images, seeds.build)
         self.dense_network_ = start_dense_network(self.classifier_, trainer, untrained)
         options |= {"random_state": seeds.dense, "checkpoints": stage_of(checkpoints, "dense")}
         self.training_history_["dense"] = trainer.train(self.dense_network_, train, labels, masks, **options)

@@ -8,6 +8,7 @@ from skdfb.scorers import BackgroundLogit, Mahalanobis, ViM
 from skdfb.scorers._composite import check_nested_parameters, named_scorers
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import BACKGROUND, DENSE, VIEWS, Part
+from skdfb.training._stages import check_dense_start
 from skdfb.utils import launched_processes
 
 __all__ = ["check_components", "make_joint_score", "named_parts"]
@@ -80,3 +81,4 @@ def check_components(detector: Any) -> None:
     for name in ("classifier_trainer", "dense_trainer"):
         if getattr(detector, name) is not None:
             getattr(detector, name).validate(name)
+    check_dense_start(detector.backbone, detector.dense_trainer)

@@ -13,7 +13,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.training._trainer import Trainer
 from skdfb.utils import isolated_rng
 
-__all__ = ["build_classifier", "start_dense_network", "take_over"]
+__all__ = ["build_classifier", "check_dense_start", "start_dense_network", "take_over"]
 
 
 def build_classifier(
@@ -62,22 +62,28 @@ def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
 
 
 def start_dense_network(
-    classifier: DenseClassifier, trainer: Trainer, build: Callable[[], DenseClassifier] | None
+    classifier: DenseClassifier, trainer: Trainer, build: Callable[[], DenseClassifier]
 ) -> DenseClassifier:
     """Return the dense network before its training: the classifier, or the backbone before any, with a background.
 
-    ``build`` returns the untrained classifier; None if the user passed a trained one.
+    ``build`` returns the untrained classifier.
+    """
+    if trainer.dense_start == "classifier":
+        return classifier.with_background()
+    return build().with_background().to(classifier.device)
+
+
+def check_dense_start(backbone: str | nn.Module, dense_trainer: Trainer | None) -> None:
+    """Refuse to start the dense network before a training of which nothing is known.
 
     Raises
     ------
     ValueError
-        If the trainer asks for the backbone before training, which is not known of a classifier passed as trained.
+        If the dense network should start from the pre-trained backbone, but the classifier is given as trained.
     """
-    if trainer.dense_start == "classifier":
-        return classifier.with_background()
-    if build is None:
+    pretrained = dense_trainer is not None and dense_trainer.dense_start == "pretrained"
+    if pretrained and isinstance(backbone, DenseClassifier):
         raise ValueError(
             "dense_trainer has dense_start='pretrained', but backbone is a DenseClassifier, which counts as trained: "
             "expected dense_start='classifier'; or pass the backbone before training."
         )
-    return build().with_background().to(classifier.device)
