@@ -3,10 +3,12 @@
 from skdfb.images._batch_size import BatchSize, batch_size_of, is_out_of_memory
 from skdfb.images._batches import Preprocessor, check_readable, iterate_batches, read_batches
 from skdfb.images._checks import check_images, check_labels, labels_given
+from skdfb.images._constraints import N_JOBS
 from skdfb.images._images import Images, Indices, LenientImages, as_images, spread_evenly
 from skdfb.images._pixels import value_bounds
 
 __all__ = [
+    "N_JOBS",
     "BatchSize",
     "Images",
     "Indices",
