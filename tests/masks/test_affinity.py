@@ -206,14 +206,14 @@ def test_not_fitted(images, method):
 
 
 def test_unknown_labels_are_refused(images, labels):
-    with pytest.raises(ValueError, match="1 labels that fit did not see"):
+    with pytest.raises(ValueError, match="1 labels that are not in classes_"):
         affinity().fit(images, labels).attention_maps(images[:2], [0, 7])
 
 
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"dilations": ()}, ValueError, r"dilations=\(\); a sequence of at least one integer above 0"),
+        ({"dilations": ()}, ValueError, r"dilations=\(\): expected a sequence of at least one integer above 0"),
         ({"dilations": (1, 0)}, ValueError, "above 0"),
         ({"dilations": (1.5,)}, ValueError, "integer"),
         ({"dilations": [[1]]}, ValueError, "dilations="),
@@ -223,8 +223,12 @@ def test_unknown_labels_are_refused(images, labels):
         ({"threshold": 1.5}, ValueError, "'threshold' parameter"),
         ({"batch_size": 0}, ValueError, "'batch_size' parameter"),
         ({"device": "gpu7"}, ValueError, "device='gpu7'"),
-        ({"generator": "cam"}, TypeError, "generator='cam'; an object with the methods fit, attention_maps, classify"),
-        ({"generator": CAMMaskGenerator}, TypeError, "an object with the methods"),
+        (
+            {"generator": "cam"},
+            TypeError,
+            "generator='cam': expected an object with the methods fit, attention_maps, classify",
+        ),
+        ({"generator": CAMMaskGenerator}, TypeError, "expected an object with the methods"),
         ({"generator": cam(sigma=-1.0)}, ValueError, "generator: The 'sigma' parameter"),
         ({"generator": cam(trainer=Trainer(max_steps=0))}, ValueError, "generator: trainer: .*max_steps"),
         ({"generator": affinity(generator=cam(flip="no"))}, ValueError, "generator: generator: The 'flip'"),

@@ -312,7 +312,11 @@ def test_progress_bars(images, labels, capsys):
         ({"trainer": Trainer(max_steps=0)}, ValueError, "^trainer: .*max_steps"),
         ({"dense_trainer": Trainer(max_steps=0)}, ValueError, "dense_trainer: .*max_steps"),
         ({"dense_trainer": "quick"}, ValueError, "'dense_trainer' parameter"),
-        ({"generator": "cam"}, TypeError, "generator='cam'; an object with the methods fit_transform, transform"),
+        (
+            {"generator": "cam"},
+            TypeError,
+            "generator='cam': expected an object with the methods fit_transform, transform",
+        ),
         ({"generator": cam(sigma=-1.0)}, ValueError, "generator: The 'sigma' parameter"),
         ({"backbone": 3}, ValueError, "'backbone' parameter"),
     ],

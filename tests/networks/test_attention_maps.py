@@ -66,6 +66,7 @@ def oracle(
     flip: bool,
     sigma: float,
     output: tuple[int, int],
+    use_bias: bool = False,
 ) -> tuple[Array, int]:
     """Sum the class's activation over views, place by place; the network itself is the only thing not written out."""
     weight = network.head.weight.detach().numpy()
@@ -85,7 +86,8 @@ def oracle(
             activation = np.zeros(features.shape[1:])
             for row in range(features.shape[1]):
                 for column in range(features.shape[2]):
-                    activation[row, column] = max(0.0, weight[target] @ features[:, row, column])
+                    logit = weight[target] @ features[:, row, column] + (bias[target] if use_bias else 0.0)
+                    activation[row, column] = max(0.0, logit)
             resized = resize(activation, *output)
             total += resized[:, ::-1] if mirrored else resized
     smooth = gaussian_filter(total, sigma, mode="nearest") if sigma else total
@@ -93,6 +95,7 @@ def oracle(
     return (smooth - smooth.min()) / spread if spread else np.zeros(output), target
 
 
+@pytest.mark.parametrize("use_bias", [False, True])
 @pytest.mark.parametrize("given_targets", [True, False], ids=["true_class", "predicted_class"])
 @pytest.mark.parametrize(
     ("sizes", "flip", "sigma", "output"),
@@ -112,14 +115,17 @@ def test_equation_1(
     sigma: float,
     output: tuple[int, int],
     given_targets: bool,
+    use_bias: bool,
 ) -> None:
     targets = torch.tensor([0, 1, 2, 1]) if given_targets else None
-    maps, used = attention_maps(network, images, targets, input_sizes=sizes, flip=flip, sigma=sigma, output_size=output)
+    maps, used = attention_maps(
+        network, images, targets, input_sizes=sizes, flip=flip, sigma=sigma, output_size=output, use_bias=use_bias
+    )
     for index, image in enumerate(images.numpy()):
         target = None if targets is None else int(targets[index])
-        wanted, wanted_target = oracle(network, image, target, sizes, flip, sigma, output)
-        assert int(used[index]) == wanted_target
-        np.testing.assert_allclose(maps[index].numpy(), wanted, rtol=0, atol=1e-5)
+        expected, expected_target = oracle(network, image, target, sizes, flip, sigma, output, use_bias)
+        assert int(used[index]) == expected_target
+        np.testing.assert_allclose(maps[index].numpy(), expected, rtol=0, atol=1e-5)
 
 
 def maps_of(network: DenseClassifier, images: Tensor, targets: Tensor | None = None, flip: bool = True) -> Tensor:
@@ -155,6 +161,22 @@ def test_bias_and_background_play_no_part(network: DenseClassifier, images: Tens
     torch.nn.init.normal_(grown.head.bias)
     torch.nn.init.normal_(grown.head.weight[3:])
     assert torch.equal(maps_of(grown, images, targets), maps)
+
+
+def test_the_bias_changes_the_map_and_none_counts_as_zero(network: DenseClassifier, images: Tensor) -> None:
+    def with_bias(targets: Tensor) -> Tensor:
+        return attention_maps(
+            network, images, targets, input_sizes=[SIZE], flip=False, sigma=1.0, output_size=(SIZE, SIZE), use_bias=True
+        )[0]
+
+    targets = torch.tensor([0, 1, 2, 1])
+    torch.nn.init.constant_(network.head.bias, -0.1)
+    before = with_bias(targets)
+    torch.nn.init.zeros_(network.head.bias)
+    zero = with_bias(targets)
+    assert not torch.allclose(before, zero, atol=1e-2)
+    network.head.bias = None
+    assert torch.equal(with_bias(targets), zero)
 
 
 def test_class_without_activation_has_a_map_of_zeros(network: DenseClassifier, images: Tensor) -> None:
