@@ -1,4 +1,4 @@
-"""Devices, random states, files, and what is known of score arrays; a package of the lowest layer."""
+"""Devices, random states, files, packed masks and score arrays: helpers of the lowest layer."""
 
 from skdfb.utils._devices import (
     available_device,
@@ -11,10 +11,12 @@ from skdfb.utils._devices import (
 )
 from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
+from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TailProbability
 
 __all__ = [
+    "PackedMasks",
     "TailProbability",
     "available_device",
     "check_scores",
