@@ -13,11 +13,11 @@ from torch import nn
 
 from skdfb.images import Images, Indices
 from skdfb.masks._cam import CAMMaskGenerator
-from skdfb.masks._inner import check_generator, check_masks, hand_over
+from skdfb.masks._inner import check_generator, fit_pack, hand_over
 from skdfb.masks._network import NetworkMaskGenerator
 from skdfb.networks._foreground_maps import foreground_maps
 from skdfb.training import Trainer
-from skdfb.utils import resolve_device, spawn_seeds
+from skdfb.utils import PackedMasks, resolve_device, spawn_seeds
 
 __all__ = ["DenseMaskGenerator"]
 
@@ -201,11 +201,11 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         }
         first = CAMMaskGenerator(batch_size=self.batch_size) if self.generator is None else self.generator
         self.generator_ = hand_over(first, settings)
-        masks = check_masks(self.generator_.fit_transform(images, labels), len(images), len(self.classes_), "generator")
+        masks = fit_pack(self.generator_, images, labels, len(self.classes_), "generator")
         trainer = Trainer() if self.dense_trainer is None else self.dense_trainer
         for round_number, seed in enumerate(round_seeds):
             if round_number > 0:  # the masks of the round before, which self.network_ still makes
-                masks = self._masks(images, labels)
+                masks = PackedMasks.from_batches(self._iter_masks(images, labels), len(images), len(self.classes_))
             self.network_ = classifier.with_background()
             trainer.train(
                 self.network_,

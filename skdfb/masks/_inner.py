@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 
+from skdfb.images import Images
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
+from skdfb.utils import PackedMasks
 
-__all__ = ["check_generator", "check_masks", "hand_over"]
+__all__ = ["check_generator", "check_masks", "fit_pack", "hand_over"]
 
 
 def hand_over(generator: Any, settings: Mapping[str, Any]) -> Any:
@@ -68,3 +70,13 @@ def check_masks(masks: Any, n_images: int, n_classes: int, name: str) -> npt.NDA
         f"{name}.fit_transform returned masks with {found}: expected integers of shape ({n_images}, H, W), "
         f"0..{n_classes - 1} for the classes and {n_classes} for the background."
     )
+
+
+def fit_pack(generator: Any, images: Images, labels: npt.NDArray[np.intp], n_classes: int, name: str) -> PackedMasks:
+    """Fit a mask generator and return the masks of the images, packed; ``name`` is its name in error messages."""
+    # A subclass may have a fit_transform of its own. Where it has none, no array of all masks is needed.
+    if getattr(type(generator), "fit_transform", None) is BaseMaskGenerator.fit_transform:
+        batches = generator.fit(images, labels).iter_masks(images, labels)
+        return PackedMasks.from_batches(batches, len(images), n_classes)
+    masks = check_masks(generator.fit_transform(images, labels), len(images), n_classes, name)
+    return PackedMasks.pack(masks, n_classes)
