@@ -115,7 +115,7 @@ def test_the_masks_of_the_authors_code(images, labels, true_class):
     expected = oracle_masks(network, images, labels if true_class else None)
     assert (masks != expected).mean() < 1e-3  # rounding at the threshold
     assert (masks != CAMMaskGenerator(network, true_class=true_class, **options).fit_transform(images, labels)).any()
-    # given classes are the ones that transform takes, whatever fit_transform takes
+    # given classes are the ones that transform takes, independent of fit_transform
     assert (generator.transform(images, labels) != oracle_masks(network, images, labels)).mean() < 1e-3
 
 
@@ -242,7 +242,7 @@ def test_train_flags_survive_a_pass(images, labels):
 class OneSizeBackbone(TinyBackbone):
     def forward(self, images):
         if images.shape[-1] != SIZE:
-            raise AssertionError(f"input of {images.shape[-1]} pixels, {SIZE} wanted")
+            raise AssertionError(f"input of {images.shape[-1]} pixels, expected {SIZE}")
         return super().forward(images)
 
 
@@ -269,7 +269,7 @@ class StridedBackbone(TinyBackbone):
 
     def forward(self, images):
         if images.shape[-1] % 16:
-            raise ValueError("patches of 16 pixels are wanted")
+            raise ValueError("expected a multiple of 16 pixels")
         return super().forward(nn.functional.avg_pool2d(images, 4))
 
 
@@ -368,7 +368,7 @@ def test_unknown_labels_are_refused(images, labels):
         generator.attention_maps(images[:2], ["cat", "dog"])
 
 
-def test_labels_are_wanted(images):
+def test_missing_labels_are_refused(images):
     with pytest.raises(ValueError, match="y is None; class labels"):
         CAMMaskGenerator(trained_network(), device="cpu").fit(images)
     with pytest.raises(ValueError, match="y is None; class labels"):

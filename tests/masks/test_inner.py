@@ -61,7 +61,7 @@ def test_nothing_else_changes():
 
 
 class OwnMeaning(BaseEstimator):
-    """Somebody's estimator, in which ``generator`` is one of random numbers."""
+    """A user-defined estimator, in which ``generator`` is one of random numbers."""
 
     def __init__(self, generator=None, n_jobs=None, pixels="auto"):
         self.generator = generator

@@ -40,11 +40,11 @@ def bilinear_weights(n_in: int, n_out: int, antialias: bool) -> Array:
     weights = np.zeros((n_out, n_in))
     for i in range(n_out):
         centre = (i + 0.5) * ratio
-        if antialias:  # a triangle as wide as the step, cut at the edge
+        if antialias:  # a triangle as wide as the step, normalised at the edge
             for j in range(n_in):
                 weights[i, j] = max(0.0, 1 - abs(j + 0.5 - centre) / support)
             weights[i] /= weights[i].sum()
-        else:  # the edge's pixel goes on outside
+        else:  # outside, the pixel at the edge is repeated
             position = centre - 0.5
             below = int(np.floor(position))
             for j, weight in ((below, below + 1 - position), (below + 1, position - below)):
@@ -68,7 +68,7 @@ def oracle(
     output: tuple[int, int],
     use_bias: bool = False,
 ) -> tuple[Array, int]:
-    """Sum the class's activation over views, place by place; the network itself is the only thing not written out."""
+    """Sum the class's activation over views, place by place; only the backbone is not written out."""
     weight = network.head.weight.detach().numpy()
     bias = network.head.bias.detach().numpy()
 
@@ -189,14 +189,14 @@ def test_no_gradient_is_kept(network: DenseClassifier, images: Tensor) -> None:
 
 
 @given(sigma=st.floats(0.0, 12.0), height=st.integers(1, 20), width=st.integers(1, 20), seed=st.integers(0, 99))
-def test_gaussian_is_scipys(sigma: float, height: int, width: int, seed: int) -> None:
+def test_the_gaussian_is_that_of_scipy(sigma: float, height: int, width: int, seed: int) -> None:
     maps = np.random.default_rng(seed).normal(size=(2, height, width))
-    wanted = np.stack([gaussian_filter(one, sigma, mode="nearest") for one in maps])
-    np.testing.assert_allclose(gaussian_blur(torch.from_numpy(maps), sigma).numpy(), wanted, rtol=0, atol=1e-10)
+    expected = np.stack([gaussian_filter(one, sigma, mode="nearest") for one in maps])
+    np.testing.assert_allclose(gaussian_blur(torch.from_numpy(maps), sigma).numpy(), expected, rtol=0, atol=1e-10)
 
 
 @given(scale=st.floats(1e-3, 1e3), shift=st.floats(-10.0, 10.0), seed=st.integers(0, 99))
-def test_min_max_knows_no_scale_and_no_shift(scale: float, shift: float, seed: int) -> None:
+def test_min_max_removes_scale_and_shift(scale: float, shift: float, seed: int) -> None:
     maps = torch.from_numpy(np.random.default_rng(seed).uniform(size=(3, 4, 5)))
     torch.testing.assert_close(min_max(scale * maps + shift), min_max(maps), rtol=0, atol=1e-9)
 
