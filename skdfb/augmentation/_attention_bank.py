@@ -50,6 +50,7 @@ class AttentionBank:
 
     def __init__(self, n_images: int, map_size: int = 8, momentum: float = 0.1) -> None:
         self.momentum = momentum
+        # Constant maps: before the first update no place is more foreground than another.
         self.maps = torch.full((n_images, map_size, map_size), 0.5)
 
     def __getitem__(self, indices: npt.ArrayLike | Tensor) -> Tensor:
@@ -76,6 +77,7 @@ class AttentionBank:
         expected = (len(rows), *self.maps.shape[1:])
         if tuple(maps.shape) != expected:
             raise ValueError(f"maps has shape {tuple(maps.shape)} for {len(rows)} images: expected {expected}.")
+        # lerp(A, M, mu) = (1 - mu) A + mu M.
         self.maps[rows] = torch.lerp(self.maps[rows], maps.to(self.maps), self.momentum)
 
     def _rows(self, indices: npt.ArrayLike | Tensor) -> Tensor:

@@ -152,9 +152,11 @@ class BackMix(BaseEstimator):
         """
         self.validate()
         size = batch.images.shape[-2:]
+        # The patch is drawn in pixels of the images, so the masks need the same pixels.
         if batch.masks is not None:
             batch = replace(batch, masks=_nearest(batch.masks.long(), size))  # int64, because uint8 cannot hold -1
         foregrounds = self._foregrounds(batch)  # (n, H, W)
+        # Random numbers are drawn on the CPU, so that they are the same on every device.
         receivers, givers = self._pairs(len(batch.images), generator)
         shape = [max(1, round(self.patch_size * side)) for side in size]
         source, target = (
@@ -174,6 +176,7 @@ class BackMix(BaseEstimator):
             raise ValueError(
                 "BackMix: the batch has neither masks nor attention_maps: expected one of them, to find the foreground."
             )
+        # The places are found on the small map, then enlarged: the foreground is a set of whole places.
         highest = _highest(batch.attention_maps, self.foreground_fraction)
         return _nearest(highest.to(torch.uint8), batch.images.shape[-2:]) > 0
 
@@ -218,6 +221,7 @@ def _paste(batch: Batch, foregrounds: Tensor, source: list[Tensor], target: list
     holes = foregrounds[tuple(source)]  # (m, h, w)
     number, rows, columns = source
     pixels = batch.images[number, :, rows, columns].masked_fill(holes[..., None], 0)  # (m, h, w, 3)
+    # Patches are read from the unchanged batch: no image gets a patch of a patch.
     images = batch.images.clone()
     images[target[0], :, target[1], target[2]] = pixels
     if batch.masks is None:

@@ -44,6 +44,7 @@ class Batch:
 
     def __getitem__(self, rows: slice) -> "Batch":
         """Return the batch of some of the images."""
+        # The trainer splits a batch in this way if it does not fit into the device's memory.
         return Batch(
             self.images[rows],
             self.targets[rows],

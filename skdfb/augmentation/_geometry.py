@@ -51,6 +51,7 @@ def _sample(images: Tensor, grid: Tensor, step: Tensor) -> Tensor:
     """
     halvings = step.log2().floor().clamp_min(0)
     sampled = images.new_empty(len(images), images.shape[1], *grid.shape[1:3])
+    # One pass per number of halvings, since images with other factors need another number.
     for count in sorted(set(halvings.tolist())):
         chosen = (halvings == count).nonzero()[:, 0].to(images.device)
         source = images if len(chosen) == len(images) else images[chosen]

@@ -148,6 +148,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        # scikit-learn's constraints do not check the items of a sequence.
         dilations = np.asarray(self.dilations)
         if dilations.ndim != 1 or dilations.dtype.kind not in "iu" or not len(dilations) or dilations.min() < 1:
             raise ValueError(f"dilations={self.dilations!r}: expected a sequence of at least one integer above 0.")
@@ -167,6 +168,8 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         device = resolve_device(self.device)
         with batch_size_of(self) as batch_size:
             for indices in batch_size.batches(len(images)):
+                # The other generator makes the maps of a batch in batches of its own; they are refined in pieces
+                # that fit into the device's memory.
                 batch = images.subset(indices)
                 targets = self._classify(batch) if labels is None else labels[indices]
                 maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets)))  # (b, H, W)
@@ -188,6 +191,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
             n_iterations=self.n_iterations,
             bandwidth=self.bandwidth,
         )
+        # Averaging narrows the range of a map, but the threshold is for a range of [0, 1].
         return min_max(refined)
 
 

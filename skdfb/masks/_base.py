@@ -80,8 +80,10 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             if not isinstance(X, Images):  # whoever made an Images object has checked its files
                 check_readable(images, self.batch_size, self.n_jobs)
             fitted.classes_, labels = check_labels(y, images, X)
+            # The first pass tries the given batch size; later passes start from the one that fitted into memory.
             fitted.batch_size_, fitted._batch_size_asked_ = self.batch_size, self.batch_size
             fitted._train(images, labels)
+        # All attributes at once: nothing of an earlier fit stays, as n_features_in_ would.
         self.__dict__ = fitted.__dict__
         return images, labels
 
@@ -162,6 +164,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             Numbers in [0, 1]; higher is more likely foreground.
         """
         images, labels = self._check_input(X, y)
+        # A float64 network gives maps in float64; maps of all images are large, so float32 has to do.
         stream = self._stream(images, labels)
         maps: npt.NDArray[np.float32] = _gather(
             len(images), ((indices, maps.float().cpu().numpy()) for indices, maps, _ in stream)
@@ -191,6 +194,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         if y is None:
             return images, None
         y = np.asarray(y)
+        # For a label that is not in classes_, searchsorted would return the index of another one.
         unknown = ~np.isin(y, self.classes_)
         if y.shape != (len(images),) or unknown.any():
             raise ValueError(
@@ -205,6 +209,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     def _iter_masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> Iterator[tuple[Indices, Masks]]:
         background = len(self.classes_)
         dtype = np.min_scalar_type(background)
+        # The threshold is applied on the device: masks take less to copy than maps.
         for indices, maps, targets in self._stream(images, labels):
             values = torch.where(maps >= self.threshold, targets[:, None, None], background)  # (b, H, W)
             yield indices, values.cpu().numpy().astype(dtype)
@@ -218,7 +223,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
 
 
 def _gather(n_images: int, batches: Iterator[tuple[Indices, npt.NDArray[Any]]]) -> npt.NDArray[Any]:
-    """Put all batches into one array, whose shape and dtype come from the first batch."""
+    """Put all batches into one array."""
+    # The first batch tells height, width and dtype.
     indices, part = next(batches)
     whole = np.empty((n_images, *part.shape[1:]), dtype=part.dtype)
     whole[indices] = part

@@ -169,6 +169,7 @@ class CAMMaskGenerator(NetworkMaskGenerator):
         self.verbose = verbose
 
     def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
+        # Seeds of the random weights and of the training.
         self.network_ = self._trained_classifier(images, labels, *spawn_seeds(self.random_state, 2))
 
     def _mask_classes(self, labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp] | None:
@@ -182,6 +183,7 @@ class CAMMaskGenerator(NetworkMaskGenerator):
         input_sizes: Sequence[int],
         output_size: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        # sigma is a length on the image, so in pixels it is proportional to the size of the mask.
         return attention_maps(
             self.network_,
             inputs,

@@ -191,7 +191,10 @@ class DenseMaskGenerator(NetworkMaskGenerator):
 
     def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
         build_seed, train_seed, mask_seed, *round_seeds = spawn_seeds(self.random_state, 3 + self.n_rounds)
+        # 1. The classifier: the first masks come from it, and each dense network starts from it.
         classifier = self._trained_classifier(images, labels, build_seed, train_seed)
+
+        # 2. The first masks.
         settings = {
             "backbone": classifier,
             "mask_size": self.mask_size,
@@ -202,6 +205,8 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         first = CAMMaskGenerator(batch_size=self.batch_size) if self.generator is None else self.generator
         self.generator_ = hand_over(first, settings)
         masks = fit_pack(self.generator_, images, labels, len(self.classes_), "generator")
+
+        # 3. The dense networks, one per round.
         trainer = Trainer() if self.dense_trainer is None else self.dense_trainer
         for round_number, seed in enumerate(round_seeds):
             if round_number > 0:  # the masks of the round before, which self.network_ still makes
@@ -234,6 +239,7 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         self, images: Images, labels: npt.NDArray[np.intp] | None
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
         for indices, maps, targets in super()._stream(images, labels):
+            # A mask of one value only says that the dense network failed on the image.
             foreground = (maps >= self.threshold).flatten(1)  # (b, H * W)
             failed = (foreground.all(1) | ~foreground.any(1)).nonzero()[:, 0]
             if len(failed):
@@ -243,6 +249,7 @@ class DenseMaskGenerator(NetworkMaskGenerator):
 
     def _first_foreground(self, images: Images, targets: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return the foreground of the first masks as 0 and 1, in size and type of the maps ``like``."""
+        # The first generator was fitted to class indices, not to labels; its masks may have any size.
         masks = np.asarray(self.generator_.transform(images, targets.cpu().numpy()))
         foreground = torch.from_numpy(masks != len(self.classes_)).to(like)
         return F.interpolate(foreground[:, None], like.shape[1:], mode="nearest-exact")[:, 0]

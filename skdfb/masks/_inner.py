@@ -21,10 +21,11 @@ def hand_over(generator: Any, settings: Mapping[str, Any]) -> Any:
     A parameter is open if it is None or "auto". ``backbone`` always counts as open: it becomes the network to make
     masks with. Generators inside the generator, as in ``generator__backbone``, get the settings as well.
     """
-    generator = clone(generator, safe=False)
+    generator = clone(generator, safe=False)  # the user's own object stays unfitted
     if not hasattr(generator, "get_params"):
         return generator
     _fill_in(generator)
+    # get_params also lists the parameters of generators inside, as generator__device.
     changes = {}
     for name, value in generator.get_params().items():
         key = name.rpartition("__")[2]
@@ -50,6 +51,7 @@ def check_generator(generator: Any, methods: tuple[str, ...]) -> None:
             f"generator={generator!r}: expected an object with the methods {', '.join(methods)}, like "
             "CAMMaskGenerator()."
         )
+    # Before any training: without this, the generator would refuse its parameters only after hours.
     if hasattr(generator, "_parameter_constraints"):
         try:
             generator._validate_params()

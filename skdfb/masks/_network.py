@@ -74,6 +74,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         device = resolve_device(self.device)
         if isinstance(self.backbone, DenseClassifier):
             return take_over(self, self.classes_).to(device).eval()
+        # Two seeds, so that the random weights do not depend on the number of random draws of the training.
         network = build_classifier(
             self.backbone, len(self.classes_), images, image_size=self.image_size, seed=build_seed
         )
@@ -93,6 +94,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         self, images: Images, labels: npt.NDArray[np.intp] | None
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
         network = self.network_
+        # Trial passes find the sizes: once per call, not per batch.
         output_size, input_sizes = self._output_size(images), self._input_sizes()
 
         def maps_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor, torch.Tensor]:
@@ -116,6 +118,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
             return np.concatenate(list(run_over(network, images, batch_size, self.n_jobs, classes_of)))
 
     def _output_size(self, images: Images) -> tuple[int, int]:
+        # Masks of the images' own size cannot be stacked if the images have several sizes.
         if self.mask_size is not None:
             return self.mask_size, self.mask_size
         side = self.network_.preprocessor.image_size
@@ -123,6 +126,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        # scikit-learn's constraints check neither the items of a sequence nor the parameters of a parameter.
         self._checked_scales()
         if self.trainer is not None:
             self.trainer.validate("trainer")
@@ -138,6 +142,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         """Return the side of the network's input at each scale that the network takes."""
         own = self.network_.preprocessor.image_size
         scales = self._checked_scales()
+        # The network's own size is known to work. Each other size costs a trial pass of one image.
         sizes = [own if scale == 1 else self._accepted_size(scale) for scale in scales]
         refused = [scale for scale, size in zip(scales, sizes, strict=True) if size is None]
         if refused:

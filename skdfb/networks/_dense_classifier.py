@@ -94,6 +94,7 @@ class DenseClassifier(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        # Error messages name the backbone as the user gave it.
         name = repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
         if isinstance(backbone, str):
             backbone = create_backbone(
@@ -110,6 +111,7 @@ class DenseClassifier(nn.Module):
                 f"backbone is a module, so {', '.join(given)} would have no effect; build the module with them, or "
                 "give a timm model name."
             )
+        # The feature map is computed once here, for a trial image: this tells C, h and w, or refuses the backbone.
         self.preprocessor = preprocessor_of(backbone, image_size, fallback_size)
         self.feature_map = FeatureMap(backbone, self.preprocessor.image_size, name)
         parameter = next(backbone.parameters(), torch.zeros(1))
@@ -214,6 +216,7 @@ class DenseClassifier(nn.Module):
         network : DenseClassifier
             A network of K + 1 classes, with the weights of this one.
         """
+        # Zero weights give the background's logit 0 everywhere, and leave the other logits as they are.
         network = copy.deepcopy(self)
         network.head = _zero_head(self.num_features, self.num_classes + 1, self.head.weight)
         with torch.no_grad():
@@ -301,6 +304,7 @@ class DenseClassifier(nn.Module):
             )
         weight, bias = weights
         network = cls(model, len(weight), image_size=image_size).eval()
+        # The weights alone do not tell whether a layer stands between feature map and head: the outputs are compared.
         if weight.shape == network.head.weight.shape:
             with torch.no_grad():
                 network.head.weight.copy_(weight)

@@ -50,6 +50,7 @@ class FeatureMap(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, H, W) to (n, C, h, w)."""
+        # With method and layout known from the trial, a forward pass runs the backbone once.
         images = images.contiguous(memory_format=self._memory_format)
         feature_map = self._to_nchw(self._call(self._method, images), self._layout, images)
         if feature_map is None:
@@ -63,6 +64,7 @@ class FeatureMap(nn.Module):
         parameter = next(self.backbone.parameters(), torch.zeros(1))
         trial = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)
         failure, small = "", None
+        # In evaluation mode, because a trial must not change batch statistics.
         with torch.no_grad(), evaluation_mode(self.backbone):
             for method in self._methods():
                 try:
@@ -146,8 +148,10 @@ def _tokens_to_nchw(out: Tensor, n_prefix: int, image_size: torch.Size) -> Tenso
     """Arrange tokens (n, t, C) on a grid of the image's proportions; None if their number does not fit one."""
     if out.ndim != 3:
         return None
+    # Prefix tokens, such as the class token, have no place.
     tokens = out[:, n_prefix:]
     n_tokens = tokens.shape[1]
+    # Patches are square, so the grid has the proportions of the image: h / w = H / W and h * w = n_tokens.
     height = round((n_tokens * image_size[0] / image_size[1]) ** 0.5)
     if height == 0 or n_tokens % height:
         return None

@@ -34,6 +34,7 @@ def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
             f"backbone {type(backbone).__name__} has no layers: this scorer expects a timm model, or a module whose "
             "children output feature maps."
         )
+    # Hooks reduce each output during the ordinary forward pass, so that no layer's output is kept.
     maxima: LayerMaxima = {}
     n_prefix = int(getattr(backbone, "num_prefix_tokens", 0))
     hooks = [
@@ -50,6 +51,7 @@ def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
 def _layers(backbone: nn.Module) -> dict[str, tuple[nn.Module, int | None]]:
     """Return the layers by name, each with its number of channels, or None if that is not known."""
     modules = dict(backbone.named_modules())
+    # Some families list no levels, or levels that are not modules: for them, the children are the layers.
     levels = [level for level in getattr(backbone, "feature_info", None) or () if level.get("module") in modules]
     if len(levels) > 1:
         return {level["module"]: (modules[level["module"]], level["num_chs"]) for level in levels}
@@ -89,5 +91,6 @@ def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | N
         return None
     if output.ndim == 3:
         return output[:, n_prefix:].detach().amax(1)
+    # The known number of channels tells the layout.
     channels_last = width is not None and output.shape[1] != width and output.shape[3] == width
     return output.detach().amax((1, 2) if channels_last else (2, 3))

@@ -41,6 +41,7 @@ def network_state(network: Any) -> dict[str, Any] | None:
 def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -> nn.Module:
     """Return the network of a state, made by its class; it lies on the CPU if this machine lacks its device."""
     weights = {name: torch.tensor(array) for name, array in state["weights"].items()}
+    # bfloat16 weights are stored as int16, see _as_array.
     weights |= {name: weights[name].view(torch.bfloat16) for name in state["bfloat16"]}
     of_backbone = {
         name.removeprefix(_BACKBONE): weight for name, weight in weights.items() if name.startswith(_BACKBONE)
@@ -54,6 +55,7 @@ def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -
     network.get_submodule("head").load_state_dict(
         {name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True
     )
+    # Neither frozen weights nor train flags are in a state dict.
     freeze_weights(network, state["frozen"])
     for name, module in network.named_modules():
         module.training = name in set(state["training"])

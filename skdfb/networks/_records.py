@@ -24,6 +24,7 @@ def backbone_record(backbone: nn.Module) -> dict[str, Any] | None:
     The arguments are tried: a model that was changed after its creation, or that timm created with other options,
     cannot be built by name.
     """
+    # Wrong arguments are worse than none: a file would restore another network without an error.
     arguments = creation_arguments(backbone)
     if arguments is None:
         return None

@@ -97,6 +97,7 @@ def create_backbone(
     """
     if not isinstance(name, str):
         raise TypeError(f"name={name!r}: expected the name of a timm model, got a {type(name).__name__}.")
+    # timm's own errors for unknown names and tags list no alternatives.
     base, _, tag = name.partition(".")
     if not timm.is_model(name) or (tag and name not in _tagged_names(base)):
         raise ValueError(_unknown_name(name))
