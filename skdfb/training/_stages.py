@@ -27,8 +27,8 @@ def build_classifier(
     """Return an untrained classifier around ``backbone``.
 
     A name stands for timm's pre-trained weights. A module is copied: the user's own does not change. The input size of
-    a module without one of its own is that of the images, where all images have the same. ``seed`` fixes whatever the
-    construction draws at random.
+    a module without one of its own is that of the images, where all images have the same. ``seed`` fixes the random
+    numbers of the construction.
     """
     if isinstance(backbone, nn.Module):
         backbone = copy.deepcopy(backbone)

@@ -1,4 +1,4 @@
-"""Helpers of the lowest layer: devices, random states, files, estimators, arrays of scores."""
+"""Devices, random states, files, packed masks and score arrays: helpers of the lowest layer."""
 
 from skdfb.utils._devices import (
     available_device,
