@@ -93,7 +93,7 @@ def kept_masks(
     if kept is not None:
         return PackedMasks.from_arrays({name: tensor.numpy() for name, tensor in kept[1].items()})
     masks = make()
-    checkpoints.put("masks", {}, {name: torch.from_numpy(array) for name, array in masks.arrays().items()})
+    checkpoints.put("masks", {}, {name: torch.tensor(array) for name, array in masks.arrays().items()})
     return masks
 
 

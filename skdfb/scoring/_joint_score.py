@@ -343,7 +343,7 @@ class JointScore(_BaseComposition):
         Parameters
         ----------
         views : mapping of str to Representation
-            n images by the name of the view.
+            The n images by the name of the view.
 
         Returns
         -------
@@ -361,7 +361,7 @@ class JointScore(_BaseComposition):
         Parameters
         ----------
         views : mapping of str to Representation
-            n images by the name of the view.
+            The n images by the name of the view.
 
         Returns
         -------

@@ -26,7 +26,7 @@ from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import AUGMENTATION, DROPOUT, shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rates
-from skdfb.training._settings import TrainingSettings
+from skdfb.training._settings import TrainingSettings, resolved_mixup, resolved_scales
 from skdfb.utils import PackedMasks, isolated_rng, launched_processes
 
 __all__ = ["TrainingRun"]
@@ -58,7 +58,7 @@ class TrainingRun:
         self.n_classes = network.num_classes - dense
         self.n_steps = settings.n_steps(len(images))
         self.rates = learning_rates(self.n_steps, settings.learning_rate, settings.warmup_steps, settings.schedule)
-        self.scale_range, self.mixup_alpha = settings.resolved_scales(dense), settings.resolved_mixup(dense)
+        self.scale_range, self.mixup_alpha = resolved_scales(settings, dense), resolved_mixup(settings, dense)
         self.dtype = torch.promote_types(network.dtype, torch.float32)  # the engine casts to 16 bits, if at all
         self.fabric = _fabric(device, settings.precision, network.dtype)
         self.seed = self.fabric.broadcast(seed)  # processes that train together must agree

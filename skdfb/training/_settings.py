@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from skdfb.augmentation import Augmentation, BackMix
 from skdfb.training._schedule import SCHEDULES, bit_steps
 
-__all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingSettings"]
+__all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingSettings", "resolved_mixup", "resolved_scales"]
 
 CLASSIFIER_SCALES, DENSE_SCALES = (1.25, 1.25), (0.5, 2.0)
 _CLASSIFIER_MIXUP = 0.1
@@ -140,17 +140,19 @@ class TrainingSettings(BaseEstimator):
             return self.max_epochs * (n_images // min(self.batch_size, n_images))
         return bit_steps(n_images)
 
-    def resolved_scales(self, dense: bool) -> tuple[float, float] | None:
-        """Return the range of scales of a stage; None if images are not scaled."""
-        if self.scale_range is None:
-            return None
-        if isinstance(self.scale_range, str):
-            return DENSE_SCALES if dense else CLASSIFIER_SCALES
-        low, high = self.scale_range
-        return float(low), float(high)
 
-    def resolved_mixup(self, dense: bool) -> float:
-        """Return the alpha of mixup in a stage; 0 if images are not mixed."""
-        if dense:
-            return 0.0
-        return _CLASSIFIER_MIXUP if self.mixup == "auto" else float(self.mixup or 0)
+def resolved_scales(settings: TrainingSettings, dense: bool) -> tuple[float, float] | None:
+    """Return the range of scales of a stage; None if images are not scaled."""
+    if settings.scale_range is None:
+        return None
+    if isinstance(settings.scale_range, str):  # "auto"
+        return DENSE_SCALES if dense else CLASSIFIER_SCALES
+    low, high = settings.scale_range
+    return float(low), float(high)
+
+
+def resolved_mixup(settings: TrainingSettings, dense: bool) -> float:
+    """Return the alpha of mixup in a stage; 0 if images are not mixed."""
+    if dense:  # mixed images would need mixed masks
+        return 0.0
+    return _CLASSIFIER_MIXUP if settings.mixup == "auto" else float(settings.mixup or 0)

@@ -78,7 +78,7 @@ def test_bad_parameters_are_named_before_any_training(X, y, generator, message):
     ("masks", "message"),
     [
         (np.zeros((12, 4), int), r"dtype int64 and shape \(12, 4\)"),
-        (np.zeros((11, 4, 4), int), r"shape \(11, 4, 4\); integers of shape \(12, H, W\) are wanted"),
+        (np.zeros((11, 4, 4), int), r"shape \(11, 4, 4\): expected integers of shape \(12, H, W\)"),
         (np.zeros((12, 4, 4)), "dtype float64"),
         (np.full((12, 4, 4), CLASSES + 1), rf"values in {CLASSES + 1}\.\.{CLASSES + 1}"),
         (np.full((12, 4, 4), -1), r"values in -1\.\.-1"),

@@ -304,7 +304,7 @@ def test_a_backbone_is_copied_trained_and_fixed_by_the_seed(images, labels):
     assert not torch.equal(weights[0], weights[2])
     assert weights[0].abs().max() > 0
     np.testing.assert_array_equal(first.classes_, [0, 1, 2])
-    assert first.dense_network_.preprocessor.image_size == SIZE  # the images', as the module names none
+    assert first.network_.preprocessor.image_size == SIZE  # the images', as the module names none
 
 
 def test_a_backbone_of_timm():
