@@ -1,28 +1,18 @@
 """Parts as in-distribution tail probabilities, joined by a rule for p-values."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri_exp
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.fusion._parts import check_parts
-from skdfb.utils import TailProbability
+from skdfb.utils import TAIL_RULES, TailProbability, joined_tails
 
 Scores = npt.NDArray[np.float64]
-
-
-def _normal_quantiles(log_probabilities: Scores) -> Scores:
-    # A probability may round to 1, whose quantile is infinite.
-    return np.asarray(ndtri_exp(np.minimum(log_probabilities, -np.finfo(np.float64).tiny)), dtype=np.float64)
-
-
-# The function g of each rule, of the logarithm of the tail probability.
-_TERMS: dict[str, Callable[[Scores], Scores]] = {"fisher": lambda log_p: log_p, "stouffer": _normal_quantiles}
 
 
 class TailProbabilityFusion(BaseEstimator):
@@ -98,7 +88,7 @@ class TailProbabilityFusion(BaseEstimator):
     array([0.533, 0.047, 0.001])
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {"rule": [StrOptions(set(_TERMS))]}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"rule": [StrOptions(set(TAIL_RULES))]}
 
     learns_from_scores: ClassVar[bool] = True
 
@@ -179,7 +169,4 @@ class TailProbabilityFusion(BaseEstimator):
         return self.joint_tail_.log_p(self._sum(check_parts(parts, self.part_names_)))
 
     def _sum(self, arrays: list[Scores]) -> Scores:
-        term, tails = _TERMS[self.rule_], self.tails_.values()
-        # (number of parts, n) to (n,)
-        joint: Scores = np.sum([term(tail.log_p(array)) for tail, array in zip(tails, arrays, strict=True)], axis=0)
-        return joint
+        return joined_tails(self.tails_.values(), arrays, self.rule_)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores, named_scorers
 from skdfb.scorers._protocol import check_scorer
 from skdfb.scorers._representation import Representation
-from skdfb.utils import TailProbability
+from skdfb.utils import TailProbability, joined_tails
 
 
 class ScorerEnsemble(_BaseComposition):
@@ -221,12 +221,9 @@ class ScorerEnsemble(_BaseComposition):
         """
         check_is_fitted(self)
         parts = self._one_each(representation, "representation")
-        log_p = [
-            tail.log_p(member_scores(scorer, part, name))
-            for (name, _), scorer, tail, part in zip(self.named_scorers, self.scorers_, self.tails_, parts, strict=True)
-        ]
-        scores: NDArray[np.float64] = np.sum(log_p, axis=0)
-        return scores
+        names = [name for name, _ in self.named_scorers]
+        scores = [member_scores(*member) for member in zip(self.scorers_, parts, names, strict=True)]
+        return joined_tails(self.tails_, scores, "fisher")
 
     def _check_members(self) -> None:
         names = [name for name, _ in self.named_scorers]

@@ -12,9 +12,10 @@ from skdfb.utils._estimators import numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._scores import check_scores
-from skdfb.utils._tail_probability import TailProbability
+from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_tails
 
 __all__ = [
+    "TAIL_RULES",
     "PackedMasks",
     "TailProbability",
     "available_device",
@@ -22,6 +23,7 @@ __all__ = [
     "digest_of",
     "evaluation_mode",
     "isolated_rng",
+    "joined_tails",
     "launched_processes",
     "numbered",
     "read_file",
