@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
@@ -19,7 +18,7 @@ from skdfb.scorers._composite import check_nested_parameters, fitted_clone, memb
 from skdfb.scorers._needs import ScorerNeeds
 from skdfb.scoring._hold_out import check_number, learning_share, number_to_hold_out
 from skdfb.scoring._parts import BACKGROUND, Part, as_parts, check_parts, labelled, view_needs
-from skdfb.utils import shallow_copy
+from skdfb.utils import NestedByName, shallow_copy
 
 __all__ = ["JointScore", "Scores", "Views"]
 
@@ -29,7 +28,7 @@ Scores = npt.NDArray[np.float64]
 Views = Mapping[str, Representation]
 
 
-class JointScore(_BaseComposition):
+class JointScore(NestedByName):
     r"""Scorers on views of images, fused into one score, with a conformal threshold.
 
     A *view* is a :class:`~skdfb.scorers.Representation` of the images by name, a *part* is a scorer on a view. No
@@ -104,6 +103,8 @@ class JointScore(_BaseComposition):
         "alpha": [Interval(Real, 0, 1, closed="neither"), None],
     }
 
+    _named: ClassVar[str] = "_named_scorers"
+
     def __init__(
         self,
         parts: Sequence[tuple[str, str, ForegroundScorer]],
@@ -125,38 +126,6 @@ class JointScore(_BaseComposition):
     @_named_scorers.setter
     def _named_scorers(self, pairs: list[tuple[str, Any]]) -> None:
         self.parts = [(name, part[1], scorer) for (name, scorer), part in zip(pairs, self.parts, strict=True)]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to add the scorers by the name of their part, and their parameters as ``name__parameter``.
-
-        Returns
-        -------
-        params : dict
-            Values by name.
-        """
-        params: dict[str, Any] = self._get_params("_named_scorers", deep=deep)
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, scorers by the name of their part, or parameters of scorers.
-
-        Parameters
-        ----------
-        **params : dict
-            Values by name; ``name__parameter`` is a parameter of the scorer of a part.
-
-        Returns
-        -------
-        JointScore
-            The joint score itself.
-        """
-        self._set_params("_named_scorers", **params)
-        return self
 
     # --------------------------------------------------------- early checks
 

@@ -8,7 +8,7 @@ from skdfb.utils._devices import (
     resolve_device,
     spawn_seeds,
 )
-from skdfb.utils._estimators import numbered, shallow_copy
+from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._scores import check_scores
@@ -16,6 +16,7 @@ from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_ta
 
 __all__ = [
     "TAIL_RULES",
+    "NestedByName",
     "PackedMasks",
     "TailProbability",
     "available_device",
