@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
+from skdfb.scorers._composite import check_nested_parameters
 from skdfb.scorers._needs import needs_of
 from skdfb.scoring import JointScore, hold_out
 from skdfb.scoring._parts import CLASSIFIER
@@ -169,6 +170,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         # 1. Check all that can be checked before anything is fitted.
         if self.scorer is not None:
             _check_scorer(self.scorer)
+            check_nested_parameters(self.scorer, "scorer")
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         self.classes_, indices = _class_indices(X, y)
         labels, n_features = self.classes_[indices], X.shape[1]
@@ -210,7 +212,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         scores : ndarray of shape (n,)
             Higher is more in-distribution.
         """
-        return self.joint_score_.score_samples({CLASSIFIER: self._represent(self._checked(X))})
+        X = self._checked(X)
+        return self.joint_score_.score_samples({CLASSIFIER: self._represent(X)})
 
     def score_and_classify(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
         """Return what ``score_samples`` and ``classify`` return.

@@ -45,18 +45,20 @@ register_class(_FormerSplit, "Split")
 
 
 def _upgrade_dfb(state: State) -> State:
-    former = {name: state.pop(name) for name in ("pretrained", "checkpoint_path", "recipe")}
-    views = _views(state.pop("foreground_network"), state.pop("foreground_pooling"))
-    every = state.pop("checkpoint_every")
-    state.pop("deterministic")
-    if former["recipe"] == "paper":
+    # The oldest files lack the youngest parameters of that format.
+    views = _views(state.pop("foreground_network", "dense"), state.pop("foreground_pooling", "image"))
+    pretrained, recipe_name = state.pop("pretrained", True), state.pop("recipe", "default")
+    every = state.pop("checkpoint_every", 500)
+    for name in ("checkpoint_path", "deterministic"):
+        state.pop(name, None)
+    if recipe_name == "paper":
         recipe = DFBDetector.paper(state["backbone"]).get_params(deep=False)
         names = ("background_scorer", "fusion", "classifier_trainer", "dense_trainer", "image_size")
         state |= {name: recipe[name] for name in names if state[name] is None}
     for name in ("classifier_trainer", "dense_trainer"):
         if state[name] is not None:
             state[name].checkpoint_every = every
-    if isinstance(state["backbone"], str) and not former["pretrained"]:
+    if isinstance(state["backbone"], str) and not pretrained:
         state["backbone"] = create_backbone(state["backbone"], pretrained=False, random_state=0)
     if list(views) != ["foreground"] or views["foreground"] != DENSE:
         scorer = ViM() if state["scorer"] is None else state["scorer"]

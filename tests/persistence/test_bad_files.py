@@ -187,7 +187,7 @@ def test_a_class_of_someone_elses_is_not_looked_up(saved, place, tmp_path, monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, r"its format is 2, and this version reads up to 1: .*update skdfb"),
+        ({"format": 3}, r"its format is 3, and this version reads up to 2: .*update skdfb"),
         ({"format": 0}, "its format is 0, and this version reads from 1 on"),
         ({"format": "1"}, "its format is '1'"),
         ({"more": 1}, "its JSON is none that this version writes"),
@@ -215,7 +215,7 @@ def with_backbone(name, image_size, **options):
     """Let a document ask for a timm backbone."""
 
     def change(document):
-        backbone = document["model"]["state"]["network_"]["backbone"]
+        backbone = document["model"]["state"]["dense_network_"]["backbone"]
         values = [name, image_size, {"is": "map", "keys": list(options), "values": list(options.values())}]
         del backbone["class"]
         backbone["arguments"] = {"is": "map", "keys": ["name", "image_size", "options"], "values": values}

@@ -24,11 +24,11 @@ X_NEW = make_images(6, seed=9)[0]
 def detector():
     """One that has much of what a file may hold: strings, names, nested scorers, several parts."""
     X, y = make_images()
+    ensemble = ScorerEnsemble([Energy(), ("far", Mahalanobis(shrinkage="auto"))], random_state=0)
     return make_detector(
-        scorer=ScorerEnsemble([Energy(), ("far", Mahalanobis(shrinkage="auto"))], random_state=0),
+        scorer=[("foreground_dense", "dense", ensemble), ("foreground_plain", "classifier", ensemble)],
         background_scorer=[BackgroundLogit(), ("near", KNN(n_neighbors=5))],
         fusion=TailProbabilityFusion("fisher"),
-        foreground_network="both",
         alpha=0.2,
     ).fit(X, np.array(["red", "green", "blue"])[y])
 

@@ -15,16 +15,13 @@ import skdfb
 from skdfb import Trainer
 from skdfb.augmentation import BackMix
 from skdfb.networks import create_backbone
-from skdfb.scorers import (
-    MSP,
-    Energy,
-    Mahalanobis,
-)
+from skdfb.scorers import MSP, BackgroundLogit, Energy, Mahalanobis
 from skdfb.testing._scorers._data import new_images, training_data
 from tests.detector.conftest import SIDE, make_detector, make_images
 from tests.helpers import TinyBackbone
 
 QUICK = {"device": "cpu", "image_size": SIDE * 2, "random_state": 0, "trainer": Trainer(max_steps=2, batch_size=8)}
+VIEWS = {"dense": 4, "background": 1}.items()
 CUSTOMS = {"tests.helpers.TinyBackbone": TinyBackbone}
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
 
@@ -33,7 +30,7 @@ def estimators() -> dict[str, type]:
     """All public estimators of the package, by name."""
     found = {}
     for package in pkgutil.iter_modules(skdfb.__path__, "skdfb."):
-        if package.ispkg and package.name != "skdfb.displays":
+        if package.ispkg and package.name not in ("skdfb.displays", "skdfb.utils"):
             module = importlib.import_module(package.name)
             for name in module.__all__:
                 if isinstance(value := getattr(module, name), type) and issubclass(value, BaseEstimator):
@@ -58,6 +55,10 @@ def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
             return cls(unfitted("CAMMaskGenerator", network), device="cpu")
         extra = {"dense_trainer": QUICK["trainer"]} if name == "DenseMaskGenerator" else {}
         return cls(**{"backbone": backbone} | QUICK | extra | (network or {}))
+    if name == "JointScore":
+        return cls(
+            [("foreground", "dense", Energy()), ("background_logit", "background", BackgroundLogit())], alpha=0.1
+        )
     if name == "ScorerEnsemble":
         return cls([Energy(), ("far", Mahalanobis())], random_state=np.random.RandomState(3))
     return cls(MSP()) if name == "TemperatureScaled" else cls()
@@ -73,6 +74,12 @@ def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
     if name == "FeatureDetector":
         rows = rng.normal(size=(200, 6))
         return estimator.fit(rows, np.arange(200) % 3), lambda model: model.score_samples(rows)
+    if name == "JointScore":
+        known, new = (
+            {view: training_data(Energy(), seed=seed, K=K).representation for view, K in VIEWS} for seed in (0, 1)
+        )
+        y = np.arange(200) % 4
+        return estimator.fit(known, y, held_out=(new, y)), lambda model: model.score_samples(new)
     if name.endswith("MaskGenerator"):
         return estimator.fit(X[:24], y[:24]), lambda model: model.attention_maps(X[:5])
     if name == "TailProbabilityFusion":

@@ -184,12 +184,18 @@ def test_it_gets_the_numbers_of_the_step_alone():
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda batch: batch.images, r"augmentation made a Tensor of a Batch of images \(16, 3, ...\)"),
-        (lambda batch: batch[:7], r"made a Batch of images \(7, 3, ...\) .* of a Batch of images \(16, 3, ...\)"),
-        (lambda batch: replace(batch, images=batch.images[:, :1]), r"images \(16, 1, ...\) .* as many channels"),
+        (lambda batch: batch.images, r"augmentation returned a Tensor: expected a Batch of images \(16, 3, ...\)"),
+        (
+            lambda batch: batch[:7],
+            r"a Batch of images \(7, 3, ...\) .*: expected a Batch of images \(16, 3, ...\)",
+        ),
+        (
+            lambda batch: replace(batch, images=batch.images[:, :1]),
+            r"images \(16, 1, ...\) .* images and channels",
+        ),
         (lambda batch: replace(batch, images=batch.images.double()), r"of torch.float64 .* of torch.float32"),
         (lambda batch: replace(batch, targets=batch.targets.argmax(1)), r"targets \(16,\) of torch.int64"),
-        (lambda batch: replace(batch, masks=None), r"and no masks of .* and masks \(16, ...\)"),
+        (lambda batch: replace(batch, masks=None), r"and no masks: expected .* and masks \(16, ...\)"),
     ],
 )
 def test_what_is_no_such_batch_is_refused(returned, message):
@@ -207,7 +213,7 @@ def test_what_is_no_such_bank_is_refused(bank):
         def attention_bank(self, n_images):
             return bank
 
-    with pytest.raises(ValueError, match=r"augmentation.attention_bank\(60\) returned .* of 60 images is wanted"):
+    with pytest.raises(ValueError, match=r"augmentation.attention_bank\(60\) returned .*: expected .* of 60"):
         train_with(Wrong())
 
 
@@ -216,7 +222,7 @@ def test_what_is_no_such_bank_is_refused(bank):
     [
         ("backmix", "mine: The 'augmentation' parameter of Trainer must be an object implementing 'augment'"),
         (BackMix(patch_size=2), "mine: The 'patch_size' parameter of BackMix must be a float in"),
-        (BackMix, r"mine: augmentation is the class BackMix; an instance is wanted, like BackMix\(\)"),
+        (BackMix, r"mine: augmentation is the class BackMix: expected an instance, like BackMix\(\)"),
     ],
 )
 def test_it_is_checked_before_training(augmentation, message):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdfb.training._sampling import shuffled_batches, step_seed
+from skdfb.training._sampling import AUGMENTATION, DROPOUT, shuffled_batches, step_seed
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 2**31 - 1))
@@ -48,7 +48,14 @@ def test_another_seed_gives_another_order():
 
 
 def test_step_seeds_are_distinct_and_fixed():
-    seeds = {step_seed(seed, step) for seed in range(20) for step in range(200)}
+    """No two steps, streams or processes share their random numbers."""
+    seeds = {
+        step_seed(seed, step, stream, rank)
+        for seed in range(10)
+        for step in range(100)
+        for stream in (AUGMENTATION, DROPOUT)
+        for rank in range(2)
+    }
     assert len(seeds) > 3_990  # 32 bits: a repetition among 4,000 has a chance of 0.2 %
-    assert step_seed(3, 4) == step_seed(3, 4)
-    assert step_seed(3, 4) != step_seed(4, 3)
+    assert step_seed(3, 4, DROPOUT) == step_seed(3, 4, DROPOUT)
+    assert step_seed(3, 4, DROPOUT) != step_seed(4, 3, DROPOUT)

@@ -408,7 +408,7 @@ def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
         ({"weight_decay": -1}, "weight_decay"),
         ({"schedule": "linear"}, "schedule"),
         ({"warmup_steps": -1}, "warmup_steps"),
-        ({"scale_range": (2.0, 1.0)}, r"scale_range=\(2.0, 1.0\); \(low, high\) with 0 < low <= high"),
+        ({"scale_range": (2.0, 1.0)}, r"scale_range=\(2.0, 1.0\): expected \(low, high\) with 0 < low <= high"),
         ({"scale_range": (0.0, 1.0)}, "scale_range"),
         ({"scale_range": (1.0,)}, "scale_range"),
         ({"scale_range": ()}, "scale_range"),
@@ -435,7 +435,7 @@ def test_parameters_are_checked_under_their_trainers_name(parameters, message):
     [
         (np.zeros(59, dtype=int), r"y has shape \(59,\) for 60 images"),
         (np.zeros((60, 1), dtype=int), r"y has shape \(60, 1\)"),
-        (np.full(60, 3), r"y has values in 3\.\.3; 0\.\.2 is wanted"),
+        (np.full(60, 3), r"y has values in 3\.\.3: expected 0\.\.2"),
         (np.full(60, -1), r"y has values in -1\.\.-1"),
         (np.zeros(60), "y has dtype float64"),
         (np.full(60, "cat"), "y has dtype"),
@@ -453,10 +453,10 @@ def test_labels_are_checked(labels, message):
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (np.zeros((59, SIZE, SIZE), dtype=int), r"masks has shape \(59, 16, 16\) for 60 images; \(n, H, W\)"),
+        (np.zeros((59, SIZE, SIZE), dtype=int), r"masks has shape \(59, 16, 16\) for 60 images: expected \(n, H, W\)"),
         (np.zeros((60, SIZE), dtype=int), "masks has shape"),
         (np.zeros((60, SIZE, 0), dtype=int), "masks has shape"),
-        (np.full((60, SIZE, SIZE), 4), r"masks has values in 4\.\.4; 0\.\.3 is wanted"),
+        (np.full((60, SIZE, SIZE), 4), r"masks has values in 4\.\.4: expected 0\.\.3"),
         (np.full((60, SIZE, SIZE), -1), "masks has values"),
         (np.zeros((60, SIZE, SIZE)), "masks has dtype float64"),
     ],
@@ -481,8 +481,8 @@ def test_paper_recipes():
         assert trainer.warmup_steps == 500
         assert trainer.schedule == "step"
         assert trainer.weight_decay == 0
-        assert trainer.flip
         trainer.validate()
+    assert (classifier.flip, dense.flip) == (False, True)  # the paper names mirrored images for the dense stage alone
     assert classifier.mixup == 0.1
     assert classifier.scale_range == (1.25, 1.25)  # 160 pixels, cropped to 128
     assert not dense.mixup

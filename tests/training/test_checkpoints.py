@@ -1,0 +1,134 @@
+"""Checkpoints of several processes, and what is not part of a fit's identity."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from skdfb import Trainer
+from skdfb.exceptions import CheckpointError
+from skdfb.networks import DenseClassifier
+from skdfb.training import _checkpoints
+from skdfb.training._checkpoints import Checkpoints
+from skdfb.training._stages import check_dense_start, start_dense_network
+from tests.helpers import TinyBackbone
+from tests.training.problems import PLAIN
+
+
+def test_several_processes_try_the_folder_at_once(tmp_path, monkeypatch):
+    """Each with a file of its own: with a slow disk, one would remove the other's."""
+    unlink = Path.unlink
+
+    def slow(path, missing_ok=False):
+        time.sleep(0.01)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", slow)
+    checkpoints = Checkpoints(tmp_path, {"y": "1"})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: checkpoints.prepare(), range(40)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written to"):
+        Checkpoints(tmp_path / "file", {}).prepare()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_first_process_writes_and_removes(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    checkpoints = Checkpoints(tmp_path, {"y": "1"})
+    assert checkpoints.put("seeds", {"seeds": [1]}, {}) == (rank == "0")
+    assert checkpoints.names() == (["seeds"] if rank == "0" else [])
+    (tmp_path / "masks.safetensors").write_bytes(b"")
+    checkpoints.remove("masks")
+    assert (tmp_path / "masks.safetensors").exists() == (rank == "1")
+
+
+def test_a_file_that_goes_between_listing_and_reading_is_absent(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, {"y": "1"})
+    checkpoints.put("classifier-000000001", {}, {"a": torch.zeros(1)})
+    read = _checkpoints.read_file
+
+    def late(path):
+        path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(_checkpoints, "read_file", late)
+    checkpoints.prepare()
+    assert checkpoints.get("classifier-000000001") is None
+
+
+# ------------------------------------------------------------- where to start
+
+
+def network():
+    return DenseClassifier(TinyBackbone(), 3, image_size=16)
+
+
+def test_the_dense_network_starts_from_the_classifier_or_from_before_it():
+    trained, untrained = network(), network()
+    for start, expected in (("classifier", trained), ("pretrained", untrained)):
+        dense = start_dense_network(trained, Trainer(dense_start=start), lambda: untrained)
+        assert dense.num_classes == 4
+        for name, value in expected.feature_map.state_dict().items():
+            assert torch.equal(dense.feature_map.state_dict()[name], value)
+
+
+def test_a_classifier_given_as_trained_has_no_start_before_it():
+    check_dense_start(network(), None)
+    check_dense_start(network(), Trainer())
+    check_dense_start(TinyBackbone(), Trainer(dense_start="pretrained"))
+    with pytest.raises(ValueError, match="dense_start='pretrained', but backbone is a DenseClassifier"):
+        check_dense_start(network(), Trainer(dense_start="pretrained"))
+
+
+# -------------------------------------------------------------- random numbers
+
+
+class Dropping(TinyBackbone):
+    """Notes the numbers that dropout would draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, images):
+        if self.training:
+            self.drawn.append(float(torch.rand(1)))
+        return self.dropout(super().forward(images))
+
+
+class Drawing:
+    """An augmentation that draws numbers and changes nothing."""
+
+    def __init__(self, n_numbers):
+        self.n_numbers = n_numbers
+        self.drawn = []
+
+    def augment(self, batch, generator):
+        self.drawn += torch.rand(self.n_numbers, generator=generator).tolist()
+        return batch
+
+
+def test_dropout_does_not_depend_on_the_numbers_of_the_augmentation():
+    images, labels = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0)), [0, 1, 2] * 8
+    drawn = []
+    for n_numbers in (1, 5):
+        augmentation = Drawing(n_numbers)
+        backbone = Dropping()
+        trained = DenseClassifier(backbone, 3, image_size=16)
+        trainer = Trainer(max_steps=3, batch_size=8, augmentation=augmentation, **PLAIN)
+        trainer.train(trained, images.permute(0, 2, 3, 1).numpy(), labels, device="cpu", random_state=0)
+        drawn.append(backbone.drawn)
+        assert not set(backbone.drawn) & set(augmentation.drawn), "two streams"
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 3
