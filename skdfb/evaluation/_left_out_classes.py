@@ -240,7 +240,7 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     Notes
     -----
     A pipeline hands on ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
-    ``decision_function`` is infinite, and so without any rank, where too few images were held out for the threshold.
+    ``decision_function`` is infinite for every image of a detector with ``alpha=None``.
 
     Examples
     --------

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skdfb.evaluation import _bootstrap
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, metrics_of_counts, percentile_interval
-from skdfb.evaluation._frame import METRICS
+from skdfb.evaluation._table import METRICS
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 
 quick = settings(max_examples=80, deadline=None, derandomize=True)

@@ -1,18 +1,17 @@
 """compare_scorers must report exactly what the detector and plain scorers say."""
 
-import builtins
-
 import numpy as np
 import pytest
 import torch
 
-from skdfb import DFBDetector, Trainer
-from skdfb.detector._forward import ForwardPass
-from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
-from skdfb.images import BatchSize, as_images
+from skdfb import DFBDetector, Trainer, evaluation
+from skdfb.evaluation import class_accuracy, format_comparison
 from skdfb.metrics import auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, ODIN, Energy, Representation, ViM
+from tests.evaluation.helpers import framed
 from tests.helpers import TinyBackbone
+
+compare_scorers = framed(evaluation.compare_scorers)
 
 COLUMNS = ["scorer", "method", "ood", "auroc", "aupr_in", "aupr_out", "fpr95"]
 
@@ -134,7 +133,7 @@ def test_a_scorer_whose_fit_returns_nothing(detector, images, labels):
 
 def test_other_training_images_are_refused(detector, images, labels):
     ood = {"dark": images["dark"]}
-    with pytest.raises(ValueError, match="X has 30 images; the 260 of fit are wanted"):
+    with pytest.raises(ValueError, match="X has 30 images: expected the 260 of fit"):
         compare_scorers(detector, images["id"], ood, X=images["id"], y=labels[:30])
     with pytest.raises(ValueError, match="y differs from the labels of fit"):
         compare_scorers(detector, images["id"], ood, X=images["fit"], y=labels[::-1])
@@ -143,9 +142,9 @@ def test_other_training_images_are_refused(detector, images, labels):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ood": np.zeros((2, 16, 16, 3))}, "ood is a ndarray; OOD images by name are wanted"),
-        ({"ood": {}}, "ood is empty; OOD images by name are wanted"),
-        ({"scorers": MSP()}, r"scorers=MSP\(\); a list of scorers is wanted"),
+        ({"ood": np.zeros((2, 16, 16, 3))}, "ood is a ndarray: expected OOD images by name"),
+        ({"ood": {}}, "ood is empty: expected OOD images by name"),
+        ({"scorers": MSP()}, r"scorers=MSP\(\): expected a list of scorers"),
         ({"scorers": ["MSP"]}, r"scorers\[0\] is 'MSP', a str without fit"),
         ({"scorers": [Energy(), MSP]}, r"scorers\[1\] is the class MSP"),
     ],
@@ -158,30 +157,13 @@ def test_bad_arguments_are_named(detector, images, labels, changes, message):
 
 @pytest.mark.parametrize("metrics", [["auc"], "auroc"])
 def test_unknown_metrics_are_named(table, metrics):
-    with pytest.raises(ValueError, match=r"metrics=.*; some of the table's columns \['auroc', 'aupr_in'"):
+    with pytest.raises(ValueError, match=r"metrics=.*: expected some of the table's columns \['auroc', 'aupr_in'"):
         format_comparison(table, metrics)
 
 
 def test_five_scorers_by_default(detector, images, labels):
     table = compare_scorers(detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels)
     assert list(table["scorer"].unique()) == ["MSP", "MaxLogit", "ODIN", "Energy", "ViM"]
-
-
-def test_plain_columns_without_pandas(detector, images, labels, monkeypatch):
-    original = builtins.__import__
-
-    def without_pandas(name, *args, **kwargs):
-        if name == "pandas":
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_pandas)
-    table = compare_scorers(
-        detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels, scorers=[Energy()]
-    )
-    assert isinstance(table, dict)
-    assert list(table) == COLUMNS
-    assert table["method"] == ["plain", "dfb", "background"]
 
 
 def test_the_detector_stays_as_it_is(detector, images, table):
@@ -193,10 +175,8 @@ def test_the_detector_stays_as_it_is(detector, images, table):
 def test_class_accuracy(detector, images, labels):
     accuracy = class_accuracy(detector, images["fit"], labels)
     assert accuracy["dfb"] == detector.score(images["fit"], labels)
-    batch = next(
-        iter(ForwardPass(detector.classifier_, 2, BatchSize(260)).over(as_images(images["fit"]), lambda batch: batch))
-    )
-    predicted = detector.classes_[batch.logit_map.mean((2, 3)).argmax(1).numpy()]
+    views = detector.represent(images["fit"], ["classifier"])
+    predicted = detector.classes_[views["classifier"].logits.argmax(1).numpy()]
     assert accuracy["plain"] == np.mean(predicted == labels)
 
 

@@ -1,12 +1,9 @@
 """evaluate must report what the detector's own methods and the metrics say."""
 
-import builtins
-
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from skdfb.evaluation._frame import METRICS
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
@@ -18,12 +15,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from torch.utils.data import TensorDataset
 
+from skdfb import evaluation
 from skdfb.detector import FeatureDetector
-from skdfb.evaluation import LeaveClassesOut, evaluate, left_out_auroc
+from skdfb.evaluation import LeaveClassesOut, left_out_auroc
+from skdfb.evaluation._table import METRICS
 from skdfb.fusion import TemperatureFusion
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 from skdfb.scorers import BackgroundLogit, Energy, Mahalanobis
 from tests.detector.conftest import make_detector, make_images
+from tests.evaluation.helpers import framed
+
+evaluate = framed(evaluation.evaluate)
 
 FIGURES = [*METRICS, "accuracy", "id_rejected", "ood_rejected"]
 COLUMNS = ["ood", "n_id", "n_ood", *FIGURES]
@@ -255,21 +257,6 @@ def test_labels_from_probabilities(ood):
     assert evaluate(detector, X, ood, ["a", "b", "c", "b"], n_bootstrap=0)["accuracy"].tolist() == [3 / 4] * 2
 
 
-def test_plain_columns_without_pandas(detector, test, ood, monkeypatch):
-    original = builtins.__import__
-
-    def without_pandas(name, *args, **kwargs):
-        if name == "pandas":
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    expected = evaluate(detector, test[0], ood, test[1], random_state=0)
-    monkeypatch.setattr(builtins, "__import__", without_pandas)
-    table = evaluate(detector, test[0], ood, test[1], random_state=0)
-    assert isinstance(table, dict)
-    assert table == expected.to_dict("list")
-
-
 @pytest.mark.parametrize(
     ("y", "error", "match"),
     [
@@ -295,7 +282,7 @@ def test_labels_are_not_compared_as_text(test, ood):
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"ood": np.zeros((3, 8))}, TypeError, "ood is a ndarray; OOD images by name"),
+        ({"ood": np.zeros((3, 8))}, TypeError, "ood is a ndarray: expected OOD images by name"),
         ({"ood": {}}, TypeError, "ood is empty"),
         ({"n_bootstrap": -1}, ValueError, "n_bootstrap == -1, must be >= 0"),
         ({"n_bootstrap": 1.5}, TypeError, "n_bootstrap must be an instance of int"),

@@ -12,14 +12,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import Dataset, TensorDataset
 
+from skdfb import evaluation
 from skdfb.detector import FeatureDetector
-from skdfb.evaluation import class_accuracy, class_count_sweep, compare_scorers, evaluate, temperature_sweep
-from skdfb.evaluation._frame import METRICS
+from skdfb.evaluation import class_accuracy
+from skdfb.evaluation._table import METRICS
 from skdfb.fusion import TemperatureFusion
 from skdfb.images import Images, as_images
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 from skdfb.scorers import MSP, BackgroundLogit, Energy, Mahalanobis
 from tests.detector.conftest import make_detector, make_images
+from tests.evaluation.helpers import framed
+
+class_count_sweep = framed(evaluation.class_count_sweep)
+compare_scorers = framed(evaluation.compare_scorers)
+evaluate = framed(evaluation.evaluate)
+temperature_sweep = framed(evaluation.temperature_sweep)
 
 # ------------------------------------------------------------- temperatures
 
@@ -354,7 +361,6 @@ def test_estimators_that_do_not_classify(train, test, other):
     assert table[["auroc", "ood_rejected"]].notna().all(axis=None)
 
 
-@pytest.mark.filterwarnings("ignore:.*held-out images.*:UserWarning")
 def test_scorers_on_the_images_detector():
     (X, y), (X_test, y_test) = make_images(80), make_images(30, seed=1)
     noise = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
@@ -404,7 +410,7 @@ def test_scorers_on_the_images_detector():
         ({"y_test": ["0"] * 90}, ValueError, "y_test has no image of 6 of the 6"),
         ({"random_state": "a"}, ValueError, "cannot be used to seed"),
         ({"scorers": [Energy()]}, TypeError, r"scorers are given, but Recorder\(\) is no DFBDetector"),
-        ({"estimator": make_detector(), "scorers": []}, TypeError, r"scorers=\[\]; a list of scorers"),
+        ({"estimator": make_detector(), "scorers": []}, TypeError, r"scorers=\[\]: expected a list of scorers"),
         ({"estimator": make_detector(), "scorers": [Energy]}, TypeError, r"scorers\[0\] is the class Energy"),
     ],
 )
