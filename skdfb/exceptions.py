@@ -26,7 +26,7 @@ class BatchSizeWarning(UserWarning):
 
 
 class CheckpointError(OSError):
-    """The folder for checkpoints cannot be written to; told before any training."""
+    """The folder for checkpoints cannot be written to; raised before any training."""
 
 
 class CheckpointWarning(UserWarning):
@@ -43,12 +43,14 @@ class InvalidModelError(ValueError):
 class UnreadableImageError(ValueError):
     """An image of a sequence or a dataset cannot be read: its file is missing, damaged, too large, or no image.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        The reason.
     index : int
-        Its place among the images.
-    path : str or None
-        Its file, where it was given as one.
+        Place of the image among the images; also an attribute.
+    path : path, default=None
+        Its file, if it was given as one; also an attribute, as a str or None.
     """
 
     def __init__(self, message: str, index: int, path: str | os.PathLike[str] | None = None) -> None:
@@ -57,7 +59,7 @@ class UnreadableImageError(ValueError):
         self.path = None if path is None else os.fspath(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Come whole out of a worker process."""
+        """Keep index and path when the error comes from a worker process."""
         return type(self), (str(self), self.index, self.path)
 
 

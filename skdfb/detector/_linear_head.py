@@ -22,13 +22,13 @@ class LinearHead(NamedTuple):
 
 
 def checked_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> Any:
-    """Return a head of K rows, or, where it has to be fitted first, an unfitted classifier or None."""
+    """Return a head of K rows, or an unfitted classifier or None, if the head has to be fitted first."""
     if isinstance(head, tuple | list):
         return _given_head(head, classes, n_features)
-    wanted = "None, a linear classifier with coef_ and intercept_, or a tuple (weight, bias[, labels])"
+    expected = "expected None, a linear classifier with coef_ and intercept_, or a tuple (weight, bias[, labels])"
     is_estimator = isinstance(head, BaseEstimator)  # and no class
     if head is not None and not (is_estimator and is_classifier(head) and hasattr(head, "decision_function")):
-        raise TypeError(f"head={head!r}; {wanted} is wanted.")
+        raise TypeError(f"head={head!r}: {expected}.")
     if len(classes) == 1:
         return LinearHead(np.zeros((1, n_features)), np.ones(1))
     return head
@@ -37,20 +37,20 @@ def checked_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> Any:
 def _given_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> LinearHead:
     """Return the rows of a network's head in the order of the classes."""
     if len(head) not in (2, 3):
-        raise ValueError(f"head has {len(head)} items; (weight, bias) or (weight, bias, labels) are wanted.")
+        raise ValueError(f"head has {len(head)} items: expected (weight, bias) or (weight, bias, labels).")
     weight, bias = (_float_array(array) for array in head[:2])
     if weight.ndim != 2 or weight.shape[1] != n_features or bias.shape != weight.shape[:1]:
         raise ValueError(
-            f"head has a weight of shape {weight.shape} and a bias of shape {bias.shape}; wanted (K, {n_features}) and "
-            "(K,), the layer that takes these features."
+            f"head has a weight of shape {weight.shape} and a bias of shape {bias.shape}: expected (K, {n_features}) "
+            "and (K,), the layer that takes these features."
         )
     for array in (weight, bias):
         assert_all_finite(array, input_name="head")
     if len(head) == 2:
         if len(weight) != len(classes):
             raise ValueError(
-                f"head has {len(weight)} rows, and y has {len(classes)} class(es); one row a class is wanted. Pass the "
-                "label of each row, head=(weight, bias, labels), so that those of classes not in y are dropped."
+                f"head has {len(weight)} rows, and y has {len(classes)} class(es): expected one row per class. Pass "
+                "the label of each row, head=(weight, bias, labels), so that rows of classes not in y are dropped."
             )
         return LinearHead(weight, bias)
     rows = _rows_of_classes(classes.tolist(), np.asarray(head[2]).tolist(), len(weight))
@@ -60,7 +60,7 @@ def _given_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> Linear
 def _rows_of_classes(classes: list[Any], labels: Any, n_rows: int) -> list[int]:
     if not isinstance(labels, list) or len(labels) != n_rows or len(set(labels)) != n_rows:
         raise ValueError(
-            f"head has {n_rows} rows with the labels {labels!r}; one label a row, no two alike, is wanted."
+            f"head has {n_rows} rows with the labels {labels!r}: expected one label per row, no two equal."
         )
     row_of = {label: row for row, label in enumerate(labels)}
     missing = [label for label in classes if label not in row_of]
@@ -72,9 +72,9 @@ def _rows_of_classes(classes: list[Any], labels: Any, n_rows: int) -> list[int]:
 
 
 def _float_array(array: Any) -> Features:
-    """Return an array of float32 where it is at most that precise, else of float64.
+    """Return an array as float32 if it is at most that precise, else as float64.
 
-    Scorers judge by the type how much of a weight is rounding, so that float32 must not pass for float64.
+    Scorers judge by the type how much of a weight is rounding, so float32 must not become float64.
     """
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
@@ -90,7 +90,8 @@ def fitted_head(head: Any, X: Features, labels: npt.NDArray[Any]) -> LinearHead:
     if head is not None:
         return _head_of(clone(head).fit(X, labels), X)
     mean = X.mean(axis=0, dtype=np.float64)
-    # One scale for all features: their own would blow up those that hardly vary, and with them the logits of OOD rows.
+    # One scale for all features: a scale per feature would blow up features that hardly vary, and with them the
+    # logits of OOD rows.
     scale = np.sqrt(X.var(axis=0, dtype=np.float64).mean()) or 1.0
     scaled = ((X - mean) / scale).astype(X.dtype)
     weight, bias = _head_of(LogisticRegression(max_iter=1000).fit(scaled, labels), scaled)
@@ -99,7 +100,7 @@ def fitted_head(head: Any, X: Features, labels: npt.NDArray[Any]) -> LinearHead:
 
 
 def _head_of(classifier: Any, X: Features) -> LinearHead:
-    """Return weight and bias of a fitted linear classifier, with a row for each class."""
+    """Return weight and bias of a fitted linear classifier, with one row per class."""
     K, rows = len(classifier.classes_), X[:100]
     n_rows = 1 if K == 2 else K
     weight = np.atleast_2d(np.asarray(getattr(classifier, "coef_", np.nan), dtype=np.float64))
@@ -109,7 +110,7 @@ def _head_of(classifier: Any, X: Features) -> LinearHead:
     weight, bias = _without_rounding(weight), np.broadcast_to(bias, n_rows)
     if K == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    # One against one has a row a pair, as many as classes where there are three: so look at the classes, too.
+    # One against one has one row per pair, as many as classes if there are three: so the classes are compared, too.
     logits, decisions = rows @ weight.T + bias, classifier.decision_function(rows)
     margin = logits[:, 1] - logits[:, 0] if K == 2 else logits
     tolerance = 1e-3 * np.abs(decisions).max()  # wide enough for float32
@@ -120,9 +121,9 @@ def _head_of(classifier: Any, X: Features) -> LinearHead:
 
 
 def _without_rounding(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return a weight whose least singular values, where they are made of the fit's rounding, are 0.
+    """Return a weight whose smallest singular values are 0 if they are rounding errors of the fit.
 
-    The rows of a softmax head sum to 0, but for rounding. Scorers that invert the weight would blow that up.
+    The rows of a softmax head sum to 0, up to rounding. Scorers that invert the weight would blow up these errors.
     """
     U, singular_values, Vt = np.linalg.svd(weight, full_matrices=False)
     kept = singular_values > 1e-5 * singular_values.max()
@@ -131,6 +132,6 @@ def _without_rounding(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 
 def _not_linear(classifier: Any) -> ValueError:
     return ValueError(
-        f"head={classifier!r} is not linear: its decision_function is not X @ coef_.T + intercept_, with a row a "
-        "class. A classifier like LogisticRegression is wanted."
+        f"head={classifier!r} is not linear: its decision_function is not X @ coef_.T + intercept_ with one row per "
+        "class. Expected a classifier like LogisticRegression."
     )

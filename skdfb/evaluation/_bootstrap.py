@@ -1,4 +1,4 @@
-"""Bootstrap distributions of the metrics, without making the resampled scores."""
+"""Bootstrap distributions of the metrics, without building the resampled scores."""
 
 from collections.abc import Iterator
 
@@ -20,12 +20,12 @@ def bootstrap_metrics(
 ) -> dict[str, Floats]:
     """Return each metric in each of so many resamples, shape (n_bootstrap,).
 
-    ID and OOD images are resampled separately, to as many as there are. A resample is how often each image was drawn,
-    so that after one sort of all scores its metrics are cumulative sums. A side's draws follow from its seed and its
-    number of images alone.
+    ID and OOD images are resampled separately, to as many as there are. A resample is a count per image, so after one
+    sort of all scores its metrics are cumulative sums. The draws of a side depend on its seed and its number of images
+    alone.
     """
     levels, places = np.unique(np.concatenate([id_scores, ood_scores]), return_inverse=True)
-    # Sorted, so that the order in which images are given makes no difference.
+    # Sorted, so that the order of the images makes no difference.
     id_places, ood_places = np.sort(places[: len(id_scores)]), np.sort(places[len(id_scores) :])
     n_at_once = max(1, _MOST_COUNTS // len(levels))
     batches = [min(n_at_once, n_bootstrap - start) for start in range(0, n_bootstrap, n_at_once)]
@@ -50,10 +50,10 @@ def _drawn_counts(places: Counts, n_levels: int, batches: list[int], seed: int) 
 
 
 def metrics_of_counts(id_counts: Counts, ood_counts: Counts) -> dict[str, Floats]:
-    """Return the metrics of sets of scores given as histograms, each a row.
+    """Return the metrics of sets of scores that are given as histograms, one per row.
 
-    Column j counts the images at the j-th lowest of the different scores, shape (b, n_levels); at some levels there may
-    be none. All rows of a side have the same sum. The metrics are those of :mod:`skdfb.metrics`, shape (b,).
+    Column j counts the images at the j-th lowest of the different scores, shape (b, n_levels); some levels may be
+    empty. All rows of a side have the same sum. The metrics are those of :mod:`skdfb.metrics`, shape (b,).
     """
     n_id, n_ood = int(id_counts[0].sum()), int(ood_counts[0].sum())
     id_up_to, ood_up_to = id_counts.cumsum(1), ood_counts.cumsum(1)

@@ -1,4 +1,4 @@
-"""How well a detector does, OOD set by OOD set, with intervals."""
+"""Figures of a detector for each OOD set, with intervals."""
 
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -20,7 +20,7 @@ Hits = npt.NDArray[np.bool_]
 
 
 class _Scored(NamedTuple):
-    """What a detector says of a set of images; None where it cannot."""
+    """Outputs of a detector for a set of images; None for those that it does not have."""
 
     scores: npt.NDArray[np.float64]
     rejected: Hits | None
@@ -43,7 +43,7 @@ def evaluate(
     confidence: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
 ) -> Table:
-    r"""Score in-distribution and OOD images by a fitted detector, and tell how well it separates them.
+    r"""Score in-distribution and OOD images by a fitted detector, and compute how well it separates them.
 
     Each set is scored once.
 
@@ -54,11 +54,11 @@ def evaluate(
         a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, an outlier detector of scikit-learn,
         or a pipeline or a parameter search that ends in one.
     X_id : images or features
-        Test images of the known classes, in whatever form the detector takes.
+        Test images of the known classes, in any form that the detector takes.
     ood : mapping of str to images or features
         OOD test images by name.
     y_id : array-like of shape (n_id,), default=None
-        Labels of the test images. Without them there is no accuracy.
+        Labels of the test images. Without them the accuracy is NaN.
     n_bootstrap : int, default=1000
         Resamples for the intervals; 0 leaves the intervals out.
     confidence : float, default=0.95
@@ -69,14 +69,14 @@ def evaluate(
     Returns
     -------
     table : Table
-        A row for each OOD set, with the columns
+        One row per OOD set, with the columns
 
         - ``ood``: name of the set; ``n_id``, ``n_ood``: numbers of images;
         - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: see :mod:`skdfb.metrics`; in-distribution is the positive
           class, except for ``aupr_out``;
         - ``accuracy``: share of the in-distribution images that get their label, rejected or not; NaN without `y_id`;
         - ``id_rejected``, ``ood_rejected``: shares of the in-distribution and of the OOD images that score below the
-          detector's own threshold; NaN where it has none;
+          detector's own threshold; NaN if it has none;
         - for each of these seven, the ends of its interval: ``auroc_low``, ``auroc_high``, and so on.
 
         All figures are fractions. ``accuracy`` and ``id_rejected`` are the same in each row.
@@ -84,11 +84,11 @@ def evaluate(
     Raises
     ------
     TypeError
-        If `ood` is no mapping or empty, if the detector does not score, or if it does not classify, but there are
-        labels.
+        If `ood` is not a mapping or empty, if the detector does not score, or if it does not classify, but labels are
+        given.
     ValueError
-        If `y_id` has another length than `X_id`, or labels that the detector was not fitted on, if scores are not
-        1-d or hold NaN, or if a parameter is out of range.
+        If `y_id` has another length than `X_id` or holds labels that are not in ``classes_``, if scores are not 1-d or
+        hold NaN, or if a parameter is out of range.
 
     See Also
     --------
@@ -100,15 +100,15 @@ def evaluate(
     -----
     The intervals are percentile intervals of the stratified bootstrap: in-distribution and OOD images are resampled
     separately, with replacement, to as many as there are, and the threshold of ``fpr95`` is set anew in each resample.
-    They tell what the choice of *test images* may do to a figure, given this detector. They do not hold what another
-    training run would change. A figure that is 0 or 1 in all resamples gets an interval of no width, which is too
-    narrow: where none of n images is rejected, shares up to about 3 / n are plausible at 95 %.
+    They show how much a figure depends on the choice of *test images*, for this detector. They do not include the
+    variation between training runs. A figure that is 0 or 1 in all resamples gets an interval without width, which is
+    too narrow: if none of n images is rejected, shares up to about 3 / n are plausible at 95 %.
 
-    Two detectors on the same images differ by less than their intervals suggest, since the same images are hard for
-    both.
+    The difference of two detectors on the same images is more certain than their intervals suggest, since the same
+    images are hard for both.
 
-    The threshold is ``offset_`` for ``score_samples`` and 0 for ``decision_function``, and rejected is what scores
-    below it. A detector that has ``score_samples`` and no ``offset_`` has none.
+    The threshold is ``offset_`` for ``score_samples`` and 0 for ``decision_function``; images that score below it are
+    rejected. A detector with ``score_samples`` and without ``offset_`` has no threshold.
 
     References
     ----------

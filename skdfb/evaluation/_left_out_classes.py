@@ -1,4 +1,4 @@
-"""Tuning without OOD images: some of the known classes play the unknown ones."""
+"""Tuning without OOD images: some of the known classes serve as unknown ones."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _LEAST_KEPT = 2  # classes that an estimator can still be trained on
 
 
 class LeaveClassesOut(BaseCrossValidator):
-    r"""Cross-validator whose test parts hold classes that the training part has never seen.
+    r"""Cross-validator whose test parts hold classes that are not in the training part.
 
     In each split some classes are left out: all their images are in the test part, and none in the training part. Of
     each other class a share of the images is tested, and the rest trained on. With :func:`left_out_auroc` as the
@@ -34,17 +34,17 @@ class LeaveClassesOut(BaseCrossValidator):
         Classes left out in each split. None divides all classes into `n_splits` groups at random, so that each class is
         left out in one split. With a number, each class is left out as often as any other, or once more.
     test_size : float, default=0.2
-        Share of the images of each kept class that is tested, in (0, 1); at least one image is tested and one trained
-        on, whatever the size of the class.
+        Share of the images of each kept class that is tested, in (0, 1); at least one image of a class is tested and
+        one trains.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are left out together and which images are tested; with an int each call of `split` gives
+        Fixes which classes are left out together and which images are tested. With an int, each call of `split` gives
         the same splits.
 
     Raises
     ------
     TypeError, ValueError
-        From the constructor if a parameter is out of range; from `split` if `y` is missing or no class labels, has a
-        class of one image, or has too few classes, so that fewer than two would be kept.
+        From the constructor if a parameter is out of range. From `split` if `y` is missing or does not hold class
+        labels, if a class has one image, or if fewer than two classes would be kept.
 
     See Also
     --------
@@ -53,19 +53,18 @@ class LeaveClassesOut(BaseCrossValidator):
 
     Notes
     -----
-    The training part is everything that is not tested. All images of the left-out classes are tested, not a share of
-    them: AUROC depends on the sizes of its two sides only by its noise, so that nothing would be gained by fewer. (AUPR
-    does depend on them.)
+    The training part is everything that is not tested. All images of the left-out classes are tested: fewer would only
+    make AUROC noisier. (AUPR depends on the ratio of the two sides.)
 
-    The tested images of a kept class are the next ones in a random order of its images. So they are different ones in
-    each split until all have had their turn, which averages more images than as many independent draws.
+    The tested images of a kept class are the next ones in a random order of its images. So they differ from split to
+    split until all have been tested, which averages over more images than independent draws.
 
-    Left-out classes stand for unknown images *of the same kind*: objects that the labels do not name, photographed
-    alike. They say little of noise, or of images from other sources.
+    Left-out classes stand for unknown images *of the same kind*: objects without a label, photographed in the same way.
+    They predict little about noise, or about images from other sources.
 
     References
     ----------
-    Leaving out classes as a stand-in for OOD images (there to train classifiers, not to tune them): Vyas et al.,
+    Left-out classes instead of OOD images (to train classifiers, not to tune them): Vyas et al.,
     "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV 2018,
     :arxiv:`1809.03576`.
 
@@ -110,6 +109,7 @@ class LeaveClassesOut(BaseCrossValidator):
         Returns
         -------
         n_splits : int
+            The parameter ``n_splits``.
         """
         return int(self.n_splits)
 
@@ -171,7 +171,7 @@ class LeaveClassesOut(BaseCrossValidator):
     def _class_indices(self, y: Any) -> tuple[npt.NDArray[np.intp], int]:
         """Return the class index of each image and the number of classes; refuse what cannot be split."""
         if y is None:
-            raise ValueError("y is None; class labels, one for each image, are wanted, to leave some of them out.")
+            raise ValueError("y is None: expected one class label per image, to leave some classes out.")
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
@@ -179,35 +179,35 @@ class LeaveClassesOut(BaseCrossValidator):
         self._check_number(len(classes))
         if counts.min() < 2:
             raise ValueError(
-                f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image; at least 2 a class are wanted, one to "
-                "train on and one to test: give more images of it or leave the class out."
+                f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image: expected at least 2 per class, one to "
+                "train and one to test; give more images of it or leave the class out."
             )
         return indices, len(classes)
 
     def _check_number(self, n_classes: int) -> None:
         if n_classes <= _LEAST_KEPT:
             raise ValueError(
-                f"y has {n_classes} class(es); at least {_LEAST_KEPT + 1} are wanted, to leave one out and keep "
+                f"y has {n_classes} class(es): expected at least {_LEAST_KEPT + 1}, to leave one out and keep "
                 f"{_LEAST_KEPT}."
             )
         if self.n_left_out is None and self.n_splits > n_classes:
             raise ValueError(
-                f"n_splits={self.n_splits} is more than the {n_classes} classes of y, each of which is left out once; "
-                f"n_splits of at most {n_classes} is wanted, or n_left_out, by which classes are left out repeatedly."
+                f"n_splits={self.n_splits} is more than the {n_classes} classes of y, each of which is left out once: "
+                f"expected at most {n_classes}; or pass n_left_out, with which classes are left out repeatedly."
             )
         n_left_out = max(self._group_sizes(n_classes))
         if n_classes - n_left_out < _LEAST_KEPT:
             remedy = "more n_splits" if self.n_left_out is None else "a smaller n_left_out"
             raise ValueError(
                 f"n_splits={self.n_splits}, n_left_out={self.n_left_out} leaves out {n_left_out} of the {n_classes} "
-                f"classes of y; at least {_LEAST_KEPT} are to be kept: {remedy}, or more classes, are wanted."
+                f"classes of y: expected at least {_LEAST_KEPT} classes to be kept; pass {remedy}, or more classes."
             )
 
 
 def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     """Area under the ROC curve between images of the estimator's classes and images of others.
 
-    To be passed as ``scoring=`` to scikit-learn's ``GridSearchCV`` or ``cross_val_score``, with
+    Pass it as ``scoring=`` to scikit-learn's ``GridSearchCV`` or ``cross_val_score``, with
     ``cv=LeaveClassesOut()``.
 
     Parameters
@@ -262,16 +262,16 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     classes = getattr(estimator, "classes_", None)
     if classes is None:
         raise TypeError(
-            f"{estimator!r} has no classes_, which tell known labels from left-out ones; a fitted detector such as "
-            "FeatureDetector or DFBDetector, or a pipeline that ends in one, is wanted."
+            f"{estimator!r} has no classes_, which separate known labels from left-out ones: expected a fitted "
+            "detector such as FeatureDetector or DFBDetector, or a pipeline that ends in one."
         )
     if y is None:
-        raise ValueError("y is None; the label of each image is wanted, those of left-out classes included.")
+        raise ValueError("y is None: expected the label of each image, those of left-out classes included.")
     known = labels_in(np.ravel(y), classes)
     if known.all() or not known.any():
         raise ValueError(
             f"y holds {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
-            f"{shown_labels(classes)}; both sides are wanted: pass cv=LeaveClassesOut()."
+            f"{shown_labels(classes)}; expected both kinds, pass cv=LeaveClassesOut()."
         )
     scores = np.asarray(scoring_method(estimator)(X))
     return auroc_score(scores[known], scores[~known])

@@ -1,4 +1,4 @@
-"""A detector's figures as one thing varies: the temperature of the fusion, or the number of classes."""
+"""Figures of a detector as the temperature of the fusion or the number of classes varies."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -45,7 +45,7 @@ def temperature_sweep(
     Parameters
     ----------
     detector : DFBDetector
-        Fitted, with any fusion: its own is left aside. A pipeline may end in it.
+        Fitted. Its own fusion is not used. A pipeline may end in it.
     X_id : images
         Test images of the known classes.
     ood : mapping of str to images
@@ -53,8 +53,8 @@ def temperature_sweep(
     temperatures : sequence of float, default=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
         Each greater than 0 and finite. The larger, the less the background counts.
     parts : tuple of (str, str), default=None
-        Names of the foreground and of the background part, out of ``detector.score_parts(X)``. None takes the ones that
-        there are; of several, ``"foreground_dense"`` and ``"background_logit"``, which are those of the paper.
+        Names of the foreground and of the background part, of those in ``detector.score_parts(X)``. None takes the only
+        ones; of several, ``"foreground_dense"`` and ``"background_logit"``, which are the paper's.
 
     Returns
     -------
@@ -66,15 +66,15 @@ def temperature_sweep(
     Raises
     ------
     TypeError
-        If the detector has no parts, or `ood` or `temperatures` is not as wanted.
+        If the detector has no parts, or `ood` or `temperatures` is of another type.
     ValueError
-        If a temperature is out of range, or `parts` does not name a foreground and a background part, or is None where
-        there are several of either and none of the paper's.
+        If a temperature is out of range, if `parts` does not name a foreground and a background part, or if it is None
+        and there are several of a kind and none of the paper's.
 
     See Also
     --------
     skdfb.fusion.TemperatureFusion : Eq. 7.
-    skdfb.DFBDetector.refit_scorer : Puts another temperature into a detector, by its ``fusion``.
+    skdfb.DFBDetector.refit_scorer : Sets another temperature by its ``fusion``.
 
     Notes
     -----
@@ -86,11 +86,11 @@ def temperature_sweep(
             S_f + \log(\mathrm{softplus}(S_b)) / T & S_f \text{ a probability (MSP, ODIN)}
         \end{cases}
 
-    Which of the two it is, the detector's fitted foreground scorer says. The paper takes T = 2.5 in the first and, in
-    effect, T = 1 in the second case.
+    The ``output`` of the fitted foreground scorer decides which case holds. The paper has T = 2.5 in the first case
+    and, in effect, T = 1 in the second one.
 
-    A temperature chosen on the OOD images that the figures are of flatters them; this is a picture of how much depends
-    on it.
+    The table shows how much depends on the temperature. Do not choose a temperature by it: figures on the OOD images
+    that the choice was made on are too good.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def temperature_sweep(
     >>> from skdfb.scorers import Energy
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
-    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
     >>> detector = DFBDetector(
     ...     backbone, scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
     ... ).fit(data.images, data.target)
@@ -114,7 +114,7 @@ def temperature_sweep(
     temperatures = _checked_temperatures(temperatures)
     step, prepared = unwrapped(detector)
     if not hasattr(step, "score_parts"):
-        raise TypeError(f"{step!r} has no score_parts, so no background to be joined; a fitted DFBDetector is wanted.")
+        raise TypeError(f"{step!r} has no score_parts, so no background part: expected a fitted DFBDetector.")
     known = step.score_parts(prepared(X_id))
     names = _part_names(known, parts)
     known = _chosen(known, names)
@@ -132,25 +132,25 @@ def temperature_sweep(
 
 def _checked_temperatures(temperatures: Any) -> list[float]:
     if isinstance(temperatures, str) or not isinstance(temperatures, Iterable) or not len(listed := list(temperatures)):
-        raise TypeError(f"temperatures={temperatures!r}; a list of numbers is wanted, like [1.0, 2.5].")
+        raise TypeError(f"temperatures={temperatures!r}: expected a list of numbers, like [1.0, 2.5].")
     for temperature in listed:
         if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
-            raise ValueError(f"temperatures={listed}: {temperature!r} is no finite number greater than 0.")
+            raise ValueError(f"temperatures={listed}: expected finite numbers greater than 0, got {temperature!r}.")
     return [float(temperature) for temperature in listed]
 
 
 def _part_names(scores: Mapping[str, Any], parts: Any) -> dict[str, str]:
-    """Return the names of the two parts by ``"foreground"`` and ``"background"``."""
+    """Return the names of the two parts by their kind."""
     if parts is None:
         return {kind: _only_part(scores, kind) for kind in _EQ_7}
     if isinstance(parts, str) or not isinstance(parts, Sequence) or len(parts) != len(_EQ_7):
-        raise ValueError(f"parts={parts!r}; the names of a foreground and of a background part are wanted.")
+        raise ValueError(f"parts={parts!r}: expected the names of a foreground and of a background part.")
     names = dict(zip(_EQ_7, parts, strict=True))
     for kind, name in names.items():
         if name not in _parts_of_kind(scores, kind):
             raise ValueError(
-                f"parts={parts!r}: {name!r} is no {kind} part of the detector; one of {_parts_of_kind(scores, kind)} "
-                "is wanted there."
+                f"parts={parts!r}: {name!r} is no {kind} part of the detector: expected one of "
+                f"{_parts_of_kind(scores, kind)}."
             )
     return names
 
@@ -162,7 +162,7 @@ def _only_part(scores: Mapping[str, Any], kind: str) -> str:
     if len(names) != 1:
         raise ValueError(
             f"parts is None, but the detector's parts are {list(scores)}; Eq. 7 joins one foreground and one "
-            "background part: parts=(foreground, background) is wanted, two of these names."
+            "background part: expected parts=(foreground, background), two of these names."
         )
     return names[0]
 
@@ -201,11 +201,11 @@ def class_count_sweep(
     scorers: Sequence[ForegroundScorer] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Table:
-    """Fit a detector on fewer and on more classes, and tell how well each separates the same OOD images.
+    """Fit a detector on fewer and on more classes, and compute how well each separates the same OOD images.
 
-    For each number of classes that many are drawn, and a clone of the detector is fitted on their training images. Its
-    in-distribution test images are those of the same classes. Within a repeat the smaller sets of classes lie inside
-    the larger ones.
+    For each number of classes, so many classes are drawn, and a clone of the detector is fitted on their training
+    images. Its in-distribution test images are those of the same classes. Within a repeat, the smaller sets of classes
+    are inside the larger ones.
 
     Parameters
     ----------
@@ -213,44 +213,46 @@ def class_count_sweep(
         Cloned, never fitted itself: a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, another
         outlier detector with ``fit`` and ``score_samples`` or ``decision_function``, or a pipeline that ends in one.
     X : images or features
-        Training images in whatever form the estimator takes: an array, a data frame, a sequence, a torch dataset.
+        Training images in any form that the estimator takes: an array, a data frame, a sequence, a torch dataset.
     y : array-like of shape (n,)
-        Their labels; None where `X` is a torch dataset that brings them.
-    X_test, y_test
-        In-distribution test images and labels, likewise. Images of labels that are not in `y` are left aside.
+        Their labels; None if `X` is a torch dataset that has them.
+    X_test : images or features
+        In-distribution test images, likewise.
+    y_test : array-like of shape (n_test,)
+        Their labels. Images whose labels are not in `y` are not used.
     ood : mapping of str to images or features
         OOD test images by name. They must be of none of the classes.
     counts : sequence of int
         Numbers of classes, each from 2 to the number of classes in `y`.
     n_repeats : int, default=1
-        How often all counts are gone through, each time with other classes.
+        Number of rounds through all counts, each with other classes.
     scorers : sequence of ForegroundScorer, default=None
         For a :class:`~skdfb.DFBDetector`: compare these on each fitted detector by :func:`compare_scorers`, without
         further training.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are drawn. It also seeds each parameter called ``random_state`` of the estimator that is
-        None, anew for each repeat; one that is set stays, so that repeats then differ by their classes only.
+        Fixes which classes are drawn. It also gives a new seed in each repeat to every parameter ``random_state`` of
+        the estimator that is None. If it is set there, it stays, and repeats differ by their classes only.
 
     Returns
     -------
     table : Table
         In long form, a row for each repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat``
-        (from 0) and those of :func:`evaluate` without intervals; ``accuracy`` is NaN where the estimator does not
-        classify. With `scorers` a row also for each scorer and method, with ``n_classes``, ``repeat``, the columns of
+        (from 0) and those of :func:`evaluate` without intervals; ``accuracy`` is NaN if the estimator cannot classify.
+        With `scorers` a row also for each scorer and method, with ``n_classes``, ``repeat``, the columns of
         :func:`compare_scorers`, and ``accuracy``, that of the plain classifier where the method is ``"plain"``.
 
     Raises
     ------
     TypeError
-        If `ood` or `counts` is not as wanted, or there are `scorers` and the estimator is no ``DFBDetector``.
+        If `ood` or `counts` is of another type, or if there are `scorers` and the estimator is not a ``DFBDetector``.
     ValueError
-        Before anything is fitted: if a count is out of range, images and labels differ in number, labels are missing or
-        continuous, or a class has no test images.
+        Before anything is fitted, if a count is out of range, if images and labels differ in number, if labels are
+        missing or continuous, or if a class has no test images.
 
     See Also
     --------
     evaluate : The columns.
-    LeaveClassesOut : The other way round: the left-out classes are what is to be found.
+    LeaveClassesOut : The left-out classes are the unknown ones there.
 
     Notes
     -----
@@ -287,7 +289,7 @@ def class_count_sweep(
     seeds = spawn_seeds(random_state, 2 * n_repeats)
     rows: Rows = []
     for repeat in range(n_repeats):
-        # Of one order, so that smaller sets of classes lie inside larger ones.
+        # One order for all counts, so that smaller sets of classes are inside larger ones.
         order = np.random.RandomState(seeds[2 * repeat]).permutation(classes)
         seeded = _seeded(clone(estimator), seeds[2 * repeat + 1])
         for count in counts:
@@ -315,7 +317,7 @@ def _rows_of_fitted(
 
 
 def _seeded(estimator: Any, seed: int) -> Any:
-    """Set each ``random_state`` that is None, also those of steps and parts."""
+    """Set each ``random_state`` that is None, also in nested objects."""
     parameters = estimator.get_params(deep=True)
     missing = sorted(
         name for name, value in parameters.items() if name.split("__")[-1] == "random_state" and value is None
@@ -333,26 +335,25 @@ def _labelled(X: Any, y: Any, suffix: str) -> _LabelledImages:
     """Check images and labels against each other."""
     y = labels_given(X, y)
     if y is None:
-        raise ValueError(f"y{suffix} is None; class labels, one for each image of X{suffix}, are wanted.")
+        raise ValueError(f"y{suffix} is None: expected one class label per image of X{suffix}.")
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name=f"y{suffix}")
     check_classification_targets(y)
     if _num_samples(X) != len(y):
         raise ValueError(
-            f"X{suffix} has {_num_samples(X)} images and y{suffix} has {len(y)} labels; one label for each image is "
-            "wanted."
+            f"X{suffix} has {_num_samples(X)} images and y{suffix} has {len(y)} labels: expected one label per image."
         )
     return _LabelledImages(X, y)
 
 
 def _checked_counts(counts: Any, n_classes: int) -> list[int]:
     if not isinstance(counts, Iterable) or isinstance(counts, str) or not len(listed := list(counts)):
-        raise TypeError(f"counts={counts!r}; a list of numbers of classes is wanted, like [5, 10].")
+        raise TypeError(f"counts={counts!r}: expected a list of numbers of classes, like [5, 10].")
     for count in listed:
         check_scalar(count, "each of counts", Integral)
         if not 2 <= count <= n_classes:
             raise ValueError(
-                f"counts={listed}: {count} is out of range; 2 to {n_classes}, all classes of y, is wanted."
+                f"counts={listed}: {count} is out of range: expected 2 to {n_classes}, the number of classes of y."
             )
     return [int(count) for count in listed]
 
@@ -371,7 +372,7 @@ def _check_scorers(estimator: Any, scorers: Any) -> None:
         return
     if not isinstance(estimator, DFBDetector):
         raise TypeError(
-            f"scorers are given, but {estimator!r} is no DFBDetector; set its own scorer and leave scorers None, once "
-            "for each scorer."
+            f"scorers are given, but {estimator!r} is no DFBDetector: expected scorers=None. Set its own scorer, and "
+            "run the sweep once per scorer."
         )
     check_scorers(scorers)

@@ -211,7 +211,7 @@ CASES = {
     "map too small": (
         lambda: fit(image_size=12),
         ValueError,
-        r"backbone TinyBackbone gives a 3 x 3 feature map for image_size=12; at least 4 x 4 .*output_stride",
+        r"backbone TinyBackbone gives a 3 x 3 feature map for image_size=12: expected at least 4 x 4 .*output_stride",
     ),
     "no map": (
         lambda: fit(backbone=Pooled()),
@@ -311,7 +311,7 @@ CASES = {
     "mask generator scales": (
         lambda: fit(mask_generator=CAMMaskGenerator(scales=(1.0, 0.0))),
         ValueError,
-        r"mask_generator: scales=\(1\.0, 0\.0\); .*at least one factor above 0",
+        r"mask_generator: scales=\(1\.0, 0\.0\): expected a sequence of at least one finite factor above 0",
     ),
     # Trainers.
     "trainer name": (

@@ -113,7 +113,7 @@ def test_equal_scorers_are_told_apart_by_numbers(detector, images, labels):
 
 @pytest.mark.parametrize("change", [lambda label: f"{label}?", lambda label: 100])
 def test_accuracy_refuses_labels_that_fit_did_not_see(detector, images, labels, change):
-    with pytest.raises(ValueError, match=r"y: \d+ of \d+ labels, .*, are none that the detector was fitted on"):
+    with pytest.raises(ValueError, match=r"y: \d+ of \d+ labels, .*, are not among the classes of the detector"):
         class_accuracy(detector, images["fit"], [change(label) for label in labels.tolist()])
 
 

@@ -167,13 +167,13 @@ def test_bad_parameters(parameters, match):
 @pytest.mark.parametrize(
     ("parameters", "y", "match"),
     [
-        ({}, None, "y is None; class labels"),
-        ({}, [0, 0, 1, 1], r"y has 2 class\(es\); at least 3"),
+        ({}, None, "y is None: expected one class label"),
+        ({}, [0, 0, 1, 1], r"y has 2 class\(es\): expected at least 3"),
         ({}, [0, 0, 1, 1, 2, 2], "n_splits=5 is more than the 3 classes of y.* at most 3"),
-        ({"n_splits": 2}, [0, 0, 1, 1, 2, 2], "leaves out 2 of the 3 classes of y; at least 2 .*more n_splits"),
+        ({"n_splits": 2}, [0, 0, 1, 1, 2, 2], "leaves out 2 of the 3 classes of y: expected at least 2 .*more n_splits"),
         ({"n_left_out": 2}, [0, 0, 1, 1, 2, 2], "leaves out 2 of the 3 classes of y.*smaller n_left_out"),
         ({"n_left_out": 9}, [0, 0, 1, 1, 2, 2], "leaves out 9 of the 3"),
-        ({"n_splits": 3}, ["a", "a", "b", "c", "c"], "class 'b' has 1 image; at least 2"),
+        ({"n_splits": 3}, ["a", "a", "b", "c", "c"], "class 'b' has 1 image: expected at least 2"),
         ({}, [0.1, 0.2, 0.3, 0.4], "Unknown label type"),
         ({}, [0.0, 1.0, np.nan], "y contains NaN"),
     ],
