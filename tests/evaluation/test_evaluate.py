@@ -261,7 +261,7 @@ def test_labels_from_probabilities(ood):
     ("y", "error", "match"),
     [
         (["ape"] * 3, ValueError, "X_id has 120 images and y_id has 3 labels"),
-        (["ape"] * 119 + ["yak"], ValueError, "y_id: 1 of 120 labels, 'yak', are not among the classes .*'ape', 'bee', 'cat'; .*OOD"),
+        (["ape"] * 119 + ["yak"], ValueError, "y_id: 1 of 120 labels, 'yak', are not among the classes .*'ape', 'bee', 'cat'\. .*OOD"),
         ([1] * 120, ValueError, "120 of 120 labels, 1, are not among"),
     ],
 )
