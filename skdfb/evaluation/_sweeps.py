@@ -1,4 +1,4 @@
-"""Figures of a detector as the temperature of the fusion or the number of classes varies."""
+"""Metrics of a detector as a function of the temperature of its fusion, or of the number of classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing, assert_all_finite, check_scalar, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
@@ -20,13 +20,14 @@ from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.fusion import TemperatureFusion
 from skdfb.images import Images, labels_given
 from skdfb.scorers import ForegroundScorer, scorer_output
+from skdfb.scoring._parts import BACKGROUND
 from skdfb.utils import spawn_seeds
 
 __all__ = ["class_count_sweep", "temperature_sweep"]
 
 Rows = list[dict[str, Any]]
 
-# The parts of the paper's Eq. 7, if a detector has several of a kind.
+# The default choice among several foreground or background parts: those of the paper's Eq. 7.
 _EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}
 
 
@@ -38,47 +39,49 @@ def temperature_sweep(
     *,
     parts: tuple[str, str] | None = None,
 ) -> Table:
-    r"""Join foreground and background score of a fitted detector by Eq. 7 at several temperatures.
+    r"""Join the foreground and the background score of a fitted detector by Eq. 7 at several temperatures.
 
-    Nothing is trained or fitted, and the networks pass over each set once.
+    Nothing is trained or fitted. The networks pass over each image set once.
 
     Parameters
     ----------
     detector : DFBDetector
-        Fitted. Its own fusion is not used. A pipeline may end in it.
+        Fitted, or a pipeline or parameter search that ends in one. Its own fusion is not used.
     X_id : images
         Test images of the known classes.
     ood : mapping of str to images
         OOD test images by name.
     temperatures : sequence of float, default=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
-        Each greater than 0 and finite. The larger, the less the background counts.
+        Each is finite and greater than 0. The higher the temperature, the lower the weight of the background.
     parts : tuple of (str, str), default=None
-        Names of the foreground and of the background part, of those in ``detector.score_parts(X)``. None takes the only
-        ones; of several, ``"foreground_dense"`` and ``"background_logit"``, which are the paper's.
+        Names of the foreground and of the background part, as in ``detector.score_parts(X)``. Background parts are
+        those on the view ``"background"``. None takes the only part of each kind, or, if there are several, those of
+        the paper: ``"foreground_dense"`` and ``"background_logit"``.
 
     Returns
     -------
     table : Table
-        In long form, a row for each temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``,
-        ``aupr_in``, ``aupr_out``, ``fpr95``. All figures are fractions; in-distribution is the positive class, except
-        for ``aupr_out``.
+        One row per temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``, ``aupr_in``,
+        ``aupr_out`` and ``fpr95``. All metrics are fractions. In-distribution is the positive class, except in
+        ``aupr_out``.
 
     Raises
     ------
     TypeError
-        If the detector has no parts, or `ood` or `temperatures` is of another type.
+        If the detector has no parts, `ood` is not a mapping or is empty, or `temperatures` is not a list of numbers.
     ValueError
-        If a temperature is out of range, if `parts` does not name a foreground and a background part, or if it is None
-        and there are several of a kind and none of the paper's.
+        If a temperature is out of range, if `parts` does not name a foreground and a background part, or if `parts` is
+        None and the detector has several parts of a kind, but not that of the paper.
 
     See Also
     --------
     skdfb.fusion.TemperatureFusion : Eq. 7.
-    skdfb.DFBDetector.refit_scorer : Sets another temperature by its ``fusion``.
+    skdfb.DFBDetector.refit_scorer : Gives a detector a fusion with another temperature.
 
     Notes
     -----
-    This is the paper's Fig. 6. With foreground score :math:`S_f`, background score :math:`S_b` and temperature T,
+    This is Fig. 6 of the paper. With the foreground score :math:`S_f`, the background score :math:`S_b` and the
+    temperature T,
 
     .. math::
         S = \begin{cases}
@@ -86,11 +89,11 @@ def temperature_sweep(
             S_f + \log(\mathrm{softplus}(S_b)) / T & S_f \text{ a probability (MSP, ODIN)}
         \end{cases}
 
-    The ``output`` of the fitted foreground scorer decides which case holds. The paper has T = 2.5 in the first case
-    and, in effect, T = 1 in the second one.
+    The output of the fitted scorer of the foreground part decides between the two, see
+    :func:`skdfb.scorers.scorer_output`. The paper takes T = 2.5 in the first case and, in effect, T = 1 in the second.
 
-    The table shows how much depends on the temperature. Do not choose a temperature by it: figures on the OOD images
-    that the choice was made on are too good.
+    The table shows how much the temperature matters. Do not report the best row: its temperature was chosen on the same
+    OOD images, so its metrics are too good.
 
     Examples
     --------
@@ -114,12 +117,13 @@ def temperature_sweep(
     temperatures = _checked_temperatures(temperatures)
     step, prepared = unwrapped(detector)
     if not hasattr(step, "score_parts"):
-        raise TypeError(f"{step!r} has no score_parts, so no background part: expected a fitted DFBDetector.")
-    known = step.score_parts(prepared(X_id))
-    names = _part_names(known, parts)
-    known = _chosen(known, names)
+        raise TypeError(f"Expected a fitted DFBDetector, got {step!r}, which has no score_parts.")
+    check_is_fitted(step)
+    names = _part_names(step.joint_score_.parts_, parts)
+    known = _chosen(step.score_parts(prepared(X_id)), names)
     unknown = {name: _chosen(step.score_parts(prepared(X)), names) for name, X in ood.items()}
-    outputs = {"foreground": scorer_output(step.scorer_)}
+    # Eq. 7 has a branch for probabilities: the chosen part decides, which need not be the first one.
+    outputs = {"foreground": scorer_output(step.part_scorers_[names["foreground"]])}
     rows = []
     for temperature in temperatures:
         fusion = TemperatureFusion(temperature, probability_temperature=temperature).fit(known, outputs=outputs)
@@ -139,36 +143,32 @@ def _checked_temperatures(temperatures: Any) -> list[float]:
     return [float(temperature) for temperature in listed]
 
 
-def _part_names(scores: Mapping[str, Any], parts: Any) -> dict[str, str]:
-    """Return the names of the two parts by their kind."""
+def _part_names(fitted: Sequence[tuple[str, str, Any]], parts: Any) -> dict[str, str]:
+    """Return the names of the two parts by ``"foreground"`` and ``"background"``, from (name, view, scorer) tuples."""
+    names_of: dict[str, list[str]] = {kind: [] for kind in _EQ_7}
+    for name, view, _ in fitted:
+        names_of["background" if view == BACKGROUND else "foreground"].append(name)
     if parts is None:
-        return {kind: _only_part(scores, kind) for kind in _EQ_7}
+        return {kind: _only_part(names_of, kind) for kind in _EQ_7}
     if isinstance(parts, str) or not isinstance(parts, Sequence) or len(parts) != len(_EQ_7):
         raise ValueError(f"parts={parts!r}: expected the names of a foreground and of a background part.")
-    names = dict(zip(_EQ_7, parts, strict=True))
-    for kind, name in names.items():
-        if name not in _parts_of_kind(scores, kind):
-            raise ValueError(
-                f"parts={parts!r}: {name!r} is no {kind} part of the detector: expected one of "
-                f"{_parts_of_kind(scores, kind)}."
-            )
-    return names
+    chosen = dict(zip(_EQ_7, parts, strict=True))
+    for kind, name in chosen.items():
+        if name not in names_of[kind]:
+            raise ValueError(f"parts={parts!r}: expected a {kind} part, one of {names_of[kind]}, got {name!r}.")
+    return chosen
 
 
-def _only_part(scores: Mapping[str, Any], kind: str) -> str:
-    names = _parts_of_kind(scores, kind)
+def _only_part(names_of: Mapping[str, list[str]], kind: str) -> str:
+    names = names_of[kind]
     if len(names) > 1 and _EQ_7[kind] in names:
         return _EQ_7[kind]
     if len(names) != 1:
         raise ValueError(
-            f"parts is None, but the detector's parts are {list(scores)}; Eq. 7 joins one foreground and one "
-            "background part: expected parts=(foreground, background), two of these names."
+            f"parts is None: expected one foreground and one background part, got {names_of['foreground']} and "
+            f"{names_of['background']}. Pass parts=(foreground, background), two of these names."
         )
     return names[0]
-
-
-def _parts_of_kind(scores: Mapping[str, Any], kind: str) -> list[str]:
-    return [name for name in scores if name.startswith(kind)]
 
 
 def _chosen(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -201,65 +201,68 @@ def class_count_sweep(
     scorers: Sequence[ForegroundScorer] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Table:
-    """Fit a detector on fewer and on more classes, and compute how well each separates the same OOD images.
+    """Fit a detector on different numbers of classes, and compute how well it separates the same OOD images.
 
-    For each number of classes, so many classes are drawn, and a clone of the detector is fitted on their training
-    images. Its in-distribution test images are those of the same classes. Within a repeat, the smaller sets of classes
-    are inside the larger ones.
+    For each number of classes, that many classes are drawn at random, and a clone of the detector is fitted on their
+    training images. The in-distribution test images are those of the same classes. Within a repeat, the smaller sets of
+    classes are subsets of the larger ones.
 
     Parameters
     ----------
     estimator : estimator
-        Cloned, never fitted itself: a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, another
-        outlier detector with ``fit`` and ``score_samples`` or ``decision_function``, or a pipeline that ends in one.
+        A :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, another outlier detector with ``fit``
+        and ``score_samples`` or ``decision_function``, or a pipeline that ends in one. It is cloned and stays unfitted.
     X : images or features
-        Training images in any form that the estimator takes: an array, a data frame, a sequence, a torch dataset.
+        The n training images, in any form that the estimator takes: an array, a data frame, a sequence, a torch
+        dataset.
     y : array-like of shape (n,)
-        Their labels; None if `X` is a torch dataset that has them.
+        Their labels. None takes those of a torch dataset of (image, label) items.
     X_test : images or features
-        In-distribution test images, likewise.
-    y_test : array-like of shape (n_test,)
-        Their labels. Images whose labels are not in `y` are not used.
+        The m in-distribution test images, in any of these forms. Images with a label that is not in `y` are ignored.
+    y_test : array-like of shape (m,)
+        Their labels. None takes those of a torch dataset of (image, label) items.
     ood : mapping of str to images or features
-        OOD test images by name. They must be of none of the classes.
+        OOD test images by name. They must not belong to any of the classes.
     counts : sequence of int
         Numbers of classes, each from 2 to the number of classes in `y`.
     n_repeats : int, default=1
-        Number of rounds through all counts, each with other classes.
+        Number of repeats of all counts, each with a new random order of the classes.
     scorers : sequence of ForegroundScorer, default=None
-        For a :class:`~skdfb.DFBDetector`: compare these on each fitted detector by :func:`compare_scorers`, without
-        further training.
+        For a :class:`~skdfb.DFBDetector` only. Each fitted detector compares these scorers by :func:`compare_scorers`,
+        without further training.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are drawn. It also gives a new seed in each repeat to every parameter ``random_state`` of
-        the estimator that is None. If it is set there, it stays, and repeats differ by their classes only.
+        Fixes which classes are drawn. It also seeds each parameter ``random_state`` of the estimator that is None, anew
+        for each repeat. A ``random_state`` that is set stays as it is; then repeats differ in their classes only.
 
     Returns
     -------
     table : Table
-        In long form, a row for each repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat``
-        (from 0) and those of :func:`evaluate` without intervals; ``accuracy`` is NaN if the estimator cannot classify.
-        With `scorers` a row also for each scorer and method, with ``n_classes``, ``repeat``, the columns of
-        :func:`compare_scorers`, and ``accuracy``, that of the plain classifier where the method is ``"plain"``.
+        One row per repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat`` (from 0) and those
+        of :func:`evaluate` without intervals. ``accuracy`` is NaN if the estimator does not classify. With `scorers`,
+        one row per repeat, number of classes, scorer, method and OOD set, with ``n_classes``, ``repeat``, the columns
+        of :func:`compare_scorers` and ``accuracy``: that of the classifier for the method ``"plain"``, else that of the
+        dense network.
 
     Raises
     ------
     TypeError
-        If `ood` or `counts` is of another type, or if there are `scorers` and the estimator is not a ``DFBDetector``.
+        If `ood` is not a mapping or is empty, if `counts` is not a list of integers, or if there are `scorers` and the
+        estimator is not a ``DFBDetector``.
     ValueError
-        Before anything is fitted, if a count is out of range, if images and labels differ in number, if labels are
-        missing or continuous, or if a class has no test images.
+        Before anything is fitted, if a count is out of range, images and labels differ in number, labels are missing or
+        continuous, or a class has no test images.
 
     See Also
     --------
     evaluate : The columns.
-    LeaveClassesOut : The left-out classes are the unknown ones there.
+    LeaveClassesOut : Splits for tuning, in which images of left-out classes are the OOD images.
 
     Notes
     -----
-    This is the paper's Fig. 7, which has 200 to 1,000 classes of ImageNet.
+    This is Fig. 7 of the paper, which has 200 to 1,000 classes of ImageNet.
 
-    Compare ``auroc`` and ``fpr95`` between numbers of classes. ``aupr_in`` and ``aupr_out`` depend on the ratio of
-    ``n_id`` to ``n_ood``, and more classes bring more test images.
+    Compare ``auroc`` and ``fpr95`` between numbers of classes. ``aupr_in`` and ``aupr_out`` also depend on the ratio of
+    ``n_id`` to ``n_ood``, which grows with the number of classes.
 
     Examples
     --------
@@ -289,7 +292,7 @@ def class_count_sweep(
     seeds = spawn_seeds(random_state, 2 * n_repeats)
     rows: Rows = []
     for repeat in range(n_repeats):
-        # One order for all counts, so that smaller sets of classes are inside larger ones.
+        # All counts share one order, so that the smaller sets of classes are subsets of the larger ones.
         order = np.random.RandomState(seeds[2 * repeat]).permutation(classes)
         seeded = _seeded(clone(estimator), seeds[2 * repeat + 1])
         for count in counts:
@@ -311,14 +314,16 @@ def _rows_of_fitted(
         classifies = can_classify(unwrapped(estimator)[0])
         return evaluation_rows(estimator, test.images, ood, test.labels if classifies else None)
     table = compare_scorers(estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers)
+    # From columns to rows, so that the accuracy can be added to each.
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     accuracy = class_accuracy(estimator, test.images, test.labels)
     return [row | {"accuracy": accuracy["plain" if row["method"] == "plain" else "dfb"]} for row in rows]
 
 
 def _seeded(estimator: Any, seed: int) -> Any:
-    """Set each ``random_state`` that is None, also in nested objects."""
+    """Set each ``random_state`` that is None, also in steps of a pipeline and in nested estimators."""
     parameters = estimator.get_params(deep=True)
+    # Sorted, so that seeds do not depend on the order of the parameters.
     missing = sorted(
         name for name, value in parameters.items() if name.split("__")[-1] == "random_state" and value is None
     )
@@ -326,13 +331,14 @@ def _seeded(estimator: Any, seed: int) -> Any:
 
 
 def _subset(X: Any, rows: npt.NDArray[np.intp]) -> Any:
+    # scikit-learn's indexing handles neither image sequences that read files lazily nor torch datasets.
     if isinstance(X, Images):
         return X.subset(rows)
     return Subset(X, rows.tolist()) if isinstance(X, Dataset) else _safe_indexing(X, rows)
 
 
 def _labelled(X: Any, y: Any, suffix: str) -> _LabelledImages:
-    """Check images and labels against each other."""
+    """Return images with their labels; refuse labels that do not fit the images."""
     y = labels_given(X, y)
     if y is None:
         raise ValueError(f"y{suffix} is None: expected one class label per image of X{suffix}.")
@@ -353,7 +359,7 @@ def _checked_counts(counts: Any, n_classes: int) -> list[int]:
         check_scalar(count, "each of counts", Integral)
         if not 2 <= count <= n_classes:
             raise ValueError(
-                f"counts={listed}: {count} is out of range: expected 2 to {n_classes}, the number of classes of y."
+                f"counts={listed}: expected numbers from 2 to {n_classes}, the number of classes of y, got {count}."
             )
     return [int(count) for count in listed]
 
@@ -362,8 +368,8 @@ def _check_tested(classes: npt.NDArray[Any], test_labels: npt.NDArray[Any]) -> N
     untested = classes[~labels_in(classes, test_labels)]
     if len(untested):
         raise ValueError(
-            f"y_test has no image of {len(untested)} of the {len(classes)} classes of y, {shown_labels(untested)}; "
-            "each class may be drawn and needs test images: give some, or leave the class out of X and y."
+            f"y_test has no image of {len(untested)} of the {len(classes)} classes of y, {shown_labels(untested)}: "
+            "expected test images of each class, since each may be drawn. Add some, or remove the class from X and y."
         )
 
 
@@ -372,7 +378,7 @@ def _check_scorers(estimator: Any, scorers: Any) -> None:
         return
     if not isinstance(estimator, DFBDetector):
         raise TypeError(
-            f"scorers are given, but {estimator!r} is no DFBDetector: expected scorers=None. Set its own scorer, and "
-            "run the sweep once per scorer."
+            f"scorers are given, but {estimator!r} is not a DFBDetector: expected scorers=None. To compare scorers, "
+            "call this function once per scorer, with that scorer in the estimator."
         )
     check_scorers(scorers)

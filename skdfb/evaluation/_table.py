@@ -1,4 +1,4 @@
-"""The tables that the functions of this package return."""
+"""The tables that the functions of this package return, and the metrics in them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +15,17 @@ METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 
 class Table(Bunch):
-    """Columns of equal length by name: a dict of arrays whose items are attributes, too.
+    """Columns of equal length by name: a dict of arrays, which are attributes as well.
 
     Parameters
     ----------
     **columns : array-like of shape (n_rows,)
-        The columns.
+        The columns by name.
+
+    Raises
+    ------
+    ValueError
+        If the columns are not 1-d arrays of one length.
 
     Examples
     --------
@@ -35,7 +40,11 @@ class Table(Bunch):
     """
 
     def __init__(self, **columns: Any) -> None:
-        super().__init__(**{name: _as_array(values) for name, values in columns.items()})
+        arrays = {name: _as_array(values) for name, values in columns.items()}
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) > 1:
+            raise ValueError(f"Expected 1-d columns of one length, got the shapes {shapes}.")
+        super().__init__(**arrays)
 
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> "Table":
@@ -49,8 +58,18 @@ class Table(Bunch):
         Returns
         -------
         table : Table
-            With the columns of the first row.
+            Its columns are in the order of the first row.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, or a row has other columns than the first one.
         """
+        if not len(rows):
+            raise ValueError("Expected at least one row, got none.")
+        other = next((row for row in rows if set(row) != set(rows[0])), None)
+        if other is not None:
+            raise ValueError(f"Expected the columns {list(rows[0])} in each row, got {list(other)}.")
         return cls(**{column: [row[column] for row in rows] for column in rows[0]})
 
     def to_frame(self) -> Any:
@@ -73,15 +92,16 @@ class Table(Bunch):
         return pd.DataFrame(dict(self))
 
     def __repr__(self) -> str:
-        cells = [[name, *(_as_text(value) for value in values.tolist())] for name, values in self.items()]
+        # A column that was assigned after the table was made may be a list.
+        cells = [[name, *map(_as_text, _as_array(values).tolist())] for name, values in self.items()]
         widths = [max(map(len, column)) for column in cells]
         lines = zip(*cells, strict=True)
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def _as_array(values: Any) -> npt.NDArray[Any]:
-    """Return a column as an array; texts as objects, so that they stay Python's own strings."""
     array = np.asarray(values)
+    # Texts are stored as objects, so that an item is a Python string and not an np.str_.
     return np.asarray(values, dtype=object) if array.dtype.kind in "US" else array
 
 
@@ -90,7 +110,7 @@ def _as_text(value: Any) -> str:
 
 
 def metric_values(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> dict[str, float]:
-    """Return the metrics by the name of their column; in-distribution is positive, except for ``aupr_out``."""
+    """Return the metrics by the name of their column; in-distribution is the positive class except in ``aupr_out``."""
     return {
         "auroc": auroc_score(id_scores, ood_scores),
         "aupr_in": aupr_score(id_scores, ood_scores, positive="id"),

@@ -1,5 +1,6 @@
-"""The sweeps must report what joining by hand, and fitting by hand, would give."""
+"""The sweeps must report what joining by hand, and fitting by hand, gives."""
 
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -32,12 +33,16 @@ temperature_sweep = framed(evaluation.temperature_sweep)
 
 
 class PartsOnly(BaseEstimator):
-    """Has the columns of X as parts, and no fusion."""
+    """Has the columns of X as parts, and no fusion. Views are by name: parts ``"background..."`` are background."""
 
-    def __init__(self, names=("foreground", "background"), scorer=None):
+    def __init__(self, names=("foreground", "background"), scorer=None, views=None):
         self.names = names
         self.scorer = scorer
-        self.scorer_ = scorer
+        self.views = views
+        views = [name.split("_")[0] for name in names] if views is None else views
+        scorers = scorer if isinstance(scorer, list) else [scorer] * len(names)
+        self.joint_score_ = SimpleNamespace(parts_=list(zip(names, views, scorers, strict=True)))
+        self.part_scorers_ = dict(zip(names, scorers, strict=True))
         self.calls = []
 
     def fit(self, X, y=None):
@@ -121,6 +126,7 @@ def test_default_temperatures_hold_that_of_the_paper(known, unknown):
         (["foreground_plain", "background_knn"], None, [0, 1]),
         (["foreground", "background_logit", "background_knn"], ("foreground", "background_knn"), [0, 2]),
         (["foreground_dense", "foreground_plain", "background"], ["foreground_plain", "background"], [1, 2]),
+        (["vim", "energy", "background"], ("energy", "background"), [1, 2]),
     ],
 )
 def test_parts(known, unknown, names, parts, chosen):
@@ -131,16 +137,63 @@ def test_parts(known, unknown, names, parts, chosen):
     assert table.equals(expected)
 
 
+def test_views_decide_which_parts_are_background(known, unknown):
+    """Names of parts are free: a background part is one on the background view."""
+    detector = PartsOnly(["near", "vim"], views=["background", "dense"], scorer=Energy())
+    table = temperature_sweep(detector, known[:, :2], {"far": unknown["far"][:, :2]}, [2.0])
+    expected = temperature_sweep(PartsOnly(), known[:, [1, 0]], {"far": unknown["far"][:, [1, 0]]}, [2.0])
+    assert table.equals(expected)
+
+
+@pytest.mark.parametrize("output", EQ_7)
+def test_the_scorer_of_the_chosen_part_decides_the_branch(known, unknown, output):
+    """It need not be the first part of the detector."""
+    scorer, _ = EQ_7[output]
+    (other,) = (scorer for name, (scorer, _) in EQ_7.items() if name != output)
+    names, shown = ["foreground_dense", "foreground_classifier", "background"], {"far": unknown["far"][:, :3]}
+    detector = PartsOnly(names, scorer=[other, scorer, Energy()])
+    found = temperature_sweep(detector, known[:, :3], shown, [2.0], parts=("foreground_classifier", "background"))
+    chosen = {"far": unknown["far"][:, [1, 2]]}
+    assert found.equals(temperature_sweep(PartsOnly(scorer=scorer), known[:, [1, 2]], chosen, [2.0]))
+    assert not found.equals(temperature_sweep(PartsOnly(scorer=other), known[:, [1, 2]], chosen, [2.0]))
+
+
+def test_parts_of_the_images_detector():
+    X, y = make_images(60)
+    scorers = [("msp", "dense", MSP()), ("energy", "classifier", Energy())]
+    detector = make_detector(scorer=scorers, background_scorer=[("own", BackgroundLogit())], fusion=None, alpha=0.3)
+    detector = detector.set_params(classifier_trainer__max_steps=3, dense_trainer__max_steps=3).fit(X, y)
+    X_id, noise = make_images(30, seed=1)[0], make_images(20, seed=2)[0][:, ::-1] // 2
+    table = temperature_sweep(detector, X_id, {"noise": noise}, [2.5], parts=("energy", "background_own"))
+    parts = [detector.score_parts(images) for images in (X_id, noise)]
+    joint = [found["energy"] + found["background_own"] / 2.5 for found in parts]
+    assert table["auroc"].tolist() == [auroc_score(*joint)]
+    with pytest.raises(ValueError, match=r"one background part, got \['msp', 'energy'\] and \['background_own'"):
+        temperature_sweep(detector, X_id, {"noise": noise})
+
+
 @pytest.mark.parametrize(
     ("names", "parts", "match"),
     [
         (["foreground", "background_knn", "background_vim"], None, r"parts is None.*'background_knn'.*parts=\(fore"),
         (["foreground_a", "foreground_b", "background"], None, "parts is None"),
-        (["foreground", "foreground_b"], None, "parts is None, but the detector's parts are"),
-        (["foreground", "background"], ("foreground",), "names of a foreground and of a background part"),
-        (["foreground", "background"], "fb", "names of a foreground and of a background part"),
-        (["foreground", "background"], ("background", "foreground"), r"'background' is no foreground part.*\['foregro"),
-        (["foreground", "background"], ("foreground", "background_logit"), "'background_logit' is no background part"),
+        (
+            ["foreground", "foreground_b"],
+            None,
+            r"parts is None: .* got \['foreground', 'foreground_b'\] and \[\]",
+        ),
+        (["foreground", "background"], ("foreground",), "expected the names of a foreground and of a background part"),
+        (["foreground", "background"], "fb", "expected the names of a foreground and of a background part"),
+        (
+            ["foreground", "background"],
+            ("background", "foreground"),
+            r"foreground part, .*\['foregro.* got 'background'",
+        ),
+        (
+            ["foreground", "background"],
+            ("foreground", "background_logit"),
+            "background part.*, got 'background_logit'",
+        ),
     ],
 )
 def test_bad_parts(known, unknown, names, parts, match):
@@ -148,17 +201,17 @@ def test_bad_parts(known, unknown, names, parts, match):
     detector = PartsOnly(names)
     with pytest.raises(ValueError, match=match):
         temperature_sweep(detector, known[:, :n], {"far": unknown["far"][:, :n]}, parts=parts)
-    assert len(detector.calls) == 1
+    assert detector.calls == []
 
 
 @pytest.mark.parametrize(
     ("temperatures", "error", "match"),
     [
         ([1.0, 0.0], ValueError, r"temperatures=\[1.0, 0.0\]: expected finite numbers greater than 0, got 0.0"),
-        ([-1], ValueError, "greater than 0, got -1"),
-        ([np.inf], ValueError, "greater than 0, got inf"),
-        ([np.nan], ValueError, "greater than 0, got nan"),
-        (["1"], ValueError, "greater than 0, got '1'"),
+        ([-1], ValueError, "expected finite numbers greater than 0, got -1"),
+        ([np.inf], ValueError, "expected finite numbers greater than 0, got inf"),
+        ([np.nan], ValueError, "expected finite numbers greater than 0, got nan"),
+        (["1"], ValueError, "expected finite numbers greater than 0, got '1'"),
         ([], TypeError, r"temperatures=\[\]: expected a list of numbers"),
         (2.5, TypeError, "temperatures=2.5: expected a list of numbers"),
         ("2", TypeError, "temperatures='2': expected a list of numbers"),
@@ -174,7 +227,7 @@ def test_bad_temperatures(known, unknown, temperatures, error, match):
 def test_other_bad_arguments(known, unknown):
     with pytest.raises(TypeError, match="ood is a list"):
         temperature_sweep(PartsOnly(), known, list(unknown))
-    with pytest.raises(TypeError, match=r"has no score_parts.*DFBDetector"):
+    with pytest.raises(TypeError, match=r"Expected a fitted DFBDetector, got Isolation.* has no score_parts"):
         temperature_sweep(IsolationForest(), known, unknown)
 
 
@@ -227,7 +280,7 @@ def rows_of(X):
 
 
 class Recorder(OutlierMixin, BaseEstimator):
-    """Writes down what each clone was fitted with, and scores by the mean of a row."""
+    """Records what each clone was fitted with, and scores by the mean of a row."""
 
     seen: ClassVar[list] = []
 
@@ -271,7 +324,7 @@ def test_rows_are_what_fitting_by_hand_gives(train, test, other, recorder):
     assert table["accuracy"].between(0.5, 1).all()
 
 
-def test_smaller_sets_lie_inside_larger_ones(train, test, other, recorder):
+def test_smaller_sets_are_subsets_of_larger_ones(train, test, other, recorder):
     class_count_sweep(recorder, *train, *test, other, counts=[4, 2, 6, 3], n_repeats=3, random_state=0)
     drawn = [set(classes) for _, classes, _ in recorder.seen]
     assert [len(classes) for classes in drawn] == [4, 2, 6, 3] * 3
@@ -320,7 +373,7 @@ def test_labels_of_any_kind(train, test, other):
         assert table.equals(expected)
 
 
-def test_test_images_of_other_labels_are_left_aside(train, test, other):
+def test_test_images_of_other_labels_are_ignored(train, test, other):
     arguments = {"counts": [3, 6], "random_state": 0}
     X_test, y_test = np.concatenate([test[0], other["other"]]), np.concatenate([test[1], np.full(40, 77)])
     expected = class_count_sweep(feature_detector(), *train, *test, other, **arguments)
@@ -341,7 +394,7 @@ def test_forms_of_images(train, test, other, recorder, form):
     assert Recorder.seen[0] == Recorder.seen[1]
 
 
-def test_datasets_bring_their_labels(train, test, other, recorder):
+def test_labels_of_datasets(train, test, other, recorder):
     def as_dataset(X, y):
         return TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
 
@@ -387,8 +440,8 @@ def test_scorers_on_the_images_detector():
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"counts": [1, 3]}, ValueError, r"counts=\[1, 3\]: 1 is out of range: expected 2 to 6, the number of classes"),
-        ({"counts": [3, 7]}, ValueError, "7 is out of range"),
+        ({"counts": [1, 3]}, ValueError, r"counts=\[1, 3\]: expected numbers from 2 to 6, .*, got 1\."),
+        ({"counts": [3, 7]}, ValueError, "expected numbers from 2 to 6, the number of classes of y, got 7"),
         ({"counts": []}, TypeError, r"counts=\[\]: expected a list of numbers of classes"),
         ({"counts": 3}, TypeError, "counts=3: expected a list"),
         ({"counts": "3"}, TypeError, "counts='3': expected a list"),
@@ -397,8 +450,8 @@ def test_scorers_on_the_images_detector():
         ({"ood": np.zeros((3, 8))}, TypeError, "ood is a ndarray"),
         ({"y": None}, ValueError, "y is None: expected one class label per image of X"),
         ({"y_test": None}, ValueError, "y_test is None: expected one class label per image of X_test"),
-        ({"y": [0, 1]}, ValueError, "X has 240 images and y has 2 labels"),
-        ({"y_test": [0, 1]}, ValueError, "X_test has 90 images and y_test has 2 labels"),
+        ({"y": [0, 1]}, ValueError, "X has 240 images and y has 2 labels: expected one label per image"),
+        ({"y_test": [0, 1]}, ValueError, "X_test has 90 images and y_test has 2 labels: expected one label per image"),
         ({"y": np.linspace(0, 1, 240)}, ValueError, "Unknown label type"),
         ({"y": np.full(240, np.nan)}, ValueError, "y contains NaN"),
         ({"y_test": np.full(90, np.nan)}, ValueError, "y_test contains NaN"),
@@ -409,7 +462,11 @@ def test_scorers_on_the_images_detector():
         ),
         ({"y_test": ["0"] * 90}, ValueError, "y_test has no image of 6 of the 6"),
         ({"random_state": "a"}, ValueError, "cannot be used to seed"),
-        ({"scorers": [Energy()]}, TypeError, r"scorers are given, but Recorder\(\) is no DFBDetector"),
+        (
+            {"scorers": [Energy()]},
+            TypeError,
+            r"Recorder\(\) is not a DFBDetector: expected scorers=None",
+        ),
         ({"estimator": make_detector(), "scorers": []}, TypeError, r"scorers=\[\]: expected a list of scorers"),
         ({"estimator": make_detector(), "scorers": [Energy]}, TypeError, r"scorers\[0\] is the class Energy"),
     ],
