@@ -1,7 +1,7 @@
 """From JSON and tensors to objects. The content of a file is not trusted, and none of it is run.
 
-A file comes from anywhere, so every value is checked before it is used. Classes are never imported by the name in the
-file: it could name any code that is installed.
+Classes are never imported by their names in the file, which could name any code that is installed. Values that decide
+how much memory is used are checked first.
 """
 
 import dataclasses
@@ -62,8 +62,8 @@ class Decoder:
         self._decoded[path] = value = reader(self, node, path)
         return value
 
-    # Each method below reads one kind of node. They have no checks against KeyError, TypeError and the like: `load`
-    # turns each error into an InvalidModelError.
+    # Each method below reads one kind of node. They let KeyError, TypeError and the like pass: `load` turns
+    # every error into an InvalidModelError.
 
     def _float(self, node: Any, path: str) -> float:
         values = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}

@@ -151,7 +151,8 @@ def load(
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
     with _invalid_file(path):
-        # 1. Read the file. This compares the digest.
+        # 1. Read the file and compare its digest. The digest finds damage but no attack, since anyone can compute it:
+        # the steps below do not trust the content.
         text, tensors = read_file(path)
         document = json.loads(text, parse_constant=_no_constant)
         _check_document(document)
