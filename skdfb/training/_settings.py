@@ -1,4 +1,4 @@
-"""The parameters of a training, and what follows from them alone."""
+"""The parameters of a training, their checks, and the values that follow from them alone."""
 
 import math
 from numbers import Integral, Real
@@ -12,6 +12,7 @@ from skdfb.training._schedule import SCHEDULES, bit_steps
 
 __all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingSettings", "resolved_mixup", "resolved_scales"]
 
+# The paper resizes to 160 pixels and crops 128: a fixed factor of 1.25. The dense stage draws its factor.
 CLASSIFIER_SCALES, DENSE_SCALES = (1.25, 1.25), (0.5, 2.0)
 _CLASSIFIER_MIXUP = 0.1
 
@@ -92,13 +93,15 @@ class TrainingSettings(BaseEstimator):
         Raises
         ------
         ValueError
-            Naming the parameter, its value and what is expected.
+            If a parameter is invalid. The message names the parameter, its value and the expected values.
         """
+        # A detector has two trainers: each message begins with the name of its trainer.
         try:
             self._validate_params()
             if self.max_steps is not None and self.max_epochs is not None:
                 raise ValueError(
-                    f"max_steps={self.max_steps} and max_epochs={self.max_epochs} are both given: expected one of them."
+                    f"max_steps={self.max_steps} and max_epochs={self.max_epochs} are both given: expected one of "
+                    "them; set the other one to None."
                 )
             self._check_scale_range()
             self._check_augmentation()
@@ -106,15 +109,17 @@ class TrainingSettings(BaseEstimator):
             raise type(error)(f"{name}: {error}") from None
 
     def _check_augmentation(self) -> None:
+        # A class has the method `augment`, too, so the check of _parameter_constraints accepts it.
         if isinstance(self.augmentation, type):
             name = self.augmentation.__name__
-            raise ValueError(f"augmentation is the class {name}: expected an instance, like {name}().")
+            raise ValueError(f"augmentation is the class {name}: expected an instance; pass {name}().")
         if isinstance(self.augmentation, BackMix):
             self.augmentation.validate()
 
     def _check_scale_range(self) -> None:
         if self.scale_range is None or isinstance(self.scale_range, str):
             return
+        # A list is accepted as well: grids and configuration files often give lists.
         scales = tuple(self.scale_range)
         if len(scales) != 2 or not all(isinstance(scale, Real) and math.isfinite(scale) for scale in scales):
             raise ValueError(f"scale_range={self.scale_range!r}: expected two numbers (low, high), 'auto' or None.")
@@ -132,17 +137,18 @@ class TrainingSettings(BaseEstimator):
         Returns
         -------
         n_steps : int
-            ``max_steps``, or what follows from ``max_epochs`` or BiT's rule.
+            ``max_steps`` if it is given, else the number for ``max_epochs``, else the number by BiT's rule.
         """
         if self.max_steps is not None:
             return self.max_steps
         if self.max_epochs is not None:
+            # As in shuffled_batches: an incomplete last batch is left out.
             return self.max_epochs * (n_images // min(self.batch_size, n_images))
         return bit_steps(n_images)
 
 
 def resolved_scales(settings: TrainingSettings, dense: bool) -> tuple[float, float] | None:
-    """Return the range of scales of a stage; None if images are not scaled."""
+    """Return the range of the random scale in a stage; None if images are not scaled."""
     if settings.scale_range is None:
         return None
     if isinstance(settings.scale_range, str):  # "auto"
@@ -153,6 +159,7 @@ def resolved_scales(settings: TrainingSettings, dense: bool) -> tuple[float, flo
 
 def resolved_mixup(settings: TrainingSettings, dense: bool) -> float:
     """Return the alpha of mixup in a stage; 0 if images are not mixed."""
-    if dense:  # mixed images would need mixed masks
+    # Mixed images would need mixed masks, but a mask has one class index per pixel.
+    if dense:
         return 0.0
     return _CLASSIFIER_MIXUP if settings.mixup == "auto" else float(settings.mixup or 0)

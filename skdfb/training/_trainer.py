@@ -1,4 +1,4 @@
-"""The trainer: parameters of a training, and one method that runs it."""
+"""The trainer: the parameters of a training, and a method that runs it."""
 
 from typing import Any, Self
 
@@ -17,53 +17,59 @@ __all__ = ["Trainer"]
 
 
 class Trainer(TrainingSettings):
-    """How a network is trained: optimiser, schedule, augmentation, precision.
+    """Parameters of a training: optimiser, schedule, augmentation and precision.
 
-    One trainer can serve both stages of :class:`~skdfb.DFBDetector`: the values ``"auto"`` depend on the stage.
+    One trainer can be used for both stages of :class:`~skdfb.DFBDetector`, the classifier and the dense network. The
+    defaults ``"auto"`` depend on the stage.
 
     Parameters
     ----------
     max_steps : int, default=None
-        Number of steps. None follows the size of the data by BiT's rule: 500 steps below 20,000 images, 10,000 below
-        500,000, else 20,000.
+        Number of training steps. If ``max_epochs`` is None as well, the number depends on the size of the training set
+        by BiT's rule: 500 steps below 20,000 images, 10,000 steps below 500,000 images, otherwise 20,000 steps.
     max_epochs : int, default=None
-        Number of passes over the images, instead of ``max_steps``.
+        Number of passes over the training set. Give at most one of ``max_epochs`` and ``max_steps``.
     batch_size : int, default=128
-        Images per step; at most all images.
+        Number of images per step. A smaller training set is one batch.
     learning_rate : float, default=0.003
-        The highest one, after the warm-up.
+        Highest learning rate, which is reached at the end of the warm-up.
     optimizer : {"sgd", "adamw"}, default="sgd"
-        The optimiser.
+        Optimiser.
     momentum : float, default=0.9
-        Momentum of SGD.
+        Momentum of SGD. AdamW ignores it.
     weight_decay : float, default=0.0
-        Weight decay of either optimiser.
+        Weight decay of the optimiser.
     schedule : {"step", "cosine", "constant"}, default="step"
-        Course of the learning rate. ``"step"`` is the paper's: a tenth after 30 %, 60 % and 90 % of the steps.
+        Schedule of the learning rate after the warm-up. ``"step"`` is the schedule of the paper: the rate is divided by
+        ten after 30 %, 60 % and 90 % of all steps. ``"cosine"`` decreases it to 0, ``"constant"`` does not change it.
     warmup_steps : int, default=None
-        Steps over which the learning rate rises linearly. None is 500, but at most a fifth of all steps.
+        Number of steps in which the learning rate increases linearly. None means 500, but at most a fifth of all steps.
     scale_range : tuple of (float, float), "auto" or None, default="auto"
-        Each image is scaled by a random factor of this range, then cropped or padded. "auto" is 1.25 for the classifier
-        (the paper's resize to 160 and crop of 128) and 0.5 to 2 for the dense network. None does not scale.
+        Range of the random factor by which each image is scaled, before it is cropped or padded to the input size.
+        "auto" is a factor of 1.25 for the classifier (in the paper: resize to 160 and crop of 128) and 0.5 to 2 for the
+        dense network. None does not scale.
     flip : bool, default=True
-        Whether half of the images are mirrored left to right. Switch it off where a mirror changes the class.
+        Whether images are mirrored left to right with probability 1/2. Set it to False if mirroring changes the class.
     mixup : float, "auto" or None, default="auto"
-        The alpha of mixup for the classifier; "auto" is 0.1. The dense stage never mixes.
+        Parameter alpha of mixup for the classifier; "auto" is 0.1, and 0 or None does not mix. The dense stage never
+        mixes images.
     augmentation : Augmentation, default=None
-        A further augmentation, before each batch is scaled, mirrored and mixed, such as
-        :class:`~skdfb.augmentation.BackMix`.
+        An additional augmentation, such as :class:`~skdfb.augmentation.BackMix`. It is applied before the batch is
+        scaled, mirrored and mixed.
     classification_weight : float, default=1.0
-        Weight of the classification loss beside the pixel loss of the dense stage; the paper has none (0).
+        Weight of the classification loss that is added to the pixel loss in the dense stage. The paper does not use
+        this loss (0).
     precision : {"32-true", "bf16-mixed", "16-mixed"}, default="32-true"
-        Precision of the computation; the weights keep their dtype. Networks whose weights are not float32 compute in
+        Precision of the computation. The weights keep their dtype. Networks whose weights are not float32 compute in
         the precision of their weights.
     clip_grad_norm : float, default=None
-        Largest norm of the gradient; None does not limit it.
+        Largest norm of the gradient: larger gradients are scaled down to it. None does not limit the norm.
     dense_start : {"classifier", "pretrained"}, default="classifier"
-        The weights that the dense network starts from: the trained classifier's, or the backbone's before any training.
-        The trainer of the classifier ignores it. See Notes.
+        Initial weights of the dense network: those of the trained classifier, or those of the backbone before any
+        training. The training of the classifier ignores this parameter. See Notes.
     checkpoint_every : int, default=500
-        Steps between two checkpoints of a training that keeps some; the newest two are kept.
+        Number of steps between two checkpoints. It has an effect only if checkpoints are written, see
+        ``checkpoint_dir`` of :class:`~skdfb.DFBDetector`. The newest two checkpoints are kept.
 
     See Also
     --------
@@ -71,11 +77,11 @@ class Trainer(TrainingSettings):
 
     Notes
     -----
-    Under ``torchrun`` or ``fabric run`` the launched processes train one network together: each takes its share of
-    every batch, and all end with the same weights.
+    Processes that were launched by ``torchrun`` or ``fabric run`` train one network together. Each process computes a
+    share of every batch, and all processes end with the same weights.
 
-    The paper is of two minds where the dense network starts: section 3.1 says from the trained classifier, the
-    implementation details say from the pre-trained checkpoint.
+    The paper gives two different starts of the dense network: the trained classifier in section 3.1, and the
+    pre-trained checkpoint in the implementation details.
 
     References
     ----------
@@ -93,11 +99,11 @@ class Trainer(TrainingSettings):
 
     @classmethod
     def paper_classifier(cls, **changes: Any) -> Self:
-        """Return the recipe of the DFB paper for the classifier.
+        """Return a trainer with the recipe of the DFB paper for the classifier.
 
         SGD with momentum 0.9, learning rate 0.003 with three drops, 20,000 steps of 128 images, resize to 160 and crop
-        of 128, mixup with alpha 0.1. Not in the paper's text: the warm-up of 500 steps, which is BiT's. The paper
-        mirrors no images in this stage.
+        of 128, mixup with alpha 0.1, no mirroring. The warm-up of 500 steps is from BiT: the paper does not mention
+        one.
 
         Parameters
         ----------
@@ -114,11 +120,11 @@ class Trainer(TrainingSettings):
 
     @classmethod
     def paper_dense(cls, **changes: Any) -> Self:
-        """Return the recipe of the DFB paper for the dense network.
+        """Return a trainer with the recipe of the DFB paper for the dense network.
 
         SGD as for the classifier, 20,000 steps of 128 images, scales of 0.5 to 2, random mirroring, and the pixel loss
-        alone. Not in the paper's text: the warm-up of 500 steps, which is BiT's. The network starts from the
-        classifier, as in section 3.1; pass ``dense_start="pretrained"`` for the start of the implementation details.
+        alone. The warm-up of 500 steps is from BiT: the paper does not mention one. The network starts from the
+        classifier, as in section 3.1. Pass ``dense_start="pretrained"`` for the start in the implementation details.
 
         Parameters
         ----------
@@ -151,15 +157,15 @@ class Trainer(TrainingSettings):
         Parameters
         ----------
         network : DenseClassifier
-            With K outputs, or with K + 1 if there are masks. It ends in evaluation mode on ``device``, also if the
-            training fails.
+            The network, with K outputs, or with K + 1 outputs if there are masks. Afterwards it is in evaluation mode
+            on ``device``, also if the training fails.
         X : images
-            The n images in any of the accepted forms.
+            The n training images, in any form that :class:`~skdfb.DFBDetector` accepts.
         y : array-like of int of shape (n,)
             Class indices 0..K-1.
         masks : array-like of int of shape (n, H, W) or PackedMasks, default=None
-            Class index of each pixel, K for background. Masks of any size cover the whole image. With masks this is the
-            dense stage.
+            Class index of each pixel, K for background. A mask may have any size: it covers the whole image. With masks
+            this is the training of the dense stage.
         device : str, default="auto"
             As in :class:`~skdfb.DFBDetector`.
         random_state : int, RandomState or None, default=None
@@ -169,30 +175,33 @@ class Trainer(TrainingSettings):
         verbose : int, default=0
             As in :class:`~skdfb.DFBDetector`.
         checkpoints : StageCheckpoints, default=None
-            Where a detector keeps the states of this stage. The training goes on from the newest of them.
+            Checkpoints of this stage, which the detector passes. The training continues from the newest one.
 
         Returns
         -------
         history : dict
-            Loss of every step as ``"loss"``, and ``"learning_rate"``.
+            Lists with the loss and the learning rate of every step, as ``"loss"`` and ``"learning_rate"``.
 
         Raises
         ------
         ValueError
-            If a parameter, ``y`` or ``masks`` is wrong; before any training.
+            If a parameter, ``y`` or ``masks`` is invalid. This is checked before the training starts.
         skdfb.exceptions.TrainingDivergedError
             If a loss is NaN or infinite.
         """
         self.validate()
         images, labels = as_images(X), np.asarray(y)
-        if not isinstance(X, Images):  # Images have been checked when they were made
+        # An unreadable file is reported now, not in the middle of the training. `Images` were checked when they were
+        # made.
+        if not isinstance(X, Images):
             check_readable(images, self.batch_size, n_jobs)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         (seed,) = spawn_seeds(random_state, 1)
-        # Gradients, also if the caller has switched them off.
+        # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
         with torch.inference_mode(False):
             run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
+            # The training must not change the random state of the caller.
             with isolated_rng(seed, run.fabric.device):
                 return run.train(verbose, checkpoints)
 
@@ -200,13 +209,15 @@ class Trainer(TrainingSettings):
 def _check_targets(
     network: DenseClassifier, n_images: int, labels: npt.NDArray[Any], masks: npt.NDArray[Any] | PackedMasks | None
 ) -> None:
-    """Refuse targets that the network has no output for."""
+    """Check the shapes of the targets, and that the network has an output for each of their values."""
+    # With masks the last output is the background, which is not a class of y.
     n_classes = network.num_classes - (masks is not None)
     if labels.shape != (n_images,):
-        raise ValueError(f"y has shape {labels.shape} for {n_images} images: expected one class index per image.")
+        raise ValueError(f"y has shape {labels.shape} for {n_images} images: expected shape ({n_images},).")
     _check_indices(labels, n_classes - 1, "y")
     if masks is None:
         return
+    # The library makes packed masks itself, from checked class indices.
     if isinstance(masks, PackedMasks):
         if len(masks) != n_images:
             raise ValueError(f"masks holds {len(masks)} masks for {n_images} images: expected one per image.")

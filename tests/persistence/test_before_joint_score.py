@@ -1,6 +1,6 @@
-"""Detectors that were fitted and saved before there was a joint score give the same parts, scores and threshold.
+"""Detectors that were saved before the joint score was added give the same parts, scores and threshold.
 
-The files in ``tests/data`` were written at that time, with what the detectors computed for 24 new images: as fitted,
+The files in ``tests/data`` were written at that time, with the outputs of the detectors for 24 new images: as fitted,
 and after ``refit_scorer(Mahalanobis(), X=X, y=y)``.
 """
 
@@ -60,7 +60,7 @@ def test_refitted_with_another_scorer(case):
     assert_same(detector.refit_scorer(scorer, X, LABELS), expected["mahalanobis"])
 
 
-def test_parameters_are_those_of_today(case):
+def test_parameters_are_those_of_this_version(case):
     detector, _ = case
     assert set(detector.get_params(deep=False)) == set(skdfb.DFBDetector().get_params(deep=False))
     assert detector.classifier_trainer.checkpoint_every == 500

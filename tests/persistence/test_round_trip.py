@@ -1,4 +1,4 @@
-"""Whatever the library has goes into a file and comes back, fitted and not. What there is, is found by looking."""
+"""Every public estimator can be saved and loaded, fitted and unfitted. The estimators are collected automatically."""
 
 import importlib
 import pickle
@@ -42,7 +42,7 @@ ESTIMATORS = estimators()
 
 
 def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
-    """An instance, with the parameters that it cannot do without or that make it quick, and those of its network."""
+    """An unfitted instance with its required parameters, some that make it quick, and those of its network."""
     cls = ESTIMATORS[name]
     if name == "DFBDetector":
         trainers = dict.fromkeys(("classifier_trainer", "dense_trainer"), QUICK["trainer"]) if network else {}
@@ -65,7 +65,7 @@ def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
 
 
 def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """A fitted instance, and what asks it for its answer."""
+    """A fitted instance, and a function that returns its output."""
     estimator = unfitted(name, network)
     X, y = make_images()
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
     return estimator.fit(train.representation, train.y), lambda model: model.score_samples(new)
 
 
-def there_and_back(model: Any, tmp_path: Any) -> Any:
+def saved_and_loaded(model: Any, tmp_path: Any) -> Any:
     skdfb.save(model, tmp_path / "model.safetensors")
     return skdfb.load(tmp_path / "model.safetensors", customs=CUSTOMS, device="cpu")
 
@@ -112,7 +112,7 @@ def test_all_kinds_are_found():
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_unfitted(name, tmp_path):
     model = unfitted(name)
-    for other in (there_and_back(model, tmp_path), pickle.loads(pickle.dumps(model)), clone(model)):
+    for other in (saved_and_loaded(model, tmp_path), pickle.loads(pickle.dumps(model)), clone(model)):
         assert type(other) is type(model)
         assert set(vars(other)) == set(vars(model))
         assert str(other.get_params()) == str(model.get_params()) or "RandomState" in str(model.get_params())
@@ -120,14 +120,14 @@ def test_unfitted(name, tmp_path):
 
 def test_a_trainer_with_an_augmentation(tmp_path):
     trainer = Trainer(augmentation=BackMix(patch_size=0.5, map_size=4))
-    loaded = there_and_back(trainer, tmp_path)
+    loaded = saved_and_loaded(trainer, tmp_path)
     assert isinstance(loaded.augmentation, BackMix)
     assert str(loaded.get_params()) == str(trainer.get_params())
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_fitted(name, tmp_path):
-    model, ask = fitted(name)
-    for other in (there_and_back(model, tmp_path), pickle.loads(pickle.dumps(model))):
-        assert_array_equal(ask(other), ask(model))
+    model, output = fitted(name)
+    for other in (saved_and_loaded(model, tmp_path), pickle.loads(pickle.dumps(model))):
+        assert_array_equal(output(other), output(model))
         assert set(vars(other)) == set(vars(model))

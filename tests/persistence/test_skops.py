@@ -1,4 +1,4 @@
-"""skops writes detectors and mask generators, too, where their backbone is one of timm's, given by name."""
+"""skops can save detectors and mask generators whose backbone is a timm model that is given by name."""
 
 import pytest
 from numpy.testing import assert_array_equal
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
 
 
 def by_name(model):
-    """Let a fitted estimator have its backbone by name: a module of torch's is none of skops' types."""
+    """Set the backbone of a fitted estimator to its name: skops has no type for torch modules."""
     if hasattr(model, "backbone"):
         model.set_params(backbone="test_resnet")
     for inner in (getattr(model, "generator", None), getattr(model, "generator_", None)):
@@ -21,11 +21,11 @@ def by_name(model):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_there_and_back(name):
+def test_saved_and_loaded(name):
     network = {"backbone": create_backbone("test_resnet", pretrained=False, random_state=0), "image_size": 128}
-    model, ask = fitted(name, network)
-    expected = ask(model)
+    model, output = fitted(name, network)
+    expected = output(model)
     data = skops.dumps(by_name(model))
     unknown = skops.get_untrusted_types(data=data)
     assert all(each.startswith("skdfb.") for each in unknown), unknown
-    assert_array_equal(ask(skops.loads(data, trusted=unknown)), expected)
+    assert_array_equal(output(skops.loads(data, trusted=unknown)), expected)

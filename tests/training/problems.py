@@ -1,4 +1,4 @@
-"""Small problems that the tests of this package share."""
+"""Small problems that are shared by the tests of this package."""
 
 from typing import Any
 

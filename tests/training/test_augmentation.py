@@ -1,4 +1,4 @@
-"""What a trainer does with an augmentation: what it hands over, when, and what it takes back."""
+"""How a trainer calls an augmentation: the batches that it passes, and the checks of the returned ones."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ SHORT = {"max_steps": 4, "batch_size": 16}
 
 
 class Recorder:
-    """Changes nothing, and remembers what it was given."""
+    """An augmentation that changes nothing and keeps the batches."""
 
     def __init__(self):
         self.batches = []
@@ -30,7 +30,7 @@ class Recorder:
 
 
 class AttentiveRecorder(Recorder):
-    """Wants attention maps, too, and remembers its bank."""
+    """A recorder that also uses attention maps and keeps its bank."""
 
     def __init__(self, map_size=4, momentum=1.0):
         super().__init__()
@@ -42,7 +42,7 @@ class AttentiveRecorder(Recorder):
 
 
 class Normalised(nn.Module):
-    """A backbone whose batch statistics tell how often it was asked in training mode."""
+    """A backbone whose batch statistics change in each forward pass in training mode."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ class Normalised(nn.Module):
 
 
 def network_with_head(backbone=TinyBackbone, **options):
-    """A network whose attention differs from class to class from the start."""
+    """A network whose attention maps differ between the classes before any training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         network = DenseClassifier(backbone(**options), N_CLASSES, image_size=SIZE)
@@ -104,15 +104,17 @@ def test_attention_is_that_of_the_network_before_the_step(momentum):
     np.testing.assert_allclose(first.attention_maps.numpy(), expected, atol=1e-5)
     (bank,) = recorder.banks
     assert bank.maps.shape == (60, 4, 4)
-    seen = (bank.maps != 0.5).flatten(1).any(1)
-    assert 48 <= seen.sum() < 60  # three batches make an epoch, which leaves out twelve; the fourth has some of those
+    updated = (bank.maps != 0.5).flatten(1).any(1)
+    assert (
+        48 <= updated.sum() < 60
+    )  # an epoch has three batches and leaves out twelve images; the fourth batch has some of them
     later = recorder.batches[3]
     rows = [int((bank.maps == one).flatten(1).all(1).nonzero()[0, 0]) for one in later.attention_maps]
     assert len(set(rows)) == 16
 
 
 def test_attention_is_learned_from_images_as_they_are():
-    """Images are read larger for scaling; the network is asked at its own size, whatever becomes of the batch."""
+    """Images are read larger for scaling, but attention maps are computed at the input size, before augmentation."""
     images = np.kron(easy_problem()[0], np.ones((1, 2, 2, 1), dtype=np.uint8))
     recorder = AttentiveRecorder()
     untrained = network_with_head().eval()
@@ -124,10 +126,10 @@ def test_attention_is_learned_from_images_as_they_are():
     np.testing.assert_allclose(first.attention_maps.numpy(), expected, atol=1e-4)
 
 
-def test_looking_leaves_the_training_as_it_is():
+def test_attention_maps_do_not_change_the_training():
     without, history = train_with(Recorder(), network_with_head(Normalised))
-    looked_at, other_history = train_with(AttentiveRecorder(), network_with_head(Normalised))
-    assert equal(weights_of(without), weights_of(looked_at))  # batch statistics among them
+    with_maps, other_history = train_with(AttentiveRecorder(), network_with_head(Normalised))
+    assert equal(weights_of(without), weights_of(with_maps))  # including batch statistics
     assert history == other_history
     plain, _ = train_with(None, network_with_head(Normalised))
     assert equal(weights_of(without), weights_of(plain))
@@ -155,10 +157,10 @@ def test_the_dense_stage_hands_over_masks():
     assert all(batch.attention_maps is None and batch.masks is not None for batch in recorder.batches)
 
 
-# ------------------------------------------------------ what is taken back
+# -------------------------------------------------------- returned batches
 
 
-def test_what_it_returns_is_trained_on():
+def test_the_returned_batch_is_used_for_training():
     class Black:
         def augment(self, batch, generator):
             return replace(batch, images=torch.zeros_like(batch.images), targets=torch.ones_like(batch.targets) / 3)
@@ -168,7 +170,7 @@ def test_what_it_returns_is_trained_on():
     assert float(network.head.weight.detach().abs().max()) < 1e-6
 
 
-def test_it_gets_the_numbers_of_the_step_alone():
+def test_its_random_numbers_follow_from_seed_and_step():
     class Drawing(Recorder):
         def augment(self, batch, generator):
             self.batches.append(torch.rand(2, generator=generator))
@@ -198,7 +200,7 @@ def test_it_gets_the_numbers_of_the_step_alone():
         (lambda batch: replace(batch, masks=None), r"and no masks: expected .* and masks \(16, ...\)"),
     ],
 )
-def test_what_is_no_such_batch_is_refused(returned, message):
+def test_a_batch_of_another_form_is_refused(returned, message):
     class Wrong:
         def augment(self, batch, generator):
             return returned(batch)
@@ -208,7 +210,7 @@ def test_what_is_no_such_batch_is_refused(returned, message):
 
 
 @pytest.mark.parametrize("bank", [None, AttentionBank(7)])
-def test_what_is_no_such_bank_is_refused(bank):
+def test_a_bank_of_another_form_is_refused(bank):
     class Wrong(Recorder):
         def attention_bank(self, n_images):
             return bank
@@ -222,7 +224,7 @@ def test_what_is_no_such_bank_is_refused(bank):
     [
         ("backmix", "mine: The 'augmentation' parameter of Trainer must be an object implementing 'augment'"),
         (BackMix(patch_size=2), "mine: The 'patch_size' parameter of BackMix must be a float in"),
-        (BackMix, r"mine: augmentation is the class BackMix: expected an instance, like BackMix\(\)"),
+        (BackMix, r"mine: augmentation is the class BackMix: expected an instance; pass BackMix\(\)"),
     ],
 )
 def test_it_is_checked_before_training(augmentation, message):
@@ -250,7 +252,7 @@ def test_back_mix_in_a_grid():
     assert trainer.augmentation.patch_size == 0.5
 
 
-def test_batches_are_what_an_augmentation_is_given():
+def test_an_augmentation_gets_batches():
     train_with(recorder := Recorder())
     assert len(recorder.batches) == 4
     assert all(isinstance(batch, Batch) and batch.images.shape == (16, 3, SIZE, SIZE) for batch in recorder.batches)

@@ -1,4 +1,4 @@
-"""Checkpoints of several processes, and what is not part of a fit's identity."""
+"""Checkpoints of several processes, the start of the dense network, and independent streams of random numbers."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from tests.training.problems import PLAIN
 
 
 def test_several_processes_try_the_folder_at_once(tmp_path, monkeypatch):
-    """Each with a file of its own: with a slow disk, one would remove the other's."""
+    """Each process writes its own file: on a slow disk, one process could remove the file of another one."""
     unlink = Path.unlink
 
     def slow(path, missing_ok=False):
@@ -52,7 +52,7 @@ def test_the_first_process_writes_and_removes(tmp_path, monkeypatch, rank):
     assert (tmp_path / "masks.safetensors").exists() == (rank == "1")
 
 
-def test_a_file_that_goes_between_listing_and_reading_is_absent(tmp_path, monkeypatch):
+def test_a_file_that_is_removed_between_listing_and_reading_is_missing(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, {"y": "1"})
     checkpoints.put("classifier-000000001", {}, {"a": torch.zeros(1)})
     read = _checkpoints.read_file
@@ -94,7 +94,7 @@ def test_a_classifier_given_as_trained_has_no_start_before_it():
 
 
 class Dropping(TinyBackbone):
-    """Notes the numbers that dropout would draw."""
+    """A backbone that keeps the numbers that dropout would draw."""
 
     def __init__(self):
         super().__init__()

@@ -72,7 +72,7 @@ def test_dense_loss(problem, weight, dtype, tolerance):
     with torch.no_grad():
         logit_map = network.logit_map(images.to(dtype)).double().numpy()
     expected = pixel_loss(logit_map, masks.numpy())
-    # the K known classes alone: the background's logit is not held down by labels
+    # the K known classes only: labels do not lower the background logit
     expected += weight * classification_loss(logit_map.mean((2, 3))[:, :N_CLASSES], targets.numpy())
     assert loss.item() == pytest.approx(expected, abs=tolerance)
 

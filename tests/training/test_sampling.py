@@ -1,4 +1,4 @@
-"""Which images a step sees."""
+"""The images of each step."""
 
 import numpy as np
 import pytest
@@ -9,18 +9,18 @@ from skdfb.training._sampling import AUGMENTATION, DROPOUT, shuffled_batches, st
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 2**31 - 1))
-def test_an_epoch_sees_no_image_twice(n_images, batch_size, seed):
+def test_an_epoch_has_no_image_twice(n_images, batch_size, seed):
     size = min(batch_size, n_images)
-    steps_an_epoch = n_images // size
-    batches = list(shuffled_batches(n_images, batch_size, 0, 2 * steps_an_epoch, seed))
+    steps_per_epoch = n_images // size
+    batches = list(shuffled_batches(n_images, batch_size, 0, 2 * steps_per_epoch, seed))
     assert all(len(batch) == size for batch in batches)
-    for epoch in (batches[:steps_an_epoch], batches[steps_an_epoch:]):
-        seen = np.concatenate(epoch)
-        assert len(set(seen)) == len(seen) == steps_an_epoch * size
-        assert set(seen) <= set(range(n_images))
+    for epoch in (batches[:steps_per_epoch], batches[steps_per_epoch:]):
+        indices = np.concatenate(epoch)
+        assert len(set(indices)) == len(indices) == steps_per_epoch * size
+        assert set(indices) <= set(range(n_images))
 
 
-def test_full_epochs_are_permutations_each_its_own():
+def test_full_epochs_are_different_permutations():
     batches = list(shuffled_batches(12, 4, 0, 6, 0))
     first, second = np.concatenate(batches[:3]), np.concatenate(batches[3:])
     assert sorted(first) == sorted(second) == list(range(12))
@@ -28,17 +28,17 @@ def test_full_epochs_are_permutations_each_its_own():
     assert list(first) != list(range(12))
 
 
-def test_all_images_are_seen_over_epochs():
-    seen = np.concatenate(list(shuffled_batches(10, 7, 0, 30, 0)))
-    assert set(seen) == set(range(10))
+def test_all_images_are_used_over_epochs():
+    indices = np.concatenate(list(shuffled_batches(10, 7, 0, 30, 0)))
+    assert set(indices) == set(range(10))
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 7, 11])
-def test_resumed_training_sees_the_same_batches(start):
-    unbroken = list(shuffled_batches(11, 3, 0, 12, 5))
+def test_resumed_training_has_the_same_batches(start):
+    uninterrupted = list(shuffled_batches(11, 3, 0, 12, 5))
     resumed = list(shuffled_batches(11, 3, start, 12, 5))
     assert len(resumed) == 12 - start
-    for expected, batch in zip(unbroken[start:], resumed, strict=True):
+    for expected, batch in zip(uninterrupted[start:], resumed, strict=True):
         np.testing.assert_array_equal(batch, expected)
 
 

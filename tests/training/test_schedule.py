@@ -1,4 +1,4 @@
-"""The number of steps and the learning rate of each, against values worked out by hand."""
+"""The number of steps and the learning rate of each, against values calculated by hand."""
 
 import math
 

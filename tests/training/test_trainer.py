@@ -1,4 +1,4 @@
-"""Trainer: what it does to a network, and what it leaves alone."""
+"""Trainer: the changes that it makes to a network, and the things that it must not change."""
 
 import os
 import socket
@@ -107,7 +107,7 @@ def test_updates_are_those_of_a_bare_loop(optimizer, dense, clip):
     )
     network, history = train(trainer, dense=dense, seed=3)
     np.testing.assert_allclose(history["loss"], losses, atol=1e-6)
-    # AdamW divides by the size of the gradient, so that rounding of a gradient near 0 shows
+    # AdamW divides by the size of the gradient, so rounding of a gradient near 0 matters
     tolerance = 1e-6 if optimizer == "sgd" else 1e-4
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, expected.state_dict()[name], atol=tolerance, rtol=0)
@@ -155,7 +155,7 @@ def test_dropout_follows_the_seed_alone():
 
 def test_random_states_are_untouched():
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002  # the global state is what is watched
+    np.random.seed(5)  # noqa: NPY002  # the test compares the global state
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     train(Trainer(**SHORT))
     with pytest.raises(TrainingDivergedError):
@@ -169,7 +169,7 @@ def test_random_state_none_differs_each_time():
     assert not equal(first, second)
 
 
-def test_trainings_of_several_precisions_do_not_know_of_each_other():
+def test_trainings_of_several_precisions_are_independent():
     recipes = {
         "float32": (Trainer(**SHORT), torch.float32),
         "bf16": (Trainer(**SHORT, precision="bf16-mixed"), torch.float32),
@@ -252,27 +252,27 @@ def test_masks_of_many_classes(n_classes, dtype):
 
 
 def test_large_images_are_read_large_for_enlarging():
-    """The classifier's crop of 1.25 shows detail that an image reduced to the network's size has lost."""
+    """The scale of 1.25 of the classifier keeps detail that an image reduced to the input size has lost."""
     rng = np.random.default_rng(0)
     stripes = np.tile((np.arange(20) % 2 * 255).astype(np.uint8), (20, 1))  # one pixel wide at 20 pixels
     images = np.repeat(stripes[None, :, :, None], 3, -1).repeat(8, 0)
-    seen = []
+    deviations = []
 
-    class Watching(TinyBackbone):
+    class Recording(TinyBackbone):
         def forward(self, images):
             if self.training:
-                seen.append(images.detach().std())
+                deviations.append(images.detach().std())
             return super().forward(images)
 
-    network = DenseClassifier(Watching(), 2, image_size=SIZE)
+    network = DenseClassifier(Recording(), 2, image_size=SIZE)
     for scales in ((1.25, 1.25), (1.0, 1.0)):
         Trainer(max_steps=1, scale_range=scales, flip=False, mixup=None).train(
             network, images, rng.integers(0, 2, 8), device="cpu", random_state=0
         )
-    assert seen[0] > 1.5 * seen[1]
+    assert deviations[0] > 1.5 * deviations[1]
 
 
-# ---------------------------------------------------------- what is left
+# ------------------------------------------------------- state afterwards
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -299,7 +299,7 @@ def test_training_happens_in_training_mode():
 
 
 class NormalisedBackbone(nn.Module):
-    """One convolution and batch normalisation, which may be frozen the way torchvision's users do."""
+    """One convolution and batch normalisation, which may be frozen as in torchvision."""
 
     def __init__(self, frozen):
         super().__init__()
@@ -344,7 +344,7 @@ def test_frozen_weights_stay():
 
 
 class FailingBackbone(TinyBackbone):
-    """Gives NaN, or raises, at the third training step."""
+    """Returns NaN or raises in the third training step."""
 
     def __init__(self, error=None):
         super().__init__()
@@ -360,7 +360,7 @@ class FailingBackbone(TinyBackbone):
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_a_loss_that_is_nan_stops_and_says_where(dense):
+def test_a_loss_that_is_nan_stops_with_the_step(dense):
     images, labels, masks = easy_problem()
     network = DenseClassifier(FailingBackbone(), N_CLASSES + dense, image_size=SIZE)
     trainer = Trainer(max_steps=7, batch_size=8, learning_rate=0.25, warmup_steps=0, schedule="constant")
@@ -422,7 +422,7 @@ def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
         ({"clip_grad_norm": 0}, "clip_grad_norm"),
     ],
 )
-def test_parameters_are_checked_under_their_trainers_name(parameters, message):
+def test_errors_of_parameters_name_the_trainer(parameters, message):
     with pytest.raises(ValueError, match=message) as caught:
         Trainer(**parameters).validate("dense_trainer")
     assert str(caught.value).startswith("dense_trainer: ")
@@ -482,7 +482,7 @@ def test_paper_recipes():
         assert trainer.schedule == "step"
         assert trainer.weight_decay == 0
         trainer.validate()
-    assert (classifier.flip, dense.flip) == (False, True)  # the paper names mirrored images for the dense stage alone
+    assert (classifier.flip, dense.flip) == (False, True)  # the paper mentions mirrored images for the dense stage only
     assert classifier.mixup == 0.1
     assert classifier.scale_range == (1.25, 1.25)  # 160 pixels, cropped to 128
     assert not dense.mixup
@@ -533,16 +533,16 @@ def test_training_does_not_change_the_trainer():
     assert vars(trainer) == before
 
 
-@pytest.mark.parametrize(("verbose", "shown"), [(0, False), (1, True)])
-def test_progress_bar(verbose, shown, capsys):
+@pytest.mark.parametrize(("verbose", "printed"), [(0, False), (1, True)])
+def test_progress_bar(verbose, printed, capsys):
     images, labels, masks = easy_problem()
     Trainer(**SHORT).train(tiny_network(), images, labels, device="cpu", verbose=verbose)
     Trainer(**SHORT).train(tiny_network(4), images, labels, masks, device="cpu", verbose=verbose)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert ("training the classifier" in captured.err) == shown
-    assert ("training the dense" in captured.err) == shown
-    assert ("4/4" in captured.err) == shown
+    assert ("training the classifier" in captured.err) == printed
+    assert ("training the dense" in captured.err) == printed
+    assert ("4/4" in captured.err) == printed
 
 
 # ------------------------------------------------------ several processes
@@ -560,10 +560,10 @@ from tests.training.test_trainer import NormalisedBackbone
 
 rank = int(os.environ["RANK"])
 images, labels, masks = easy_problem()
-network = tiny_network(4, seed=rank)  # the first process's weights are taken
+network = tiny_network(4, seed=rank)  # the weights of the first process are used
 trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN)
 history = trainer.train(network, images, labels, masks, device="cpu", random_state=3)
-# batch statistics are each process's own until the end; without random_state the first process's seed is taken
+# batch statistics differ until the end; without random_state the seed of the first process is used
 normalised = DenseClassifier(NormalisedBackbone(frozen=False), 3, image_size=16)
 Trainer(max_steps=3, batch_size=16).train(normalised, images, labels, device="cpu")
 # a batch of 15 has no equal shares
@@ -609,7 +609,7 @@ def test_launched_processes_train_together(tmp_path, launcher):
     assert equal(mixed, other_mixed)
     assert torch.equal(bank, other_bank)
     train_with(recorder := AttentiveRecorder(), max_steps=1, batch_size=15)
-    torch.testing.assert_close(bank, recorder.banks[0].maps)  # each map where one process alone has it
+    torch.testing.assert_close(bank, recorder.banks[0].maps)  # each map at the same index as with one process
     assert (bank != 0.5).flatten(1).any(1).sum() == 15
     # two halves of each batch give the mean gradient of the whole; no pixel is ignored here
     alone, history = train(Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN), dense=True, seed=3)
