@@ -73,15 +73,28 @@ def check_parts(parts: Sequence[Part]) -> None:
 
 
 def _check_same_inputs(parts: Sequence[Part]) -> None:
-    """Refuse scorers of one view of which one needs perturbed images and another one does not."""
+    """Refuse scorers of one view that need different perturbations: a view is computed from one set of inputs."""
     first, *others = parts
     for other in others:
-        if needs_of(first.scorer).perturbation != needs_of(other.scorer).perturbation:
+        if not _same_perturbation(first.scorer, other.scorer):
             raise ValueError(
                 f"parts {first.name!r} and {other.name!r} share the view {first.view!r}, but need different input "
-                "perturbations: expected scorers of the same input_perturbation on one view; put them on different "
-                "views, or leave one out."
+                "perturbations: expected scorers of the same input_perturbation and objective on one view; put them "
+                "on different views, or leave one out."
             )
+
+
+def _same_perturbation(one: Any, other: Any) -> bool:
+    """Return whether two scorers need the same inputs."""
+    magnitudes = [needs_of(scorer).perturbation for scorer in (one, other)]
+    if magnitudes[0] != magnitudes[1] or not any(magnitudes):
+        return magnitudes[0] == magnitudes[1]
+    # Objectives are functions, which cannot be compared: they count as equal if the scorers have the same parameters.
+    return type(one) is type(other) and repr(_parameters(one)) == repr(_parameters(other))
+
+
+def _parameters(scorer: Any) -> Any:
+    return scorer.get_params() if hasattr(scorer, "get_params") else vars(scorer)
 
 
 def view_needs(parts: Sequence[Part], *, training: bool) -> dict[str, ScorerNeeds]:
@@ -90,6 +103,7 @@ def view_needs(parts: Sequence[Part], *, training: bool) -> dict[str, ScorerNeed
     With ``training`` only of scorers that learn from images: the others need nothing of training images.
     """
     needs: dict[str, ScorerNeeds] = {}
+    # A view is computed once for all of its scorers: activations add up, and perturbations are the same, see above.
     for _, view, scorer in parts:
         skipped = training and not getattr(scorer, "learns_from_images", True)
         own, others = NO_NEEDS if skipped else needs_of(scorer), needs.get(view, NO_NEEDS)

@@ -311,3 +311,110 @@ def test_too_few_held_out_images():
     with pytest.raises(ValueError, match=r"28 of 228 images are held out, .* alpha=0\.05 needs at least 29"):
         JointScore(PARTS).fit(*TRAIN, held_out=(few, HELD_OUT[1][:28]))
     assert JointScore(PARTS, alpha=None).fit(*TRAIN, held_out=(few, HELD_OUT[1][:28])).offset_ == -np.inf
+
+
+class Warmer(ODIN):
+    """Perturbs as ODIN does, with an objective of its own."""
+
+    def perturbation_objective(self, logits):
+        return logits.sum(1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ODIN(input_perturbation=0.2), ODIN(temperature=1, input_perturbation=0.1), Warmer(input_perturbation=0.1), KNN()],
+    ids=["magnitude", "temperature", "objective", "none"],
+)
+def test_a_view_has_one_perturbation(other):
+    """Otherwise a scorer would get images that were perturbed for another one."""
+    scorer = ODIN(input_perturbation=0.1)
+    with pytest.raises(ValueError, match="'a' and 'b' share the view 'dense', but need different input perturbations"):
+        JointScore([("a", "dense", scorer), ("b", "dense", other)]).check_parameters()
+    JointScore([("a", "dense", scorer), ("b", "dense", clone(scorer))]).check_parameters()
+    JointScore([("a", "dense", scorer), ("b", "classifier", other)]).check_parameters()
+
+
+# ----------------------------------------------------------- third-party fusions
+
+
+class OfAllParts:
+    """A third-party fusion that knows all its parts by name."""
+
+    learns_from_scores = False
+
+    def fit(self, parts):
+        self.names = [parts[name] for name, _, _ in PARTS]
+
+    def combine(self, parts):
+        return sum(parts.values())
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda parts: np.float64(1.0), r"combine returned shape \(\) for 100 images: expected \(n,\)"),
+        (lambda parts: np.ones((1, 100)), r"combine returned shape \(1, 100\) for 100 images"),
+        (lambda parts: np.where(np.arange(100) < 3, np.nan, 1.0), "combine returned NaN for 3 of 100 images"),
+    ],
+    ids=["a number", "a row", "NaN"],
+)
+def test_what_a_fusion_returns_is_checked(result, message):
+    fusion = OfAllParts()
+    fusion.combine = result
+    with pytest.raises(ValueError, match=message):
+        fitted(fusion=fusion, alpha=None)
+
+
+def test_a_fusion_of_all_parts_alone():
+    """It fits, since only the scores of groups need a fusion of fewer parts."""
+    joint_score = fitted(fusion=OfAllParts())
+    parts = joint_score.score_parts(NEW)
+    assert_array_equal(joint_score.score_samples(NEW), sum(parts.values()))
+    assert_array_equal(joint_score.combine_group("foreground", parts), parts["foreground"])
+    with pytest.raises(ValueError, match=r"cannot be fitted on the background parts .* alone: .* score_parts"):
+        joint_score.combine_group("background", parts)
+
+
+# ------------------------------------------------------------------ failed calls
+
+
+def test_a_failed_fit_changes_nothing():
+    joint_score = fitted(fusion=OfAllParts())
+    before, offset = joint_score.score_samples(NEW), joint_score.offset_
+    joint_score.fusion.combine = lambda parts: np.full(100, np.nan)
+    with pytest.raises(ValueError, match="combine returned NaN"):
+        joint_score.fit(views(200, seed=9)[0], TRAIN[1], held_out=HELD_OUT)
+    assert_array_equal(joint_score.score_samples(NEW), before)
+    assert joint_score.offset_ == offset
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "error", "message"),
+    [
+        (
+            (TRAIN[0], TRAIN[1][:9]),
+            HELD_OUT,
+            ValueError,
+            r"^y has shape \(9,\): expected \(200,\), one class per image",
+        ),
+        (TRAIN, (HELD_OUT[0], HELD_OUT[1][:9]), ValueError, r"^y of held_out has shape \(9,\): expected \(100,\)"),
+        (TRAIN, HELD_OUT[0], TypeError, r"held_out is a dict: expected a tuple \(views, y\)"),
+        ((TRAIN[0]["dense"], TRAIN[1]), HELD_OUT, TypeError, "views holds a Representation: expected a dict"),
+    ],
+)
+def test_labels_and_views_of_another_form(train, held_out, error, message):
+    with pytest.raises(error, match=message):
+        JointScore(PARTS).fit(*train, held_out=held_out)
+
+
+def test_combine_takes_the_parts_by_name():
+    joint_score = fitted(PARTS[:1])
+    with pytest.raises(ValueError, match=r"parts has the names \['background'\]: expected \['foreground'\]"):
+        joint_score.combine({"background": np.zeros(3)})
+    with pytest.raises(NotFittedError):
+        JointScore(PARTS).combine({"foreground": np.zeros(3)})
+
+
+@pytest.mark.parametrize("parts", [Energy(), "dense", [("a", Energy())], None], ids=str)
+def test_parameters_of_malformed_parts_are_returned(parts):
+    assert JointScore(parts).get_params()["parts"] is parts
