@@ -211,7 +211,7 @@ CASES = {
     "map too small": (
         lambda: fit(image_size=12),
         ValueError,
-        r"backbone TinyBackbone gives a 3 x 3 feature map for image_size=12: expected at least 4 x 4 .*output_stride",
+        r"backbone TinyBackbone gives a 3 x 3 feature map for image_size=12: expected at least 4 x 4,.*output_stride",
     ),
     "no map": (
         lambda: fit(backbone=Pooled()),

@@ -261,7 +261,7 @@ def test_labels_from_probabilities(ood):
     ("y", "error", "match"),
     [
         (["ape"] * 3, ValueError, "X_id has 120 images and y_id has 3 labels"),
-        (["ape"] * 119 + ["yak"], ValueError, "y_id: 1 of 120 labels, 'yak', are not among the classes .*'ape', 'bee', 'cat'\. .*OOD"),
+        (["ape"] * 119 + ["yak"], ValueError, r"1 of 120 labels, 'yak', are not .*'ape', 'bee', 'cat'\. .*OOD"),
         ([1] * 120, ValueError, "120 of 120 labels, 1, are not among"),
     ],
 )
@@ -289,7 +289,7 @@ def test_labels_are_not_compared_as_text(test, ood):
         ({"confidence": 1.0}, ValueError, "confidence == 1.0, must be < 1"),
         ({"confidence": 0}, ValueError, "confidence == 0, must be > 0"),
         ({"random_state": "a"}, ValueError, "cannot be used to seed"),
-        ({"y_id": ["ape"] * 120}, TypeError, r"y_id is given, but FirstColumn\(\) has neither classify nor predict_proba"),
+        ({"y_id": ["ape"] * 120}, TypeError, r"y_id is given, but FirstColumn\(\) has neither classify"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_scored(test, ood, changes, error, match):

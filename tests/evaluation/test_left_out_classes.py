@@ -170,7 +170,7 @@ def test_bad_parameters(parameters, match):
         ({}, None, "y is None: expected one class label"),
         ({}, [0, 0, 1, 1], r"y has 2 class\(es\): expected at least 3"),
         ({}, [0, 0, 1, 1, 2, 2], "n_splits=5 is more than the 3 classes of y.* at most 3"),
-        ({"n_splits": 2}, [0, 0, 1, 1, 2, 2], "leaves out 2 of the 3 classes of y: expected at least 2 .*more n_splits"),
+        ({"n_splits": 2}, [0, 0, 1, 1, 2, 2], "2 of the 3 classes of y: expected at least 2 .*more n_splits"),
         ({"n_left_out": 2}, [0, 0, 1, 1, 2, 2], "leaves out 2 of the 3 classes of y.*smaller n_left_out"),
         ({"n_left_out": 9}, [0, 0, 1, 1, 2, 2], "leaves out 9 of the 3"),
         ({"n_splits": 3}, ["a", "a", "b", "c", "c"], "class 'b' has 1 image: expected at least 2"),
