@@ -374,6 +374,17 @@ def test_refit_needs_the_images_for_other_views(fitted, X, y, scorer):
     fitted.refit_scorer(scorer, X, y, **changes)
 
 
+def test_refit_with_too_few_held_out_images(fitted, X_new):
+    """Each remedy that can be taken without another fit is tried."""
+    fusion = TailProbabilityFusion()
+    with pytest.raises(
+        ValueError, match=r"21 images were held out in fit: with alpha=0\.05, .* at least 29\. Pass a larg"
+    ):
+        fitted.refit_scorer(fusion=fusion)
+    assert np.isfinite(fitted.refit_scorer(fusion=fusion, alpha=0.1).offset_)
+    assert fitted.with_alpha(None).refit_scorer(fusion=fusion).offset_ == -np.inf
+
+
 def test_scores_do_not_depend_on_the_batches(both, several, X_new):
     for detector in (both, several):
         whole = detector.score_samples(X_new)
