@@ -73,6 +73,7 @@ def _mark_unreadable(images: Images, outputs: Sequence[Any]) -> None:
     if not isinstance(images, LenientImages) or not images.errors:
         return
     _warn_of_unreadable(images.errors, len(images))
+    # Until here these rows hold the outputs for one black pixel.
     rows = list(images.errors)
     for output in outputs:
         for array in output.values() if isinstance(output, dict) else [output]:

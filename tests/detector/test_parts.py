@@ -377,9 +377,10 @@ def test_refit_needs_the_images_for_other_views(fitted, X, y, scorer):
 def test_refit_with_too_few_held_out_images(fitted, X_new):
     """Each remedy that can be taken without another fit is tried."""
     fusion = TailProbabilityFusion()
-    with pytest.raises(
-        ValueError, match=r"21 images were held out in fit: with alpha=0\.05, .* at least 29\. Pass a larg"
-    ):
+    message = (
+        r"21 of 60 images are held out, but with alpha=0\.05 .* at least 29\. Pass a larger alpha, call with_alpha"
+    )
+    with pytest.raises(ValueError, match=message):
         fitted.refit_scorer(fusion=fusion)
     assert np.isfinite(fitted.refit_scorer(fusion=fusion, alpha=0.1).offset_)
     assert fitted.with_alpha(None).refit_scorer(fusion=fusion).offset_ == -np.inf
