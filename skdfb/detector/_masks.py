@@ -27,6 +27,7 @@ def make_masks(
     The classifier is passed as ``backbone``. Other settings that the user left open (None or "auto") are filled in as
     well, also in generators inside the generator.
     """
+    # A mask at the network's input size needs no resizing in the training.
     settings = {
         "backbone": classifier,
         "mask_size": classifier.preprocessor.image_size,

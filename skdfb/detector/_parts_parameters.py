@@ -27,6 +27,7 @@ class PartsParameters(NestedByName):
 
     @_listed_scorers.setter
     def _listed_scorers(self, pairs: list[tuple[str, Any]]) -> None:
+        # Pairs come in the order of the getter: first the foreground, then the background, of lists alone.
         n_foreground = len(self.scorer) if isinstance(self.scorer, list | tuple) else 0
         if n_foreground:
             views = [view for _, view, _ in self.scorer]

@@ -136,6 +136,7 @@ class TailProbabilityFusion(BaseEstimator):
         ValueError
             If there are no parts, or if they differ in length, are empty, not 1-d or not finite.
         """
+        # Checked here too, since the fusion may be used without a detector.
         self.check_names(parts)
         arrays = check_parts(parts, parts)
         self.tails_ = {name: TailProbability.fit(array) for name, array in zip(parts, arrays, strict=True)}
@@ -169,4 +170,5 @@ class TailProbabilityFusion(BaseEstimator):
         return self.joint_tail_.log_p(self._sum(check_parts(parts, self.part_names_)))
 
     def _sum(self, arrays: list[Scores]) -> Scores:
+        # The tails are in the order of ``part_names_``, as the arrays are.
         return joined_tails(self.tails_.values(), arrays, self.rule_)

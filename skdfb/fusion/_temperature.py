@@ -162,6 +162,7 @@ class TemperatureFusion(BaseEstimator):
         # Eq. 7 has one branch for scores from logits and one for probabilities.
         if output == "logit":
             return foreground + background / self.temperature_
+        # The paper adds the probability itself, for example of MSP, to the logarithm of the background score.
         if output == "log_probability":
             foreground = np.exp(foreground)
         return foreground + _log_softplus(background) / self.probability_temperature_
@@ -174,6 +175,7 @@ def _log_softplus(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _foreground_and_background(names: Iterable[str]) -> tuple[str, str]:
+    # By the start of the names: several scorers of one kind get longer names.
     names = list(names)
     foreground = [name for name in names if name.startswith("foreground")]
     background = [name for name in names if name.startswith("background")]

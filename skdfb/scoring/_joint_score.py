@@ -290,7 +290,7 @@ class JointScore(NestedByName):
         fusion = clone(self._fusion(), safe=False)
         if fusion is None:
             return None
-        # A fusion that learns nothing may take all scores. There may be no others: then nothing is set aside for it.
+        # A fusion that learns nothing takes all scores: the share is 0 if no scorer learns either.
         learned = {name: part[:share] for name, part in scores.items()} if _learns(fusion) else dict(scores)
         outputs = {part.name: scorer_output(part.scorer) for part in parts if part.name in scores}
         takes_outputs = "outputs" in inspect.signature(fusion.fit).parameters
@@ -488,7 +488,7 @@ class JointScore(NestedByName):
 
 
 def _learns(fusion: Any) -> bool:
-    # True by default: a fusion that learns in secret would break the guarantee of the threshold.
+    # True if absent: a fusion that learns without declaring it would break the guarantee of the threshold.
     return fusion is not None and bool(getattr(fusion, "learns_from_scores", True))
 
 

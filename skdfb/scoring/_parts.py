@@ -48,6 +48,7 @@ def as_parts(parts: Any) -> list[Part]:
     if not parts:
         raise ValueError(f"parts is empty: {expected}.")
     for part in parts:
+        # Tuples only, as in scikit-learn's compositions.
         is_triple = isinstance(part, tuple) and len(part) == 3 and all(isinstance(text, str) for text in part[:2])
         if not is_triple:
             raise TypeError(f"parts holds {part!r}: {expected}.")
@@ -58,9 +59,11 @@ def as_parts(parts: Any) -> list[Part]:
 
 
 def check_parts(parts: Sequence[Part]) -> None:
-    """Refuse scorers that break the protocol, and scorers on one view that need different inputs of the network."""
+    """Refuse scorers that break the protocol, names of another view, and scorers on one view with different inputs."""
     for name, view, scorer in parts:
+        _check_name(name, view)
         check_scorer(scorer, f"scorer of part {name!r}")
+        # It raises if the scorer declares an output that Eq. 7 does not know.
         scorer_output(scorer)
         check_nested_parameters(scorer, f"part {name!r}")
         if view == BACKGROUND and (needs := needs_of(scorer)):
@@ -70,6 +73,13 @@ def check_parts(parts: Sequence[Part]) -> None:
             )
     for view in dict.fromkeys(part.view for part in parts):
         _check_same_inputs([part for part in parts if part.view == view])
+
+
+def _check_name(name: str, view: str) -> None:
+    """Refuse a name that belongs to another view: fusions find foreground and background by the name of the part."""
+    is_wrong = name.startswith("foreground") if view == BACKGROUND else view in VIEWS and name.startswith("background")
+    if is_wrong:
+        raise ValueError(f"part {name!r} is on the view {view!r}: expected a name that does not contradict the view.")
 
 
 def _check_same_inputs(parts: Sequence[Part]) -> None:
@@ -116,6 +126,7 @@ def view_needs(parts: Sequence[Part], *, training: bool) -> dict[str, ScorerNeed
 def labelled(views: Mapping[str, Representation], view: str, y: Any) -> Labelled:
     """Return a view with the class indices of its images; a view with a single logit has a single class."""
     representation = views[view]
+    # The background of an image has the one class of its view, not the class of the image.
     one_class = representation.n_classes == 1
     labels: npt.NDArray[np.intp] | None = np.zeros(len(representation), dtype=np.intp) if one_class else y
     return representation, labels

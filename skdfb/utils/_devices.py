@@ -66,6 +66,7 @@ def available_device(device: str | torch.device) -> torch.device:
 
 def launched_processes() -> int:
     """Return the number of processes that torchrun or ``fabric run`` launched to train together; 1 without them."""
+    # WORLD_SIZE alone is not enough: another program may have set it.
     return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 

@@ -62,6 +62,7 @@ class NestedByName(_BaseComposition):
         params : dict
             Values by name.
         """
+        # scikit-learn's compositions take the name of an attribute that holds the pairs.
         params: dict[str, Any] = self._get_params(self._named, deep=deep)
         return params
 

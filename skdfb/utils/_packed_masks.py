@@ -46,13 +46,13 @@ class PackedMasks:
     """
 
     shape: tuple[int, int, int]
-    _values: npt.NDArray[
-        Any
-    ]  # bits (n, ceil(H * W / 8)) of the foreground; or masks (n, H, W), if there are no classes
+    # Bits (n, ceil(H * W / 8)) of the foreground; or masks (n, H, W), if there are no classes.
+    _values: npt.NDArray[Any]
     _classes: npt.NDArray[Any] | None  # (n,)
     _background: int
 
     def __post_init__(self) -> None:
+        # Read-only: a mask that is changed while a network trains would go unnoticed.
         for name in ("_values", "_classes"):
             if (array := getattr(self, name)) is not None:
                 view = array.view()  # the caller's own array stays as it is
@@ -62,6 +62,7 @@ class PackedMasks:
     @classmethod
     def pack(cls, masks: npt.ArrayLike, n_classes: int) -> Self:
         """Pack an array of masks, (n, H, W) of integers, of which ``n_classes``, K, is the background."""
+        # In batches, since packing needs several temporary arrays of the size of the masks.
         array = np.asarray(masks)
         starts = range(0, max(1, len(array)), _BATCH)
         rows = (np.arange(start, min(start + _BATCH, len(array))) for start in starts)
@@ -81,6 +82,7 @@ class PackedMasks:
         shape = bits = dense = None
         classes = np.zeros(n_images, dtype=np.min_scalar_type(n_classes))
         for indices, masks in batches:
+            # Only the first batch tells the size of the masks.
             n_pixels = math.prod(masks.shape[1:])
             if shape is None or bits is None:
                 shape = (n_images, *masks.shape[1:])
@@ -89,8 +91,10 @@ class PackedMasks:
                 bits[indices] = np.packbits((masks != n_classes).reshape(len(masks), n_pixels), axis=1)
                 classes[indices] = found
                 continue
-            if dense is None:  # the first mask that bits cannot hold: unpack what there is
+            # The first mask that bits cannot hold: unpack those before it.
+            if dense is None:
                 dense = cls(shape, bits, classes, n_classes)[:]
+            # The smallest integer type for the values so far: it may grow with each batch.
             lowest, highest = (np.min_scalar_type(int(value)) for value in (masks.min(), masks.max()))
             dense = dense.astype(np.result_type(dense, lowest, highest), copy=False)
             dense[indices] = masks
@@ -129,6 +133,7 @@ class PackedMasks:
         """Return arrays by name, for a file; :meth:`from_arrays` makes the masks of them again."""
         if self._classes is None:
             return {"masks": self._values}
+        # Height, width and background as an array, because the file holds nothing but arrays.
         layout = np.array([*self.shape[1:], self._background])
         layout.setflags(write=False)
         return {"bits": self._values, "classes": self._classes, "layout": layout}
@@ -145,6 +150,7 @@ class PackedMasks:
 
 def _classes_of(masks: npt.NDArray[Any], n_classes: int) -> npt.NDArray[Any] | None:
     """Return the class of each mask, 0 where all is background; None if a mask has several classes or other values."""
+    # The largest foreground value is the class of the mask, if all others are equal to it.
     foreground = masks != n_classes
     classes: npt.NDArray[Any] = np.where(foreground, masks, 0).max((1, 2), initial=0)
     holds_others = foreground & (masks != classes[:, None, None])

@@ -392,6 +392,20 @@ def test_grad_mode_is_no_matter_and_kept(fitted, X, y, X_new, switched_off, infe
     assert_array_equal(odin.score_samples(X_new), fitted.refit_scorer(ODIN(), X, y).score_samples(X_new))
 
 
+@pytest.mark.parametrize("method", ["score_samples", "predict_proba", "transform", "segment"])
+def test_autocast_of_the_caller_does_not_matter(fitted, X_new, method):
+    expected = getattr(fitted, method)(X_new)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_array_equal(getattr(fitted, method)(X_new), expected)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_fit_under_autocast_of_the_caller(fitted, X, y, X_new):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = make_detector().fit(X, y)
+    assert_array_equal(again.score_samples(X_new), fitted.score_samples(X_new))
+
+
 def test_default_dtype_is_no_matter(fitted, X, y, X_new):
     torch.set_default_dtype(torch.float64)
     try:

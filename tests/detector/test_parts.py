@@ -374,6 +374,18 @@ def test_refit_needs_the_images_for_other_views(fitted, X, y, scorer):
     fitted.refit_scorer(scorer, X, y, **changes)
 
 
+def test_refit_with_too_few_held_out_images(fitted, X_new):
+    """Each remedy that can be taken without another fit is tried."""
+    fusion = TailProbabilityFusion()
+    message = (
+        r"21 of 60 images are held out, but with alpha=0\.05 .* at least 29\. Pass a larger alpha, call with_alpha"
+    )
+    with pytest.raises(ValueError, match=message):
+        fitted.refit_scorer(fusion=fusion)
+    assert np.isfinite(fitted.refit_scorer(fusion=fusion, alpha=0.1).offset_)
+    assert fitted.with_alpha(None).refit_scorer(fusion=fusion).offset_ == -np.inf
+
+
 def test_scores_do_not_depend_on_the_batches(both, several, X_new):
     for detector in (both, several):
         whole = detector.score_samples(X_new)

@@ -262,6 +262,12 @@ def test_needs_of_views():
         ({"parts": [PARTS[0], PARTS[0]]}, ValueError, "not unique|a different name for each part"),
         ({"parts": [("a__b", "dense", Energy())]}, ValueError, "must not contain __"),
         ({"parts": [("alpha", "dense", Energy())]}, ValueError, "conflict with constructor arguments"),
+        ({"parts": [("background", "dense", Energy())]}, ValueError, "part 'background' is on the view 'dense'"),
+        (
+            {"parts": [("foreground", "background", BackgroundLogit())]},
+            ValueError,
+            "part 'foreground' is on the view 'background': expected a name that does not contradict the view",
+        ),
         ({"parts": [("a", "dense", Energy)]}, TypeError, "scorer of part 'a' is the class Energy"),
         ({"parts": [("a", "background", ODIN())]}, ValueError, "part 'a' is ODIN.*, but the background view has none"),
         ({"parts": [("a", "dense", ViM(n_components=0))]}, ValueError, "part 'a': The 'n_components' parameter"),
