@@ -26,7 +26,7 @@ _CIFAR_CLASSES = {"cifar10": (10,), "cifar100": (20, 100)}  # number of values o
 
 
 class DataError(Exception):
-    """A file is missing or damaged, or holds something else than its name says."""
+    """A file is missing, damaged, or another file than its name implies."""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ _BOTH_STAGES = {
     "momentum": 0.9,
     "schedule": "step",  # a tenth after 30 %, 60 % and 90 % of the steps
 }
-# What the paper's text says of each stage, as parameters of a trainer.
+# The values in the paper's text for each stage, as parameters of a trainer.
 PAPER_TRAINERS: dict[str, dict[str, Any]] = {
     "classifier_trainer": _BOTH_STAGES | {"scale_range": (1.25, 1.25), "mixup": 0.1},  # resize to 160, crop of 128
     "dense_trainer": _BOTH_STAGES
     | {"scale_range": (0.5, 2.0), "flip": True, "mixup": None, "classification_weight": 0.0},  # Eq. 3 and 4
 }
-# What the paper's text says of the detector: Eq. 6, Eq. 7 and the size of the images.
+# The values in the paper's text for the detector: Eq. 6, Eq. 7 and the size of the images.
 PAPER_DETECTOR = {"background_scorer": "BackgroundLogit()", "fusion": "TemperatureFusion()", "image_size": 128}
 
 
@@ -65,7 +65,7 @@ def _of_default(arguments: Any) -> bool:
 DIFFERENCES = (
     Difference(
         "Start of the dense network",
-        "Section 3.1 says the trained classifier, the implementation details say the pre-trained BiT-M checkpoint.",
+        "Section 3.1 has the trained classifier, the implementation details have the pre-trained BiT-M checkpoint.",
         "The trained classifier.",
         "Section 3.1. Pass --dense-start pretrained for the implementation details.",
         ("dense_trainer__dense_start",),
@@ -73,7 +73,7 @@ DIFFERENCES = (
     ),
     Difference(
         "Start of the dense network",
-        "Section 3.1 says the trained classifier, the implementation details say the pre-trained BiT-M checkpoint.",
+        "Section 3.1 has the trained classifier, the implementation details have the pre-trained BiT-M checkpoint.",
         "The pre-trained checkpoint.",
         "The implementation details. Pass --dense-start classifier for section 3.1.",
         ("dense_trainer__dense_start",),

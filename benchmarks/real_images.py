@@ -213,6 +213,7 @@ class MapsMadeOnce:
         self.generator, self.maps, self.unread = CAMMaskGenerator(), None, iter(())
 
     def __sklearn_clone__(self):
+        # Each fit of a detector clones its mask generator; all of them must share the maps.
         return self
 
     def get_params(self, deep=False):
@@ -294,6 +295,7 @@ def fitted_detectors(experiment, seed, data, arguments):
         detector.set_params(dense_trainer=trainer, mask_generator=masks)
         start = time.perf_counter()
         yield name, detector.fit(data.X, data.y), time.perf_counter() - start
+        # The next detector takes over the classifier as trained, and trains only its dense network.
         detector = make_detector(experiment, seed, arguments).set_params(backbone=detector.classifier_)
 
 
@@ -362,6 +364,7 @@ def joint_scores(parts, learning, fusion, names, output):
     if fusion is None:
         return {key: scores[names[0]] for key, scores in parts.items()}
     fusion = clone(fusion)
+    # Eq. 7 has another formula if the foreground score is a probability.
     outputs = {"outputs": {names[0]: output}} if isinstance(fusion, TemperatureFusion) else {}
     fusion.fit({name: learning[name] for name in names}, **outputs)
     return {key: fusion.combine({name: scores[name] for name in names}) for key, scores in parts.items()}
