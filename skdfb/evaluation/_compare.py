@@ -1,4 +1,4 @@
-"""The plain classifier against DFB, scorer by scorer."""
+"""A comparison of the classifier alone with DFB, scorer by scorer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from skdfb.utils import numbered
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
-_ID = "in-distribution"  # key of that image set; OOD sets have tuples as keys, so that no name is reserved
+_ID = "in-distribution"  # key of that image set; keys of OOD sets are tuples, so that a user may choose any name
 
 
 def compare_scorers(
@@ -30,10 +30,10 @@ def compare_scorers(
     y: Any,
     scorers: Sequence[ForegroundScorer] | None = None,
 ) -> Table:
-    """Score in-distribution and OOD images by each scorer, on the plain classifier and by DFB.
+    """Compare scorers on the classifier alone with the same scorers in DFB.
 
-    Nothing is trained. Both networks pass over each set once, the training images included, and once more for each
-    scorer that needs perturbed images or activations.
+    No network is trained. Both networks pass over each image set once, including the training images, and once more for
+    each scorer that needs perturbed images or activations.
 
     Parameters
     ----------
@@ -44,28 +44,41 @@ def compare_scorers(
     ood : mapping of str to images
         OOD test images by name.
     X : images
-        Those of the detector's ``fit``, on which scorers are fitted.
+        The n images of the detector's ``fit``. The scorers are fitted on them.
     y : array-like of shape (n,)
-        Their labels.
+        The labels of the detector's ``fit``.
     scorers : sequence of ForegroundScorer, default=None
-        None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. Scorers of one class are labelled with their
-        parameters.
+        None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. The table names a scorer by its class, or by
+        class and parameters if several are of this class.
 
     Returns
     -------
     table : Table
-        In long form, a row for each scorer, method and OOD set, with the columns ``scorer``, ``method`` (``"plain"``:
-        the scorer on the classifier of K classes; ``"dfb"``: the detector's score with this scorer; ``"background"``:
-        its background parts alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions;
-        in-distribution is the positive class, except for ``aupr_out``.
+        One row per scorer, method and OOD set, with the columns
+
+        - ``scorer``: name of the scorer;
+        - ``method``: ``"plain"`` is the scorer on the classifier alone, ``"dfb"`` the joint score of the detector with
+          this scorer, ``"background"`` its background parts alone;
+        - ``ood``: name of the OOD set;
+        - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: fractions, see :mod:`skdfb.metrics`. In-distribution is the
+          positive class, except in ``aupr_out``.
+
+    Raises
+    ------
+    TypeError
+        If `ood` is not a mapping or is empty, or `scorers` is not a list of scorers.
+    ValueError
+        If `X` and `y` are not those of ``fit``, as far as the number of images and the labels show.
 
     See Also
     --------
     format_comparison : A wide text of the table.
+    evaluate : One detector, with confidence intervals.
 
     Notes
     -----
-    The plain classifier is the network of the first stage; the dense network has been trained for both stages' steps.
+    The classifier is the network of stage 1. By default the dense network starts from its weights, so it has been
+    trained for the steps of both stages.
 
     Examples
     --------
@@ -100,7 +113,7 @@ def compare_scorers(
 
 
 def check_scorers(scorers: Any) -> None:
-    """Refuse anything but a list of scorers."""
+    """Refuse what is not a list of scorers."""
     if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
         raise TypeError(f"scorers={scorers!r}: expected a list of scorers, like [MSP(), ViM()].")
     for place, scorer in enumerate(scorers):
@@ -108,7 +121,10 @@ def check_scorers(scorers: Any) -> None:
 
 
 def _labelled(scorers: Sequence[Any]) -> dict[str, Any]:
-    """Return scorers by their class, or by their parameters too if two share a class, numbered if these are equal."""
+    """Return the scorers by the name of their class.
+
+    If several are of one class, they are named by class and parameters; if these are equal, numbers are added.
+    """
     names = [type(scorer).__name__ for scorer in scorers]
     names = [name if names.count(name) == 1 else repr(scorer) for name, scorer in zip(names, scorers, strict=True)]
     return dict(zip(numbered(names, " #"), scorers, strict=True))
@@ -125,9 +141,10 @@ def _all_scores(
     shared: _Views | None = None
     for label, scorer in scorers.items():
         dfb = detector.joint_score_.with_foreground(scorer)
-        # The scorer alone on the classifier; its own score is all that counts, so no threshold is needed.
+        # The same alpha, so that a scorer that learns from held-out images learns from as many as it does in DFB.
         plain = JointScore([("foreground", CLASSIFIER, scorer)], alpha=detector.joint_score_.alpha)
-        if any(dfb.view_needs().values()):  # perturbed images or activations: views of its own
+        # Perturbed images and activations serve one scorer only. All other scorers share one pass over the images.
+        if any(dfb.view_needs().values()):
             views = _views(detector, [dfb, plain], image_sets, X, y)
         else:
             views = shared = shared or _views(detector, [dfb, plain], image_sets, X, y)
@@ -141,7 +158,7 @@ def _all_scores(
 
 
 class _Views(NamedTuple):
-    """Views of the images of ``fit`` as :meth:`JointScore.fit` takes them, and of each image set."""
+    """Views of the images of ``fit``, in the form that :meth:`JointScore.fit` takes, and of each image set."""
 
     train: Any
     held_out: Any
@@ -151,7 +168,8 @@ class _Views(NamedTuple):
 def _views(
     detector: DFBDetector, joint_scores: Sequence[JointScore], image_sets: Mapping[Any, Any], X: Any, y: Any
 ) -> _Views:
-    """Return all views that the joint scores are on, from one pass over each image set."""
+    """Return all views that the joint scores need, from one pass over each image set."""
+    # A joint score of all parts is never fitted: it collects what all scorers need. Its names must differ.
     parts = [
         (f"{index}_{name}", view, scorer)
         for index, joint_score in enumerate(joint_scores)
@@ -164,26 +182,26 @@ def _views(
 
 
 def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, float]:
-    """Return the accuracy of the plain classifier and of the dense network.
+    """Return the accuracy of the classifier and of the dense network.
 
     Parameters
     ----------
     detector : DFBDetector
         Fitted.
     X : images
-        In-distribution test images.
+        The n in-distribution test images.
     y : array-like of shape (n,), default=None
         Their labels. None takes those of a torch dataset of (image, label) items.
 
     Returns
     -------
-    accuracy : dict
-        Fractions: ``"plain"`` for the classifier, ``"dfb"`` for the dense network.
+    accuracy : dict of str to float
+        Fractions in [0, 1]: ``"plain"`` for the classifier, ``"dfb"`` for the dense network.
 
     Raises
     ------
     ValueError
-        If there is not one label per image, or a label is not one of ``classes_``.
+        If there is not one label per image, or a label is not in ``classes_``.
 
     Examples
     --------
@@ -215,24 +233,26 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
 
 
 def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -> str:
-    """Return a comparison as a wide text: a row per scorer, a column per OOD set, plain -> DFB in percent.
+    """Format a comparison as a wide text, with one row per scorer and one column per OOD set.
+
+    Each cell is "classifier alone -> DFB", in percent. The last column is the mean of the others.
 
     Parameters
     ----------
     table : Table or DataFrame
         From :func:`compare_scorers`.
     metrics : sequence of str, default=("auroc", "fpr95")
-        One block of rows for each.
+        Columns of the table. There is one block of rows per metric.
 
     Returns
     -------
     text : str
-        Several lines.
+        Several lines of aligned columns.
 
     Raises
     ------
     ValueError
-        If the table does not have such a column.
+        If a metric is not a column of the table.
 
     Examples
     --------
@@ -250,7 +270,7 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
     columns = {name: list(table[name]) for name in ("scorer", "method", "ood", *metrics)}
     keys = list(zip(columns["scorer"], columns["method"], columns["ood"], strict=True))
     scorers, oods = list(dict.fromkeys(columns["scorer"])), list(dict.fromkeys(columns["ood"]))
-    lines: list[list[str]] = []
+    lines: list[list[str]] = []  # of cells
     for metric in metrics:
         value = dict(zip(keys, columns[metric], strict=True))
         lines.append([f"{metric.upper()} [%]", *oods, "mean"])

@@ -1,4 +1,4 @@
-"""What evaluation needs of any detector, and checks of labels."""
+"""What the evaluation needs of a detector of any kind, and checks of labels."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -13,11 +13,12 @@ __all__ = ["can_classify", "checked_labels", "labels_in", "scoring_method", "sho
 
 
 def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the last step of pipelines and parameter searches, and a function that prepares its input.
+    """Return the last step of pipelines and parameter searches, and the function that transforms X into its input.
 
-    Pipelines and searches pass on scores, but neither ``offset_`` nor ``classify``.
+    Pipelines and searches have the scores of their last step, but neither its ``offset_`` nor its ``classify``.
     """
     before = []
+    # They can be nested: a search of a pipeline that ends in another pipeline.
     while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
         if isinstance(detector, Pipeline):
             before += [detector[:-1]] if len(detector) > 1 else []
@@ -33,13 +34,17 @@ def can_classify(step: Any) -> bool:
 
 
 def labels_in(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return which labels are one of the classes; unlike for ``np.isin``, 1 is not "1"."""
+    """Return which labels are one of the classes, as a mask of shape (n,)."""
+    # Not np.isin: it may compare as text, so that 1 equals "1".
     known = set(classes.tolist())
     return np.asarray([label in known for label in labels.tolist()], dtype=bool)
 
 
 def scoring_method(estimator: Any) -> Any:
-    """Return ``score_samples``, or else ``decision_function``: both are higher for in-distribution images."""
+    """Return the method that scores images, higher for in-distribution ones.
+
+    It is ``score_samples``, or ``decision_function`` if there is no ``score_samples``.
+    """
     for name in ("score_samples", "decision_function"):
         if hasattr(estimator, name):
             return getattr(estimator, name)
@@ -50,13 +55,13 @@ def scoring_method(estimator: Any) -> Any:
 
 
 def shown_labels(classes: Any, most: int = 6) -> str:
-    """Return labels as a text for messages; of many labels only the first ones."""
+    """Return labels as a text for messages; of many labels, the first ones."""
     shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
     return f"{shown}, ..." if len(classes) > most else shown
 
 
 def checked_labels(step: Any, y: Any, n_images: int, X_name: str, y_name: str) -> npt.NDArray[Any]:
-    """Return the labels of images as an array; each must be a class of the fitted last step."""
+    """Return the labels of images as an array; refuse labels that are not classes of the fitted last step."""
     if not can_classify(step):
         raise TypeError(
             f"{y_name} is given, but {step!r} has neither classify nor predict_proba: expected {y_name}=None."
@@ -66,11 +71,11 @@ def checked_labels(step: Any, y: Any, n_images: int, X_name: str, y_name: str) -
         raise ValueError(
             f"{X_name} has {n_images} images and {y_name} has {len(labels)} labels: expected one label per image."
         )
-    unseen = ~labels_in(labels, step.classes_)
-    if unseen.any():
-        others = list(dict.fromkeys(labels[unseen].tolist()))
+    unknown = ~labels_in(labels, step.classes_)
+    if unknown.any():
+        others = list(dict.fromkeys(labels[unknown].tolist()))
         raise ValueError(
-            f"{y_name}: {unseen.sum()} of {len(labels)} labels, {shown_labels(others)}, are not among the classes of "
-            f"the detector, {shown_labels(step.classes_)}. Such images are OOD: move them to a set of ood."
+            f"{y_name}: expected labels of the classes of fit, {shown_labels(step.classes_)}, but {unknown.sum()} of "
+            f"{len(labels)} labels are not: {shown_labels(others)}. Images of other classes are OOD: move them to ood."
         )
     return labels

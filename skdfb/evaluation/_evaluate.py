@@ -1,4 +1,4 @@
-"""Figures of a detector for each OOD set, with intervals."""
+"""Metrics of a detector for each OOD set, with confidence intervals."""
 
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -20,11 +20,11 @@ Hits = npt.NDArray[np.bool_]
 
 
 class _Scored(NamedTuple):
-    """Outputs of a detector for a set of images; None for those that it does not have."""
+    """The outputs of a detector for n images; None for an output that it does not have."""
 
-    scores: npt.NDArray[np.float64]
-    rejected: Hits | None
-    correct: Hits | None = None
+    scores: npt.NDArray[np.float64]  # (n,)
+    rejected: Hits | None  # (n,)
+    correct: Hits | None = None  # (n,)
 
 
 class _Seeds(NamedTuple):
@@ -43,9 +43,9 @@ def evaluate(
     confidence: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
 ) -> Table:
-    r"""Score in-distribution and OOD images by a fitted detector, and compute how well it separates them.
+    r"""Measure how well a fitted detector separates in-distribution from OOD images.
 
-    Each set is scored once.
+    Each image set is scored once.
 
     Parameters
     ----------
@@ -54,17 +54,17 @@ def evaluate(
         a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, an outlier detector of scikit-learn,
         or a pipeline or a parameter search that ends in one.
     X_id : images or features
-        Test images of the known classes, in any form that the detector takes.
+        The n_id test images of the known classes, in any form that the detector takes.
     ood : mapping of str to images or features
         OOD test images by name.
     y_id : array-like of shape (n_id,), default=None
-        Labels of the test images. Without them the accuracy is NaN.
+        Labels of these images. None computes no accuracy.
     n_bootstrap : int, default=1000
-        Resamples for the intervals; 0 leaves the intervals out.
+        Number of bootstrap resamples for the intervals; 0 leaves the intervals out.
     confidence : float, default=0.95
         Confidence level of the intervals, in (0, 1).
     random_state : int, RandomState or None, default=None
-        Fixes the resamples. With an int, a set's row does not depend on the other sets.
+        Fixes the resamples. With an int, the row of an OOD set does not depend on the other sets.
 
     Returns
     -------
@@ -72,43 +72,44 @@ def evaluate(
         One row per OOD set, with the columns
 
         - ``ood``: name of the set; ``n_id``, ``n_ood``: numbers of images;
-        - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: see :mod:`skdfb.metrics`; in-distribution is the positive
-          class, except for ``aupr_out``;
-        - ``accuracy``: share of the in-distribution images that get their label, rejected or not; NaN without `y_id`;
-        - ``id_rejected``, ``ood_rejected``: shares of the in-distribution and of the OOD images that score below the
-          detector's own threshold; NaN if it has none;
-        - for each of these seven, the ends of its interval: ``auroc_low``, ``auroc_high``, and so on.
+        - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: see :mod:`skdfb.metrics`. In-distribution is the positive
+          class, except in ``aupr_out``;
+        - ``accuracy``: share of the in-distribution images whose label is predicted correctly, including rejected
+          images; NaN without `y_id`;
+        - ``id_rejected``, ``ood_rejected``: shares of the in-distribution and of the OOD images with a score below the
+          threshold of the detector; NaN if it has none;
+        - the ends of the interval of each of these seven metrics: ``auroc_low``, ``auroc_high``, and so on.
 
-        All figures are fractions. ``accuracy`` and ``id_rejected`` are the same in each row.
+        All metrics are fractions. ``accuracy`` and ``id_rejected`` are the same in each row.
 
     Raises
     ------
     TypeError
-        If `ood` is not a mapping or empty, if the detector does not score, or if it does not classify, but labels are
-        given.
+        If `ood` is not a mapping or is empty, if the detector has no scores, or if there are labels, but the detector
+        does not classify.
     ValueError
-        If `y_id` has another length than `X_id` or holds labels that are not in ``classes_``, if scores are not 1-d or
-        hold NaN, or if a parameter is out of range.
+        If `y_id` and `X_id` differ in length, if a label is not a class of ``fit``, if scores are not 1-d or hold NaN,
+        or if a parameter is out of range.
 
     See Also
     --------
     compare_scorers : Several scorers on the networks of one detector.
     temperature_sweep : Several temperatures.
-    skdfb.metrics : The figures themselves.
+    skdfb.metrics : The metrics themselves.
 
     Notes
     -----
     The intervals are percentile intervals of the stratified bootstrap: in-distribution and OOD images are resampled
-    separately, with replacement, to as many as there are, and the threshold of ``fpr95`` is set anew in each resample.
-    They show how much a figure depends on the choice of *test images*, for this detector. They do not include the
-    variation between training runs. A figure that is 0 or 1 in all resamples gets an interval without width, which is
-    too narrow: if none of n images is rejected, shares up to about 3 / n are plausible at 95 %.
+    separately, with replacement, to as many as there are. The threshold of ``fpr95`` is computed again in each
+    resample. The intervals cover the random choice of *test images* for this detector. They do not cover the variation
+    between training runs. A metric that is 0 or 1 in all resamples gets an interval of width 0, which is too narrow: if
+    none of n images is rejected, shares up to about 3 / n are plausible at 95 %.
 
-    The difference of two detectors on the same images is more certain than their intervals suggest, since the same
+    The intervals of two detectors on the same images exaggerate the uncertainty of their difference, since the same
     images are hard for both.
 
-    The threshold is ``offset_`` for ``score_samples`` and 0 for ``decision_function``; images that score below it are
-    rejected. A detector with ``score_samples`` and without ``offset_`` has no threshold.
+    Images with a score below the threshold are rejected. The threshold is ``offset_`` for ``score_samples`` and 0 for
+    ``decision_function``. A detector with ``score_samples`` and without ``offset_`` has no threshold.
 
     References
     ----------
@@ -156,15 +157,15 @@ def evaluation_rows(
     rows = []
     for name, X in ood.items():
         unknown = _scored(step, prepared(X), f"ood[{name!r}]")
-        figures, samples = _figures(known, unknown), _bootstrap_samples(known, unknown, n_bootstrap, seeds)
-        row = {"ood": name, "n_id": len(known.scores), "n_ood": len(unknown.scores), **figures}
-        for figure, values in samples.items():
-            row[f"{figure}_low"], row[f"{figure}_high"] = percentile_interval(values, confidence)
+        metrics, samples = _metrics(known, unknown), _bootstrap_samples(known, unknown, n_bootstrap, seeds)
+        row = {"ood": name, "n_id": len(known.scores), "n_ood": len(unknown.scores), **metrics}
+        for metric, values in samples.items():
+            row[f"{metric}_low"], row[f"{metric}_high"] = percentile_interval(values, confidence)
         rows.append(row)
     return rows
 
 
-def _figures(known: _Scored, unknown: _Scored) -> dict[str, float]:
+def _metrics(known: _Scored, unknown: _Scored) -> dict[str, float]:
     shares = {name: float("nan") if hits is None else float(np.mean(hits)) for name, hits in _hits(known, unknown)}
     return metric_values(known.scores, unknown.scores) | shares
 
@@ -172,7 +173,7 @@ def _figures(known: _Scored, unknown: _Scored) -> dict[str, float]:
 def _bootstrap_samples(
     known: _Scored, unknown: _Scored, n_bootstrap: int, seeds: _Seeds
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Return each figure in each resample; nothing where there are none."""
+    """Return each metric in each resample, (n_bootstrap,); an empty dict if there are no resamples."""
     if n_bootstrap == 0:
         return {}
     samples = bootstrap_metrics(
@@ -192,13 +193,11 @@ def _hits(known: _Scored, unknown: _Scored) -> list[tuple[str, Hits | None]]:
     return [("accuracy", known.correct), ("id_rejected", known.rejected), ("ood_rejected", unknown.rejected)]
 
 
-# ------------------------------------------------------------------ scoring
-
-
 def _scored(step: Any, X: Any, name: str, y: npt.NDArray[Any] | None = None) -> _Scored:
-    """Score images, and compare their labels where they are given."""
+    """Return the scores, which images are rejected and, with labels y, which are classified correctly."""
     scores, labels = _scores_and_labels(step, X, y is not None)
     scores = check_scores(scores, f"the scores of {name}", allow_infinite=True)
+    # As in scikit-learn's outlier detectors: decision_function = score_samples - offset_.
     threshold = getattr(step, "offset_", None) if hasattr(step, "score_samples") else 0.0
     return _Scored(scores, None if threshold is None else scores < threshold, None if y is None else labels == y)
 

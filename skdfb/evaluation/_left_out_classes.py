@@ -1,4 +1,4 @@
-"""Tuning without OOD images: some of the known classes serve as unknown ones."""
+"""Tuning without OOD images: some of the known classes take the place of unknown ones."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,53 +20,53 @@ _LEAST_KEPT = 2  # classes that an estimator can still be trained on
 
 
 class LeaveClassesOut(BaseCrossValidator):
-    r"""Cross-validator whose test parts hold classes that are not in the training part.
+    r"""Cross-validator whose test parts contain classes that the training part does not contain.
 
-    In each split some classes are left out: all their images are in the test part, and none in the training part. Of
-    each other class a share of the images is tested, and the rest trained on. With :func:`left_out_auroc` as the
-    measure this chooses parameters of an OOD detector from labelled in-distribution images alone.
+    In each split some classes are left out: all their images are in the test part. Of each other class, a share of the
+    images is in the test part and the rest in the training part. With :func:`left_out_auroc` as the metric, a parameter
+    search chooses parameters of an OOD detector from labelled in-distribution images alone.
 
     Parameters
     ----------
     n_splits : int, default=5
         Number of splits; with ``n_left_out=None`` at most the number of classes.
     n_left_out : int, default=None
-        Classes left out in each split. None divides all classes into `n_splits` groups at random, so that each class is
-        left out in one split. With a number, each class is left out as often as any other, or once more.
+        Number of classes that are left out in each split. None divides all classes into `n_splits` random groups, so
+        that each class is left out in one split. With a number, the classes are left out equally often, or some of them
+        once more than others.
     test_size : float, default=0.2
-        Share of the images of each kept class that is tested, in (0, 1); at least one image of a class is tested and
-        one trains.
+        Share of the images of each kept class that is in the test part, in (0, 1). At least one image of each kept
+        class is in the test part, and at least one in the training part.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are left out together and which images are tested. With an int, each call of `split` gives
-        the same splits.
+        Fixes which classes are left out together and which images are in the test part. With an int, each call of
+        `split` gives the same splits.
 
     Raises
     ------
     TypeError, ValueError
-        From the constructor if a parameter is out of range. From `split` if `y` is missing or does not hold class
-        labels, if a class has one image, or if fewer than two classes would be kept.
+        From the constructor if a parameter is out of range; from `split` if `y` is missing or is not class labels, if a
+        class has one image, or if fewer than two classes would be kept.
 
     See Also
     --------
-    left_out_auroc : How well an estimator tells left-out from kept classes.
+    left_out_auroc : How well an estimator separates kept from left-out classes.
     skdfb.detector.FeatureDetector : A detector that is fitted in seconds.
 
     Notes
     -----
-    The training part is everything that is not tested. All images of the left-out classes are tested: fewer would only
-    make AUROC noisier. (AUPR depends on the ratio of the two sides.)
+    All images of the left-out classes are in the test part, not a share of them: the expected AUROC does not depend on
+    the number of images, and more images make it less noisy. (AUPR does depend on the numbers.)
 
-    The tested images of a kept class are the next ones in a random order of its images. So they differ from split to
-    split until all have been tested, which averages over more images than independent draws.
+    The images of a kept class are tested in turn, in a random order, so that no image is tested twice before all have
+    been tested once. The mean over the splits then covers more images than with independent draws.
 
-    Left-out classes stand for unknown images *of the same kind*: objects without a label, photographed in the same way.
-    They predict little about noise, or about images from other sources.
+    Left-out classes represent unknown images *of the same kind*: similar photographs of objects that are not among the
+    labels. They say little about noise, or about images from other sources.
 
     References
     ----------
-    Left-out classes instead of OOD images (to train classifiers, not to tune them): Vyas et al.,
-    "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV 2018,
-    :arxiv:`1809.03576`.
+    Vyas et al., "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV 2018,
+    :arxiv:`1809.03576`. It leaves out classes to train classifiers, not to tune them.
 
     Examples
     --------
@@ -103,13 +103,13 @@ class LeaveClassesOut(BaseCrossValidator):
 
         Parameters
         ----------
-        X, y, groups : object
+        X, y, groups : object, default=None
             Ignored.
 
         Returns
         -------
         n_splits : int
-            The parameter ``n_splits``.
+            The parameter `n_splits`.
         """
         return int(self.n_splits)
 
@@ -125,17 +125,19 @@ class LeaveClassesOut(BaseCrossValidator):
         y : array-like of shape (n,)
             Class labels of any kind.
         groups : object, default=None
-            Ignored, with a warning: images of one group may come to both sides.
+            Ignored, with a warning: images of one group may be in both parts.
 
         Yields
         ------
-        train, test : ndarray
-            Ascending indices.
+        train : ndarray of shape (n_train,)
+            Indices of the training part, ascending.
+        test : ndarray of shape (n_test,)
+            Indices of the test part, ascending.
 
         Raises
         ------
         ValueError
-            See the class; at the first split that is asked for.
+            See the class. It is raised when the first split is requested, since this is a generator.
         """
         if groups is not None:
             warnings.warn("The groups parameter is ignored by LeaveClassesOut.", UserWarning, stacklevel=2)
@@ -144,6 +146,7 @@ class LeaveClassesOut(BaseCrossValidator):
     def _iter_test_indices(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[npt.NDArray[np.intp]]:
         indices, n_classes = self._class_indices(y)
         rng = check_random_state(self.random_state)
+        # For each class, its images in random order; those to test next come first.
         members = [rng.permutation(np.flatnonzero(indices == k)) for k in range(n_classes)]
         n_tested = [int(np.clip(round(self.test_size * len(images)), 1, len(images) - 1)) for images in members]
         for left_out in self._left_out_classes(n_classes, rng):
@@ -151,13 +154,14 @@ class LeaveClassesOut(BaseCrossValidator):
             for k, images in enumerate(members):
                 test.append(images if k in left_out else images[: n_tested[k]])
                 if k not in left_out:
-                    members[k] = np.roll(images, -n_tested[k])  # the tested ones have to wait for the others
+                    members[k] = np.roll(images, -n_tested[k])  # the tested images go to the end
             yield np.concatenate(test)
 
     def _left_out_classes(self, n_classes: int, rng: np.random.RandomState) -> Iterator[npt.NDArray[np.intp]]:
-        """Yield the class indices left out in each split: those that were left out least, at random among them."""
-        n_times = np.zeros(n_classes, dtype=np.intp)
+        """Yield the class indices left out in each split: those left out least often so far, with ties at random."""
+        n_times = np.zeros(n_classes, dtype=np.intp)  # how often each class was left out
         for size in self._group_sizes(n_classes):
+            # The stable sort keeps the random order among classes that were left out equally often.
             order = rng.permutation(n_classes)
             left_out = order[np.argsort(n_times[order], kind="stable")[:size]]
             n_times[left_out] += 1
@@ -169,9 +173,9 @@ class LeaveClassesOut(BaseCrossValidator):
         return [len(part) for part in np.array_split(np.arange(n_classes), self.n_splits)]
 
     def _class_indices(self, y: Any) -> tuple[npt.NDArray[np.intp], int]:
-        """Return the class index of each image and the number of classes; refuse what cannot be split."""
+        """Return the class index of each image and the number of classes; refuse labels that cannot be split."""
         if y is None:
-            raise ValueError("y is None: expected one class label per image, to leave some classes out.")
+            raise ValueError("y is None: expected one class label per image.")
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
@@ -180,7 +184,7 @@ class LeaveClassesOut(BaseCrossValidator):
         if counts.min() < 2:
             raise ValueError(
                 f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image: expected at least 2 per class, one to "
-                "train and one to test; give more images of it or leave the class out."
+                "train on and one to test. Add images of this class, or remove it."
             )
         return indices, len(classes)
 
@@ -193,22 +197,22 @@ class LeaveClassesOut(BaseCrossValidator):
         if self.n_left_out is None and self.n_splits > n_classes:
             raise ValueError(
                 f"n_splits={self.n_splits} is more than the {n_classes} classes of y, each of which is left out once: "
-                f"expected at most {n_classes}; or pass n_left_out, with which classes are left out repeatedly."
+                f"expected n_splits <= {n_classes}. Lower n_splits, or pass n_left_out, which leaves classes out "
+                "repeatedly."
             )
         n_left_out = max(self._group_sizes(n_classes))
         if n_classes - n_left_out < _LEAST_KEPT:
-            remedy = "more n_splits" if self.n_left_out is None else "a smaller n_left_out"
+            remedy = "Raise n_splits" if self.n_left_out is None else "Lower n_left_out"
             raise ValueError(
                 f"n_splits={self.n_splits}, n_left_out={self.n_left_out} leaves out {n_left_out} of the {n_classes} "
-                f"classes of y: expected at least {_LEAST_KEPT} classes to be kept; pass {remedy}, or more classes."
+                f"classes of y: expected at least {_LEAST_KEPT} to be kept. {remedy}, or add classes."
             )
 
 
 def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
-    """Area under the ROC curve between images of the estimator's classes and images of others.
+    """Compute the AUROC between images of the classes of a fitted estimator and images of other classes.
 
-    Pass it as ``scoring=`` to scikit-learn's ``GridSearchCV`` or ``cross_val_score``, with
-    ``cv=LeaveClassesOut()``.
+    Pass it as ``scoring=`` to ``GridSearchCV`` or ``cross_val_score`` of scikit-learn, with ``cv=LeaveClassesOut()``.
 
     Parameters
     ----------
@@ -216,30 +220,30 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
         Fitted, with ``classes_`` and ``score_samples`` (or, without it, ``decision_function``), higher for more
         in-distribution images: a detector, or a pipeline that ends in one.
     X : array-like or sequence of length n
-        Images or features of known and of left-out classes.
+        Images or features of kept and of left-out classes.
     y : array-like of shape (n,)
-        Their labels. Images whose label is in ``estimator.classes_`` are in-distribution, all others are OOD.
+        Their labels. Images with a label in ``estimator.classes_`` are in-distribution, all others are OOD.
 
     Returns
     -------
     auroc : float
-        In [0, 1]; 1 where all known images score higher than all others, 0.5 for chance.
+        In [0, 1]; 1 if all in-distribution images score higher than all others, 0.5 for chance.
 
     Raises
     ------
     TypeError
         If the estimator has no ``classes_``, or neither ``score_samples`` nor ``decision_function``.
     ValueError
-        If y is None, or holds only labels that the estimator knows, or none of them.
+        If `y` is None, or if all labels are in ``classes_``, or none of them.
 
     See Also
     --------
     LeaveClassesOut : Makes the splits.
-    skdfb.metrics.auroc_score : The figure itself.
+    skdfb.metrics.auroc_score : The metric itself.
 
     Notes
     -----
-    A pipeline hands on ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
+    A pipeline has ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
     ``decision_function`` is infinite for every image of a detector with ``alpha=None``.
 
     Examples
@@ -266,12 +270,12 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
             "detector such as FeatureDetector or DFBDetector, or a pipeline that ends in one."
         )
     if y is None:
-        raise ValueError("y is None: expected the label of each image, those of left-out classes included.")
+        raise ValueError("y is None: expected one label per image, also for images of left-out classes.")
     known = labels_in(np.ravel(y), classes)
     if known.all() or not known.any():
         raise ValueError(
-            f"y holds {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
-            f"{shown_labels(classes)}; expected both kinds, pass cv=LeaveClassesOut()."
+            f"{'All' if known.all() else 'None'} of the labels of y are classes of the estimator, "
+            f"{shown_labels(classes)}: expected images of these and of other classes. Pass cv=LeaveClassesOut()."
         )
     scores = np.asarray(scoring_method(estimator)(X))
     return auroc_score(scores[known], scores[~known])

@@ -763,7 +763,10 @@ def test_mask_generator_keeps_its_own_threads(X, y):
         (lambda n: np.zeros((n, 8), int), r"shape \(39, 8\): expected integers of shape \(39, H, W\)"),
         (lambda n: np.zeros((n - 1, 8, 8), int), r"shape \(38, 8, 8\)"),
         (lambda n: np.zeros((n, 8, 8)), "dtype float64"),
-        (lambda n: np.full((n, 8, 8), K + 1), r"values in 4\.\.4: .* 0\.\.2 for the classes and 3 for the background"),
+        (
+            lambda n: np.full((n, 8, 8), K + 1),
+            r"values in 4\.\.4: expected .* 0\.\.2 for the classes and 3 for the background",
+        ),
         (lambda n: np.full((n, 8, 8), -1), r"values in -1\.\.-1"),
     ],
 )

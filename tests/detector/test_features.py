@@ -26,7 +26,7 @@ K, C = 3, 8
 
 
 def make_features(n=300, seed=0, unknown=False):
-    """Gaussians about 8 e_k, one a class; unknown rows lie about 8 e_K."""
+    """Gaussians around 8 e_k, one per class; unknown rows are around 8 e_K."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % K
     X = rng.normal(size=(n, C)) * np.linspace(1, 0.2, C)
@@ -48,7 +48,7 @@ def fitted(data):
 
 
 class Recorder:
-    """Anybody's scorer: scores a row by its first feature, and keeps what it was fitted on."""
+    """A third-party scorer: scores a row by its first feature, and keeps what it was fitted on."""
 
     def fit(self, representation, y):
         self.rows, self.labels = np.asarray(representation.features), y
@@ -276,7 +276,7 @@ def test_linear_classifiers_as_head(head, n_classes):
 @pytest.mark.parametrize("head", [SVC(kernel="linear"), SVC(kernel="linear", decision_function_shape="ovo"), SVC()])
 def test_heads_that_are_not_linear_are_refused(data, head):
     """One-against-one has a row a pair, which are as many as the classes where there are three."""
-    with pytest.raises(ValueError, match="is not linear"):
+    with pytest.raises(ValueError, match="is not linear: expected a classifier like LogisticRegression"):
         FeatureDetector(head=head).fit(*data)
 
 
@@ -286,7 +286,7 @@ def test_heads_that_are_not_linear_are_refused(data, head):
     ids=["Ridge", "class", "str", "forest", "int"],
 )
 def test_things_that_are_no_head_are_refused(data, head):
-    with pytest.raises(TypeError, match=r"head=.*a linear classifier with coef_ and intercept_"):
+    with pytest.raises(TypeError, match=r"head=.*: expected None, a linear classifier with coef_ and intercept_"):
         FeatureDetector(head=head).fit(*data)
 
 
@@ -337,13 +337,13 @@ W, B = np.ones((K, C)), np.zeros(K)
 @pytest.mark.parametrize(
     ("head", "match"),
     [
-        ((W,), "head has 1 items"),
+        ((W,), r"head has 1 items: expected \(weight, bias\)"),
         ((W.T, B), r"weight of shape \(8, 3\) and a bias of shape \(3,\): expected \(K, 8\)"),
         ((W, B[:2]), r"bias of shape \(2,\)"),
-        ((W[:2], B[:2]), r"head has 2 rows, and y has 3 class\(es\).*head=\(weight, bias, labels\)"),
-        ((W, B, [0, 1]), "one label per row"),
-        ((W, B, [0, 1, 1]), "no two equal"),
-        ((W, B, [0, 1, 3]), r"head has no row for the class 2 of y \(1 missing\)"),
+        ((W[:2], B[:2]), r"head has 2 rows and y has 3 class\(es\).*head=\(weight, bias, labels\)"),
+        ((W, B, [0, 1]), r"head has 3 rows and the labels \[0, 1\]: expected one different label per row"),
+        ((W, B, [0, 1, 1]), r"the labels \[0, 1, 1\]: expected one different label per row"),
+        ((W, B, [0, 1, 3]), r"head has no row for the class 2 of y \(1 missing\): .* got \[0, 1, 3\]"),
         ((W * np.nan, B), "head contains NaN"),
     ],
 )
@@ -475,7 +475,7 @@ def test_bad_parameters(data, parameters, match):
 @pytest.mark.parametrize(
     ("scores", "match"), [(lambda n: np.zeros((n, 2)), r"shape \(\d+, 2\)"), (lambda n: np.full(n, np.nan), "NaN")]
 )
-def test_bad_scores_of_anybodys_scorer(data, scores, match):
+def test_bad_scores_of_a_third_party_scorer(data, scores, match):
     class Bad(Recorder):
         def score_samples(self, representation):
             return scores(len(representation))

@@ -1,4 +1,4 @@
-"""The functions that return tables, with data frames for the tests to ask."""
+"""Functions that return tables, changed to return data frames, which tests can query."""
 
 from functools import wraps
 

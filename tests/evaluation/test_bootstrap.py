@@ -135,7 +135,7 @@ def test_each_side_has_its_own_draws():
     assert np.ptp(bootstrap_metrics(id_scores, id_scores, n_bootstrap=20, id_seed=1, ood_seed=2)["auroc"]) > 0
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_contain_the_true_value_about_as_often_as_they_should():
     rng, held, true = np.random.default_rng(0), 0, 0.7602499389065233  # normal cdf of 1 / sqrt(2)
     for seed in range(200):
         values = bootstrap_metrics(

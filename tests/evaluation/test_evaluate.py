@@ -1,4 +1,4 @@
-"""evaluate must report what the detector's own methods and the metrics say."""
+"""evaluate must report what the methods of the detector and the metrics compute."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def detector(train):
 
 
 class FirstColumn(OutlierMixin, BaseEstimator):
-    """Scores a row by its first column and counts how often it is asked."""
+    """Scores a row by its first column and records each call."""
 
     def __init__(self):
         self.calls = []
@@ -79,7 +79,7 @@ class FirstColumn(OutlierMixin, BaseEstimator):
 
 
 class FirstColumnClassifier(FirstColumn):
-    """Also gives labels, by probabilities alone."""
+    """Predicts labels as well, by probabilities only."""
 
     def fit(self, X, y):
         self.classes_ = np.unique(y)
@@ -260,9 +260,13 @@ def test_labels_from_probabilities(ood):
 @pytest.mark.parametrize(
     ("y", "error", "match"),
     [
-        (["ape"] * 3, ValueError, "X_id has 120 images and y_id has 3 labels"),
-        (["ape"] * 119 + ["yak"], ValueError, r"1 of 120 labels, 'yak', are not .*'ape', 'bee', 'cat'\. .*OOD"),
-        ([1] * 120, ValueError, "120 of 120 labels, 1, are not among"),
+        (["ape"] * 3, ValueError, "X_id has 120 images and y_id has 3 labels: expected one label per image"),
+        (
+            ["ape"] * 119 + ["yak"],
+            ValueError,
+            "y_id: .*'ape', 'bee', 'cat', but 1 of 120 labels are not: 'yak'.*OOD",
+        ),
+        ([1] * 120, ValueError, "120 of 120 labels are not: 1"),
     ],
 )
 def test_bad_labels(detector, test, ood, y, error, match):
@@ -274,7 +278,7 @@ def test_labels_are_not_compared_as_text(test, ood):
     detector = FirstColumnClassifier().fit(
         None, [str(k) for k in range(40)]
     )  # np.isin compares as text from some number on
-    with pytest.raises(ValueError, match="120 of 120 labels, 0, are not among"):
+    with pytest.raises(ValueError, match="120 of 120 labels are not: 0"):
         evaluate(detector, test[0], ood, np.zeros(120, dtype=int))
     assert detector.calls == []
 
@@ -289,7 +293,11 @@ def test_labels_are_not_compared_as_text(test, ood):
         ({"confidence": 1.0}, ValueError, "confidence == 1.0, must be < 1"),
         ({"confidence": 0}, ValueError, "confidence == 0, must be > 0"),
         ({"random_state": "a"}, ValueError, "cannot be used to seed"),
-        ({"y_id": ["ape"] * 120}, TypeError, r"y_id is given, but FirstColumn\(\) has neither classify"),
+        (
+            {"y_id": ["ape"] * 120},
+            TypeError,
+            r"FirstColumn\(\) has neither classify nor .*: expected y_id=None",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_scored(test, ood, changes, error, match):
@@ -300,7 +308,7 @@ def test_bad_arguments_are_refused_before_anything_is_scored(test, ood, changes,
 
 
 def test_bad_detectors_and_scores(train, test, ood):
-    with pytest.raises(TypeError, match="neither score_samples nor decision_function"):
+    with pytest.raises(TypeError, match="neither score_samples nor decision_function: expected a detector"):
         evaluate(Ridge(), test[0], ood)
     three = LogisticRegression().fit(*train)
     with pytest.raises(ValueError, match=r"scores of X_id has shape \(120, 3\)"):

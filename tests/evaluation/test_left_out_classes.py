@@ -1,4 +1,4 @@
-"""Splits that leave classes out, and the measure that goes with them."""
+"""Splits that leave classes out, and their metric."""
 
 from collections import Counter
 
@@ -101,7 +101,7 @@ def test_images_of_a_kept_class_are_tested_in_turn(problem):
 
 @quick
 @given(problems())
-def test_an_int_fixes_the_splits_whatever_the_labels_are_called(problem):
+def test_an_int_fixes_the_splits_for_labels_of_any_kind(problem):
     y, cv = problem
     names = np.asarray(["ape", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis"])[y]
     first = folds_of(cv, y)
@@ -167,11 +167,15 @@ def test_bad_parameters(parameters, match):
 @pytest.mark.parametrize(
     ("parameters", "y", "match"),
     [
-        ({}, None, "y is None: expected one class label"),
+        ({}, None, "y is None: expected one class label per image"),
         ({}, [0, 0, 1, 1], r"y has 2 class\(es\): expected at least 3"),
-        ({}, [0, 0, 1, 1, 2, 2], "n_splits=5 is more than the 3 classes of y.* at most 3"),
-        ({"n_splits": 2}, [0, 0, 1, 1, 2, 2], "2 of the 3 classes of y: expected at least 2 .*more n_splits"),
-        ({"n_left_out": 2}, [0, 0, 1, 1, 2, 2], "leaves out 2 of the 3 classes of y.*smaller n_left_out"),
+        ({}, [0, 0, 1, 1, 2, 2], "n_splits=5 is more than the 3 classes of y.* expected n_splits <= 3"),
+        (
+            {"n_splits": 2},
+            [0, 0, 1, 1, 2, 2],
+            "leaves out 2 of the 3 .*: expected at least 2 .*Raise n_splits",
+        ),
+        ({"n_left_out": 2}, [0, 0, 1, 1, 2, 2], "leaves out 2 of the 3 classes of y.*Lower n_left_out"),
         ({"n_left_out": 9}, [0, 0, 1, 1, 2, 2], "leaves out 9 of the 3"),
         ({"n_splits": 3}, ["a", "a", "b", "c", "c"], "class 'b' has 1 image: expected at least 2"),
         ({}, [0.1, 0.2, 0.3, 0.4], "Unknown label type"),
@@ -183,7 +187,7 @@ def test_bad_labels(parameters, y, match):
         next(LeaveClassesOut(**parameters).split(np.zeros(4 if y is None else len(y)), y))
 
 
-# ------------------------------------------------------------------ measure
+# ------------------------------------------------------------------- metric
 
 
 class KnownClasses(BaseEstimator):
@@ -234,9 +238,9 @@ def test_known_above_others_is_one():
 @pytest.mark.parametrize(
     ("y", "match"),
     [
-        ([0, 1, 0], "y holds only labels that the estimator was fitted on, 0, 1; .*LeaveClassesOut"),
-        ([2, 3, 2], "y holds none of the labels"),
-        (None, "y is None"),
+        ([0, 1, 0], "All of the labels of y are classes of the estimator, 0, 1: .*LeaveClassesOut"),
+        ([2, 3, 2], "None of the labels of y are classes of the estimator, 0, 1: .*LeaveClassesOut"),
+        (None, "y is None: expected one label per image"),
     ],
 )
 def test_one_side_is_refused(y, match):
@@ -246,7 +250,7 @@ def test_one_side_is_refused(y, match):
 
 def test_other_estimators_are_refused():
     X, y = np.zeros((3, 1)), [0, 1, 2]
-    with pytest.raises(TypeError, match=r"Ridge.*has no classes_"):
+    with pytest.raises(TypeError, match=r"Ridge.*has no classes_.*: expected a fitted detector"):
         left_out_auroc(Ridge().fit(X, y), X, y)
     with pytest.raises(TypeError, match="no classes_"):
         left_out_auroc(make_pipeline(StandardScaler(), Ridge()).fit(X, y), X, y)
@@ -270,7 +274,7 @@ def test_other_splitters_are_refused():
 
 
 class NearestMean:
-    """Anybody's scorer, with no base class: nearness to the nearest class mean, or its opposite."""
+    """A third-party scorer without base class: the negative distance to the nearest class mean, or the distance."""
 
     def __init__(self, sign=1):
         self.sign = sign
@@ -346,7 +350,7 @@ def test_heads_with_labels_follow_the_left_out_classes():
 
 @pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
 def test_on_images():
-    """The image detector takes part as it is; with one training a split, scorers can be compared, too."""
+    """The detector of images works in it as it is; after one training per split, scorers can be compared as well."""
     X, y = make_images(60)
     detector = make_detector(scorer=Energy(), alpha=0.1).set_params(
         classifier_trainer__max_steps=3, dense_trainer__max_steps=3

@@ -273,7 +273,7 @@ def feature_detector(**changes):
 
 
 def rows_of(X):
-    """Rows of numbers, in whatever form they come."""
+    """Rows of numbers from any form of X."""
     if isinstance(X, Images):
         return X.read(np.arange(len(X)))[:, 0, 0].numpy()
     return np.stack([item[0] for item in X]) if isinstance(X, Dataset) else np.asarray(X)
@@ -307,7 +307,7 @@ def test_rows_are_what_fitting_by_hand_gives(train, test, other, recorder):
     class_count_sweep(recorder, *train, *test, other, counts=[2, 5], random_state=0)
     table = class_count_sweep(
         feature_detector(random_state=3), *train, *test, other, counts=[2, 5], random_state=0
-    )  # the same classes, whatever the estimator
+    )  # the same classes for each estimator
     assert table[["n_classes", "repeat", "ood"]].to_numpy().tolist() == [
         [2, 0, "other"],
         [2, 0, "noise"],
