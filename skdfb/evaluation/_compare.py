@@ -150,6 +150,7 @@ def _all_scores(
             views = shared = shared or _views(detector, [dfb, plain], image_sets, X, y)
         for joint_score in (dfb, plain):
             joint_score.fit(*views.train, held_out=views.held_out)
+        # Image sets are scored one by one, from views that already exist: no network runs here.
         yield label, "plain", {key: plain.score_parts(found)["foreground"] for key, found in views.sets.items()}
         parts = {key: dfb.score_parts(found) for key, found in views.sets.items()}
         yield label, "dfb", {key: dfb.combine(part) for key, part in parts.items()}
@@ -269,8 +270,9 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
         raise ValueError(f"metrics={metrics!r}: expected some of the table's columns {known}.")
     columns = {name: list(table[name]) for name in ("scorer", "method", "ood", *metrics)}
     keys = list(zip(columns["scorer"], columns["method"], columns["ood"], strict=True))
+    # dict.fromkeys keeps the order of the table.
     scorers, oods = list(dict.fromkeys(columns["scorer"])), list(dict.fromkeys(columns["ood"]))
-    lines: list[list[str]] = []  # of cells
+    lines: list[list[str]] = []  # cells of each line
     for metric in metrics:
         value = dict(zip(keys, columns[metric], strict=True))
         lines.append([f"{metric.upper()} [%]", *oods, "mean"])
@@ -278,5 +280,6 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
             cells = [(value[scorer, "plain", name], value[scorer, "dfb", name]) for name in oods]
             cells.append(tuple(np.mean(cells, axis=0)))
             lines.append([scorer, *(f"{100 * plain:.1f} -> {100 * dfb:.1f}" for plain, dfb in cells)])
+    # All blocks share the widths of their columns, so that they are aligned with each other.
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

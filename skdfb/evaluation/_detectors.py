@@ -71,6 +71,7 @@ def checked_labels(step: Any, y: Any, n_images: int, X_name: str, y_name: str) -
         raise ValueError(
             f"{X_name} has {n_images} images and {y_name} has {len(labels)} labels: expected one label per image."
         )
+    # An unknown label would count as an error of the classifier, although no classifier could predict it.
     unknown = ~labels_in(labels, step.classes_)
     if unknown.any():
         others = list(dict.fromkeys(labels[unknown].tolist()))

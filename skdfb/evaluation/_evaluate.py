@@ -149,10 +149,12 @@ def evaluation_rows(
     random_state: int | np.random.RandomState | None = None,
 ) -> list[dict[str, Any]]:
     """Return the rows of :func:`evaluate`."""
+    # 1. Check all arguments before any image is scored.
     check_ood(ood)
     seeds = _Seeds(*spawn_seeds(random_state, len(_Seeds._fields)))
     step, prepared = unwrapped(detector)
     labels = None if y_id is None else checked_labels(step, y_id, _num_samples(X_id), "X_id", "y_id")
+    # 2. Score the in-distribution images once, then each OOD set.
     known = _scored(step, prepared(X_id), "X_id", labels)
     rows = []
     for name, X in ood.items():
@@ -183,6 +185,7 @@ def _bootstrap_samples(
         id_seed=seeds.id_images,
         ood_seed=seeds.ood_images,
     )
+    # Shares have one seed, so that those of the in-distribution images are the same in each row.
     for name, hits in _hits(known, unknown):
         nothing = np.full(n_bootstrap, np.nan)
         samples[name] = nothing if hits is None else bootstrap_share(hits, n_bootstrap=n_bootstrap, seed=seeds.shares)

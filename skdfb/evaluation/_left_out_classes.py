@@ -177,6 +177,7 @@ class LeaveClassesOut(BaseCrossValidator):
         if y is None:
             raise ValueError("y is None: expected one class label per image.")
         y = column_or_1d(y, warn=True)
+        # np.unique accepts NaN and continuous targets, which are not classes.
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         classes, indices, counts = np.unique(y, return_inverse=True, return_counts=True)
@@ -200,6 +201,7 @@ class LeaveClassesOut(BaseCrossValidator):
                 f"expected n_splits <= {n_classes}. Lower n_splits, or pass n_left_out, which leaves classes out "
                 "repeatedly."
             )
+        # A classifier needs two classes.
         n_left_out = max(self._group_sizes(n_classes))
         if n_classes - n_left_out < _LEAST_KEPT:
             remedy = "Raise n_splits" if self.n_left_out is None else "Lower n_left_out"
@@ -271,6 +273,7 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
         )
     if y is None:
         raise ValueError("y is None: expected one label per image, also for images of left-out classes.")
+    # The estimator was fitted on the training part, so the labels that it does not know are those of left-out classes.
     known = labels_in(np.ravel(y), classes)
     if known.all() or not known.any():
         raise ValueError(

@@ -126,6 +126,7 @@ def temperature_sweep(
     outputs = {"foreground": scorer_output(step.part_scorers_[names["foreground"]])}
     rows = []
     for temperature in temperatures:
+        # Both temperatures, since the output of the scorer decides which of them is used.
         fusion = TemperatureFusion(temperature, probability_temperature=temperature).fit(known, outputs=outputs)
         known_scores = fusion.combine(known)
         for name, scores in unknown.items():
@@ -284,11 +285,13 @@ def class_count_sweep(
     """
     check_ood(ood)
     check_scalar(n_repeats, "n_repeats", Integral, min_val=1)
+    # 1. Check all arguments before anything is fitted.
     _check_scorers(estimator, scorers)
     train, test = _labelled(X, y, ""), _labelled(X_test, y_test, "_test")
     classes = np.unique(train.labels)
     counts = _checked_counts(counts, len(classes))
     _check_tested(classes, test.labels)
+    # 2. Fit a clone per repeat and number of classes. Two seeds per repeat: for the classes and for the estimator.
     seeds = spawn_seeds(random_state, 2 * n_repeats)
     rows: Rows = []
     for repeat in range(n_repeats):

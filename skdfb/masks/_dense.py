@@ -1,6 +1,7 @@
 """Masks from a dense network that was trained on a first set of masks."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from skdfb.masks._inner import check_generator, fit_pack, hand_over
 from skdfb.masks._network import NetworkMaskGenerator
 from skdfb.networks._foreground_maps import foreground_maps
 from skdfb.training import Trainer
+from skdfb.training._stages import build_classifier, check_dense_start, start_dense_network
 from skdfb.utils import PackedMasks, resolve_device, spawn_seeds
 
 __all__ = ["DenseMaskGenerator"]
@@ -127,6 +129,7 @@ class DenseMaskGenerator(NetworkMaskGenerator):
     >>> from skdfb.masks import DenseMaskGenerator
     >>> from skdfb.networks import create_backbone
     >>> from skdfb.training import Trainer
+    from skdfb.training._stages import build_classifier, check_dense_start, start_dense_network
     >>> data = load_digits_on_photos(n_train=60, n_test=6, n_ood=6, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
     >>> trainer = Trainer(max_steps=2)
@@ -186,12 +189,13 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         super()._validate_params()
         if self.dense_trainer is not None:
             self.dense_trainer.validate("dense_trainer")
+        check_dense_start(self.backbone, self.dense_trainer)
         if self.generator is not None:
             check_generator(self.generator, ("fit_transform", "transform"))
 
     def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
         build_seed, train_seed, mask_seed, *round_seeds = spawn_seeds(self.random_state, 3 + self.n_rounds)
-        # 1. The classifier: the first masks come from it, and each dense network starts from it.
+        # 1. The classifier: the first masks come from it, and by default each dense network starts from it.
         classifier = self._trained_classifier(images, labels, build_seed, train_seed)
 
         # 2. The first masks.
@@ -208,10 +212,18 @@ class DenseMaskGenerator(NetworkMaskGenerator):
 
         # 3. The dense networks, one per round.
         trainer = Trainer() if self.dense_trainer is None else self.dense_trainer
+        untrained = partial(
+            build_classifier,
+            self.backbone,
+            len(self.classes_),
+            images,
+            image_size=self.image_size,
+            seed=build_seed,
+        )
         for round_number, seed in enumerate(round_seeds):
             if round_number > 0:  # the masks of the round before, which self.network_ still makes
                 masks = PackedMasks.from_batches(self._iter_masks(images, labels), len(images), len(self.classes_))
-            self.network_ = classifier.with_background()
+            self.network_ = start_dense_network(classifier, trainer, untrained)
             trainer.train(
                 self.network_,
                 images,

@@ -348,3 +348,20 @@ def test_the_default_views_are_the_documented_ones(images, labels):
     assert [view.shape[-1] for view in views] == [32, 48, 64]
     own = generator.network_.preprocessor(torch.from_numpy(images).movedim(-1, 1))
     torch.testing.assert_close(views[0], own)
+
+
+def test_the_dense_network_may_start_before_the_training(images, labels):
+    """``dense_start="pretrained"``: after no step worth the name, it is the backbone that was given."""
+    backbone = TinyBackbone()
+    tiny_steps = Trainer(max_steps=1, learning_rate=1e-12, dense_start="pretrained")
+    generator = DenseMaskGenerator(
+        backbone,
+        dense_trainer=tiny_steps,
+        trainer=Trainer(max_steps=3, learning_rate=0.5),
+        device="cpu",
+        random_state=0,
+    ).fit(images, labels)
+    for name, value in backbone.state_dict().items():
+        assert torch.allclose(generator.network_.feature_map.backbone.state_dict()[name], value, atol=1e-9)
+    with pytest.raises(ValueError, match="dense_start='pretrained', but backbone is a DenseClassifier"):
+        DenseMaskGenerator(generator.network_, dense_trainer=tiny_steps).fit(images, labels)
