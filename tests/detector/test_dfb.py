@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.fusion import TemperatureFusion
+from skdfb.images import _images as images_module
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaSF, RankFeat, ViM
 from skdfb.scoring._joint_score import _lowered_by_rounding
@@ -995,3 +996,30 @@ def test_too_few_held_out_images_are_refused_before_the_training(X, y, fitted):
         make_detector(alpha=0.01, classifier_trainer=NoTrainer()).fit(X, y)
     with pytest.raises(ValueError, match="21 of 60 images are held out"):
         fitted.refit_scorer(alpha=0.01)
+
+
+class LabelledItems(Dataset):
+    """Items (image, label) without a ``targets`` attribute."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(self.images[index]).permute(2, 0, 1), int(self.labels[index])
+
+
+def test_labels_of_a_dataset_are_read_once(X, y, monkeypatch):
+    calls = []
+    read = images_module._DatasetImages._labels.func
+
+    def counting(images):
+        calls.append(images)
+        return read(images)
+
+    monkeypatch.setattr(images_module._DatasetImages._labels, "func", counting)
+    few = Trainer(max_steps=1, batch_size=8)
+    make_detector(classifier_trainer=few, dense_trainer=few, scorer=Energy()).fit(LabelledItems(X, y))
+    assert len(calls) == 1
