@@ -1,4 +1,4 @@
-"""What a training keeps on disk, so that an interrupted one goes on where it was."""
+"""The state of a training on disk, so that an interrupted training can go on from there."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from skdfb.utils import launched_processes, read_file, write_file
 
 __all__ = ["Checkpoints", "StageCheckpoints", "TrainingState"]
 
-_KEPT = 2  # unfinished states of a stage; the second is there if the newest is damaged
+_KEPT = 2  # unfinished states of a stage: the older one is used if the newest is damaged
 _SUFFIX = ".safetensors"
 
 
@@ -27,16 +27,16 @@ _SUFFIX = ".safetensors"
 class Checkpoints:
     """A folder with the progress of one ``fit``: finished stages, and the newest states of the present stage.
 
-    ``fingerprint`` describes by name what a ``fit`` is made of; the folder of another ``fit`` is refused. Each file
-    holds a digest of itself, so that damaged files are never used. Of several processes that train together, the first
-    one writes.
+    ``fingerprint`` describes data, parameters and versions of a ``fit`` by name; the folder of another ``fit`` is
+    refused. Each file holds a digest of itself, so that damaged files are never used. If several processes train
+    together, all of them read, and only the first one writes and removes.
     """
 
     folder: Path
     fingerprint: Mapping[str, str]
 
     def prepare(self) -> None:
-        """Make the folder and try to write to it, before any training.
+        """Create the folder and try to write to it, before any training.
 
         Raises
         ------
@@ -45,7 +45,7 @@ class Checkpoints:
         ValueError
             If it holds the files of another ``fit``.
         """
-        # A name of its own: several processes may try at the same time, and none may remove another one's file.
+        # A unique name: with a shared one, processes that try at the same time would remove each other's file.
         trial = self.folder / f".trial-{uuid.uuid4().hex}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -53,9 +53,10 @@ class Checkpoints:
             trial.unlink()
         except Exception as error:
             raise CheckpointError(
-                f"checkpoint_dir={str(self.folder)!r} cannot be written to ({error}); free some space, or give another "
-                "folder."
+                f"checkpoint_dir={str(self.folder)!r} cannot be written to ({error}): expected a folder with free "
+                "space and write permission; free some space, or give another folder."
             ) from error
+        # Reading compares the fingerprints.
         for path in self._files():
             self._read(path)
 
@@ -64,19 +65,21 @@ class Checkpoints:
         return self._read(self.folder / f"{name}{_SUFFIX}")
 
     def put(self, name: str, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-        """Keep notes and tensors under a name, and return whether they are kept.
+        """Write notes and tensors under a name, and return whether they were written.
 
-        If they cannot be written, there is a warning and the training goes on.
+        If they cannot be written, there is a :class:`~skdfb.exceptions.CheckpointWarning` and no error: the training
+        goes on.
         """
         if not _is_first_process():
             return False
         text = json.dumps({"fingerprint": dict(self.fingerprint), "notes": dict(notes)})
         try:
             write_file(self.folder / f"{name}{_SUFFIX}", text, tensors)
-        except Exception as error:  # a full disk must not end the training
+        except Exception as error:
+            # A full disk must not end the training.
             warnings.warn(
                 f"the checkpoint {name!r} cannot be written to {str(self.folder)!r} ({error}). The training goes on "
-                "without it, and tries again at the next one; free some space.",
+                "without it and will try to write the next one; free some space.",
                 CheckpointWarning,
                 stacklevel=2,
             )
@@ -84,12 +87,12 @@ class Checkpoints:
         return True
 
     def remove(self, *names: str) -> None:
-        """Remove what was kept under names."""
+        """Remove what was kept under these names; absent names are ignored."""
         for name in names if _is_first_process() else ():
             (self.folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """Return the names of everything that is kept, in order."""
+        """Return the names of everything that is kept, sorted."""
         return [path.name.removesuffix(_SUFFIX) for path in self._files()]
 
     def stage(self, name: str) -> "StageCheckpoints":
@@ -100,8 +103,10 @@ class Checkpoints:
         return sorted(self.folder.glob(f"*{_SUFFIX}"))
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Return notes and tensors of a file; None if it is absent or damaged."""
         try:
             text, tensors = read_file(path)
+        # Another process may remove a file between listing and reading.
         except (InvalidModelError, FileNotFoundError):
             return None
         document = json.loads(text)
@@ -109,7 +114,7 @@ class Checkpoints:
         return document["notes"], tensors
 
     def _check_same(self, other: Mapping[str, str]) -> None:
-        """Refuse what was kept by a ``fit`` of something else, and say what."""
+        """Refuse a fingerprint that differs; the message names each difference."""
         names = sorted(set(other) | set(self.fingerprint))
         changed = [
             f"{name} was {other.get(name, 'absent')} and is {self.fingerprint.get(name, 'absent')}"
@@ -118,14 +123,17 @@ class Checkpoints:
         ]
         if changed:
             raise ValueError(
-                f"checkpoint_dir={str(self.folder)!r} holds the checkpoints of another fit: {'; '.join(changed)}. Call "
-                "fit as before, or pass another folder, or empty this one."
+                f"checkpoint_dir={str(self.folder)!r} holds the checkpoints of another fit: {'; '.join(changed)}. "
+                "Call fit as before, pass another folder, or empty this one."
             )
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that a training step changes. Random numbers are not part of it: they follow from seed and step."""
+    """Everything that a training step changes.
+
+    Random numbers are not part of it: they follow from the seed and the step.
+    """
 
     network: nn.Module
     optimizer: Any
@@ -137,13 +145,14 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class StageCheckpoints:
-    """The checkpoints of one stage: the states of its training after some steps, and the network after all."""
+    """The checkpoints of one stage: states of its training after some steps, and the network after the last step."""
 
     all: Checkpoints
     name: str
 
     def load(self, state: "TrainingState") -> int:
-        """Load the newest undamaged state into a training, and return its number of steps."""
+        """Load the newest undamaged state into a training, and return its number of steps; 0 if there is none."""
+        # Names end in the step with leading zeros, so the last one is the newest.
         for name in reversed(self._unfinished()):
             kept = self.all.get(name)
             if kept is not None:
@@ -159,7 +168,7 @@ class StageCheckpoints:
         return 0
 
     def load_finished(self, network: nn.Module) -> Tensor | None:
-        """Load the trained network and return the losses of its steps; None if the stage has not ended."""
+        """Load the trained network and return the losses of its steps; None if the stage is not finished."""
         kept = self.all.get(self.name)
         if kept is None:
             return None
@@ -167,22 +176,24 @@ class StageCheckpoints:
         return kept[1]["losses"]
 
     def keep(self, step: int, state: "TrainingState") -> None:
-        """Keep the state after so many steps, and the one before it."""
+        """Keep the state after ``step`` steps and the one before it; older ones are removed."""
         tensors, numbers = _optimizer_state(state.optimizer)
         tensors |= _network_state(state.network) | {"losses": state.losses[:step].cpu()}
         if state.bank is not None:
             tensors["attention_maps"] = state.bank.maps.cpu()
+        # Numbers go into the JSON of the file.
         notes = {
             "step": step,
             "optimizer": numbers,
             "precision": state.precision.state_dict(),
             "images_at_once": state.at_once.size,
         }
+        # First write, then remove: a crash in between leaves one state too many, never one too few.
         self.all.put(f"{self.name}-{step:09d}", notes, tensors)
         self.all.remove(*self._unfinished()[:-_KEPT])
 
     def finish(self, network: nn.Module, losses: Tensor) -> None:
-        """Keep the trained network, and remove the states before."""
+        """Keep the trained network, and remove the states of its training."""
         if self.all.put(self.name, {}, _network_state(network) | {"losses": losses.cpu()}):
             self.all.remove(*self._unfinished())
 
@@ -195,7 +206,7 @@ def _is_first_process() -> bool:
 
 
 def _network_state(network: nn.Module) -> dict[str, Tensor]:
-    # Copies: no two tensors of a file may share memory, and a training goes on changing them.
+    # Copies, because safetensors refuses tensors that share memory.
     return {f"network.{name}": tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -205,7 +216,10 @@ def _load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _optimizer_state(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state that an optimiser has for each weight: tensors by name, and numbers by name."""
+    """Return the state of an optimiser: tensors by name, and numbers by name.
+
+    The names are ``"optimizer.3.momentum_buffer"`` and ``"3.step"`` for the weight of index 3.
+    """
     tensors, numbers = {}, {}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -223,4 +237,5 @@ def _load_optimizer(optimizer: Any, tensors: Mapping[str, Tensor], numbers: Mapp
     for name, value in (kept | dict(numbers)).items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
+    # Learning rate and other options stay those that the optimiser was created with.
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

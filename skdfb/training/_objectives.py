@@ -1,7 +1,7 @@
 """Losses of the two stages, as modules around the network so that the engine can wrap them.
 
-Both are means over a batch. A batch may come in pieces, whose losses then have to add up to that of the whole: so they
-are told how many images, and how many pixels inside images, the whole batch has.
+Both are means over a batch. A batch may be split into pieces whose losses must add up to the loss of the whole batch.
+So ``forward`` takes the number of images, and of pixels inside images, of the whole batch.
 """
 
 import torch
@@ -24,21 +24,22 @@ class ClassificationLoss(nn.Module):
     def forward(
         self, images: Tensor, targets: Tensor, masks: None = None, n_images: int | None = None, n_pixels: None = None
     ) -> Tensor:
-        """Return what these images add to the mean loss of a batch of ``n_images``; targets are (b, K)."""
+        """Return the share of these images in the mean loss of a batch of ``n_images``; targets are (b, K)."""
         return _cross_entropy(self.network(images), targets) / (n_images or len(images))
 
 
 class DenseLoss(nn.Module):
-    r"""Cross-entropy of every pixel against the mask (Eq. 3, 4), and a classification loss beside it.
+    r"""Cross-entropy of every pixel against the mask (Eq. 3, 4), plus a classification loss.
 
     .. math::
 
         -\frac{1}{|\Omega|} \sum_{p \in \Omega} \log \mathrm{softmax}(\mathrm{up}(W' F(x) + b'))_{m_p}
         \; + \; \lambda \, \mathrm{CE}(\mathrm{GAP}(W' F(x) + b')_{1..K}, \, y)
 
-    :math:`m` is the mask with values 0..K, K the background, :math:`\Omega` the pixels inside the image, up is
-    bilinear, :math:`\lambda` the ``classification_weight``. The second term sees the K classes only: taught on all
-    K + 1 logits, it would push the background logit of known images down, which is what the background score wants up.
+    :math:`m` is the mask with values 0..K, K is the background, :math:`\Omega` are the pixels inside the image, up is
+    bilinear interpolation and :math:`\lambda` the ``classification_weight``. The second term uses the K class logits
+    only: with all K + 1 logits it would lower the background logit of in-distribution images, and a high background
+    logit is what the background score takes for in-distribution.
     """
 
     def __init__(self, network: DenseClassifier, classification_weight: float) -> None:
@@ -54,25 +55,28 @@ class DenseLoss(nn.Module):
         n_images: int | None = None,
         n_pixels: Tensor | None = None,
     ) -> Tensor:
-        """Return what these images add to the mean loss of a batch; targets are (b, K), masks (b, S, S)."""
+        """Return the share of these images in the mean loss of a batch; targets are (b, K), masks (b, S, S)."""
         feature_map = self.network.feature_map(images)
+        # 1. The pixel loss, on the logit map enlarged to the size of the masks.
         logit_map = self.network.map_head(feature_map)  # (b, K + 1, h, w)
-        pixels = F.interpolate(logit_map, masks.shape[-2:], mode="bilinear")
+        pixels = F.interpolate(logit_map, masks.shape[-2:], mode="bilinear")  # (b, K + 1, S, S)
         loss = _cross_entropy(pixels, masks) / (n_valid(masks) if n_pixels is None else n_pixels)
+        # 2. The classification loss, from the same pass.
         if self.classification_weight:
-            logits = logit_map.mean((2, 3))[:, :-1]
+            logits = logit_map.mean((2, 3))[:, :-1]  # (b, K): Eq. 5 without the background
             loss = loss + self.classification_weight * _cross_entropy(logits, targets) / (n_images or len(images))
         return loss
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the sum over images or pixels; in float32 at least, since a float16 could not hold it."""
+    """Return the sum over images or pixels, at least in float32: the sum may be too large for float16."""
+    # Also log-softmax loses most of its digits in 16 bits.
     wide = torch.promote_types(logits.dtype, torch.float32)
     targets = targets.to(wide) if targets.is_floating_point() else targets
-    # Reduced apart: on a GPU the loss of pixels with a reduction of its own gives other bits each time.
+    # Summed in a second step: on a GPU, the pixel loss with its own reduction differs in the last bits from run to run.
     return F.cross_entropy(logits.to(wide), targets, ignore_index=IGNORED, reduction="none").sum()
 
 
 def n_valid(masks: Tensor) -> Tensor:
-    """Return the number of pixels inside images, or 1 where there is none: their loss is 0 then."""
+    """Return the number of pixels inside images, at least 1 to avoid dividing by 0: without pixels the loss is 0."""
     return (masks != IGNORED).sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""One training run: settings, a network and data, on Lightning Fabric."""
+"""One training run: a network trained on data with settings, on Lightning Fabric."""
 
 import os
 from collections.abc import Generator
@@ -32,12 +32,15 @@ from skdfb.utils import PackedMasks, isolated_rng, launched_processes
 __all__ = ["TrainingRun"]
 
 _BAR_LABELS = {"classifier": "training the classifier", "dense": "training the dense network"}
-_STEPS_BETWEEN_CHECKS = 50  # reading a loss waits for the GPU
+_STEPS_BETWEEN_CHECKS = 50  # not each step, because reading a loss waits for the GPU
 _TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
 
 
 class TrainingRun:
-    """One training of a network: all that is fixed before its first step. With masks it is the dense stage."""
+    """One training of a network, with everything that is fixed before its first step.
+
+    With masks it is the dense stage, without masks that of the classifier.
+    """
 
     def __init__(
         self,
@@ -59,20 +62,22 @@ class TrainingRun:
         self.n_steps = settings.n_steps(len(images))
         self.rates = learning_rates(self.n_steps, settings.learning_rate, settings.warmup_steps, settings.schedule)
         self.scale_range, self.mixup_alpha = settings.resolved_scales(dense), settings.resolved_mixup(dense)
-        self.dtype = torch.promote_types(network.dtype, torch.float32)  # the engine casts to 16 bits, if at all
+        # Inputs and losses are at least float32; if the computation is in 16 bits, the engine casts.
+        self.dtype = torch.promote_types(network.dtype, torch.float32)
         self.fabric = _fabric(device, settings.precision, network.dtype)
-        self.seed = self.fabric.broadcast(seed)  # processes that train together must agree
+        self.seed = self.fabric.broadcast(seed)  # processes that train together must use the same batches
         self.at_once = BatchSize(min(settings.batch_size, len(images)))
         # With masks an augmentation needs no attention maps.
         self.bank = None if dense else attention_bank(settings.augmentation, images, self.fabric.device)
         if self.at_once.size < self.fabric.world_size:
             raise ValueError(
-                f"a batch of {self.at_once.size} images cannot be shared by {self.fabric.world_size} processes: raise "
-                "batch_size or launch fewer processes."
+                f"a batch of {self.at_once.size} images cannot be shared by {self.fabric.world_size} processes: "
+                "expected at least one image per process; raise batch_size, or launch fewer processes."
             )
 
     def train(self, verbose: int, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
         """Train the network in place and return the loss and the learning rate of every step."""
+        # A kept network that was trained to the end is loaded instead.
         if checkpoints is not None and (losses := checkpoints.load_finished(self.network)) is not None:
             self.network.to(self.fabric.device).eval()
             return {"loss": losses.tolist(), "learning_rate": self.rates}
@@ -89,7 +94,7 @@ class TrainingRun:
             self._warn_if_halved()
         finally:
             self.network.eval()
-            self.network.zero_grad()  # gradients would double the memory of the network
+            self.network.zero_grad()  # kept gradients would double the memory of the network
         if checkpoints is not None and self.fabric.global_rank == 0:
             checkpoints.finish(self.network, losses)
         return {"loss": losses.tolist(), "learning_rate": self.rates}
@@ -97,7 +102,7 @@ class TrainingRun:
     def _run_steps(
         self, model: nn.Module, optimizer: Any, verbose: int, checkpoints: StageCheckpoints | None
     ) -> Tensor:
-        """Run all steps, or those that a checkpoint leaves, and return the loss of each."""
+        """Run all steps, or those after the newest checkpoint, and return the loss of each step."""
         settings, size = self.settings, self.network.preprocessor.image_size
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         precision = self.fabric.strategy.precision
@@ -123,7 +128,7 @@ class TrainingRun:
                 if settings.clip_grad_norm is not None:
                     self.fabric.clip_gradients(model, optimizer, max_norm=settings.clip_grad_norm)
                 optimizer.step()
-                # 3. Check the losses now and then, and keep a checkpoint.
+                # 3. From time to time check the losses, and keep a checkpoint. A state with a bad loss is not kept.
                 due = checkpoints is not None and (step + 1) % settings.checkpoint_every == 0
                 if due or (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
                     self._check_losses(losses, n_checked, step + 1)
@@ -136,14 +141,15 @@ class TrainingRun:
     def _set_gradients(self, model: nn.Module, optimizer: Any, batch: Batch, step: int) -> Tensor:
         """Set the gradients of the mean loss of a batch, and return the loss.
 
-        If the memory is too short for the batch, it is split into smaller pieces, whose gradients add up.
+        If the batch does not fit into memory, it is split into smaller pieces, whose gradients add up.
         """
         n_images, n_pixels = len(batch.images), None if batch.masks is None else n_valid(batch.masks)
 
         def add_up() -> Tensor:
             optimizer.zero_grad()
             total = torch.zeros((), dtype=self.dtype, device=self.fabric.device)
-            with isolated_rng(self._step_seed(step, DROPOUT), self.fabric.device):  # stochastic depth as well
+            # Dropout and stochastic depth draw from torch's global generator.
+            with isolated_rng(self._step_seed(step, DROPOUT), self.fabric.device):
                 for start in range(0, n_images, self.at_once.size):
                     piece = batch[start : start + self.at_once.size]
                     loss = model(piece.images, piece.targets, piece.masks, n_images, n_pixels)
@@ -151,11 +157,13 @@ class TrainingRun:
                     total += loss.detach()
             return total
 
-        if self.fabric.world_size > 1:  # processes that wait for each other must all do the same
+        if self.fabric.world_size > 1:
+            # A process that splits its batch would exchange gradients more often than the others and wait forever.
             return add_up()
         before = [buffer.clone() for buffer in self.network.buffers()]
         while (done := self.at_once.attempt(add_up, min(self.at_once.size, n_images))) is None:
-            with torch.no_grad():  # a failed attempt may have updated batch statistics
+            # A failed attempt may have updated batch statistics.
+            with torch.no_grad():
                 for buffer, value in zip(self.network.buffers(), before, strict=True):
                     buffer.copy_(value)
         return done[0]
@@ -163,6 +171,7 @@ class TrainingRun:
     def _batches(self, first_step: int) -> Generator[Batch]:
         """Yield the batch of each step from ``first_step`` on, or this process's share of it, before augmentation."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
+        # The reading threads run ahead of the training; tee keeps the indices of whole batches until they are needed.
         whole, shared = tee(
             shuffled_batches(len(self.images), self.settings.batch_size, first_step, self.n_steps, self.seed)
         )
@@ -178,6 +187,7 @@ class TrainingRun:
         keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
         for all_indices, (indices, images) in zip(whole, loaded, strict=True):
             batch = Batch(images, *self._targets(indices))
+            # Attention of the present network to the images before they are augmented.
             if keeper is not None:
                 keeper.update(batch, all_indices)
                 batch = replace(batch, attention_maps=keeper.bank[indices])
@@ -193,14 +203,17 @@ class TrainingRun:
         return targets, masks.to(self.fabric.device)
 
     def _reading_size(self) -> int:
-        """Return the side at which images are read: larger than the input only if zooming in would lose detail."""
+        """Return the side at which images are read: larger than the network's input if zooming in needs the detail.
+
+        It is at most the side of the images themselves, since enlarging adds no detail.
+        """
         size = self.network.preprocessor.image_size
         largest = 1.0 if self.scale_range is None else max(1.0, self.scale_range[1])
         native = max(self.images.size) if self.images.size is not None else round(size * largest)
         return int(min(max(native, size), round(size * largest)))
 
     def _step_seed(self, step: int, stream: int) -> int:
-        """Return the seed of one stream of random numbers in one step; no two processes share it."""
+        """Return the seed of one stream of random numbers in one step; each process has its own."""
         return step_seed(self.seed, step, stream, self.fabric.global_rank)
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -210,7 +223,13 @@ class TrainingRun:
         return torch.optim.AdamW(module.parameters(), **options)
 
     def _check_losses(self, losses: Tensor, first: int, end: int) -> None:
-        """Average the losses of steps ``first`` to ``end - 1`` over the processes and refuse any that is not finite."""
+        """Average the losses of steps ``first`` to ``end - 1`` over the processes.
+
+        Raises
+        ------
+        TrainingDivergedError
+            If one of them is not finite.
+        """
         mean: Any = self.fabric.all_reduce(losses[first:end])
         losses[first:end] = mean
         bad = (~torch.isfinite(losses[first:end])).nonzero()
@@ -218,16 +237,17 @@ class TrainingRun:
             step = first + int(bad[0])
             raise TrainingDivergedError(
                 f"the loss of the {self.stage} stage became {float(losses[step])} at step {step + 1} of "
-                f"{self.n_steps}, with a learning rate of {self.rates[step]:.3g}; lower learning_rate, set "
-                "clip_grad_norm=1.0, or use precision='32-true'."
+                f"{self.n_steps}, with a learning rate of {self.rates[step]:.3g}: expected a finite loss; lower "
+                "learning_rate, set clip_grad_norm=1.0, or use precision='32-true'."
             )
 
     def _share_buffers(self) -> None:
-        """Give all processes the batch statistics of the first one; the weights are equal already."""
+        """Give all processes the batch statistics of the first one; their weights are equal already."""
         for buffer in self.network.buffers() if self.fabric.world_size > 1 else ():
             buffer.copy_(self.fabric.broadcast(buffer.cpu()))
 
     def _warn_if_halved(self) -> None:
+        """Warn once if batches were split; gradients are exact then, batch statistics are not."""
         normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
         but = ", except for batch normalisation, which got smaller batches" if normalised else ""
         self.at_once.warn_if_halved(
@@ -236,18 +256,24 @@ class TrainingRun:
 
 
 def _check_augmented(batch: Any, before: Batch) -> Batch:
-    """Return the batch of an augmentation, which may be a third-party object, if it has the form of the one before."""
+    """Return the batch that an augmentation made, which may be a third-party object.
+
+    Raises
+    ------
+    ValueError
+        If it has not the form of the batch before.
+    """
     found, expected = (_described(each) for each in (batch, before))
     if found != expected:
         raise ValueError(
-            f"augmentation returned {found}: expected {expected}, with as many images and channels, and targets and "
-            "masks of the same form, type and device."
+            f"augmentation returned {found}: expected {expected}; return a Batch with the same number of images and "
+            "channels, and with targets and masks of the same shape, dtype and device."
         )
     return batch  # type: ignore[no-any-return]
 
 
 def _described(batch: Any) -> str:
-    """Return a text of what an augmentation must not change."""
+    """Return a text of all that an augmentation must not change."""
     if not isinstance(batch, Batch):
         return f"a {type(batch).__name__}"
     images, targets = batch.images, batch.targets
@@ -261,17 +287,19 @@ def _described(batch: Any) -> str:
 def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:
     """Return a new engine, which shares nothing with other trainings in the process.
 
-    Under torchrun or ``fabric run`` the launched processes train together: each takes a share of every batch.
+    Under ``torchrun`` or ``fabric run`` the launched processes train together: each takes a share of every batch.
     """
+    # Mixed precision is for float32 weights; others compute in their own dtype.
     precision = _TRUE_PRECISIONS.get(dtype, precision)
     n_processes = launched_processes()
     n_local = int(os.environ["LOCAL_WORLD_SIZE"]) if n_processes > 1 else 1
     devices: Any = [device.index or 0] if device.type == "cuda" and n_processes == 1 else n_local
     # Unused weights are common, such as the last norm of a backbone, which only its own head would use.
     strategy = "ddp_find_unused_parameters_true" if n_processes > 1 else "auto"
+    # Options of `fabric run`, which come as environment variables, take precedence.
     fabric = Fabric(
         accelerator=device.type,
-        strategy=os.environ.get("LT_STRATEGY", strategy),  # options of `fabric run` take precedence
+        strategy=os.environ.get("LT_STRATEGY", strategy),
         devices=os.environ.get("LT_DEVICES", devices),
         num_nodes=n_processes // n_local,
         precision=precision,  # type: ignore[arg-type]

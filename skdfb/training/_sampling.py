@@ -1,6 +1,6 @@
 """The images and the random numbers of a step, as functions of the seed and the step alone.
 
-So a training that goes on at step t does exactly what an unbroken one does there.
+So a training that goes on at step t computes exactly what an uninterrupted training computes at that step.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from skdfb.images import Indices
 
 __all__ = ["AUGMENTATION", "DROPOUT", "shuffled_batches", "step_seed"]
 
-# Streams of random numbers, which must be independent of each other.
+# Streams of random numbers, independent of each other: how many numbers one stream draws must not change the other.
 AUGMENTATION, DROPOUT = 0, 1
 
 
@@ -25,11 +25,13 @@ def shuffled_batches(n_images: int, batch_size: int, first_step: int, last_step:
     order, order_epoch = np.empty(0, dtype=np.intp), -1
     for step in range(first_step, last_step):
         epoch, place = divmod(step, steps_per_epoch)
+        # From the seed and the epoch alone, so that a training can start in any epoch.
         if epoch != order_epoch:
             order, order_epoch = np.random.default_rng([seed, epoch]).permutation(n_images), epoch
         yield order[place * batch_size : (place + 1) * batch_size]
 
 
 def step_seed(seed: int, step: int, stream: int, rank: int = 0) -> int:
-    """Return the seed of the random numbers of one stream in one step, of the process ``rank``."""
+    """Return the seed of the random numbers of one stream in one step, in the process ``rank``."""
+    # SeedSequence mixes its entropy well: neighbouring steps, streams and ranks get unrelated seeds.
     return int(np.random.SeedSequence([seed, step, stream, rank]).generate_state(1)[0])

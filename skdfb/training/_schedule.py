@@ -1,10 +1,11 @@
-"""How long to train, and at which learning rate."""
+"""The number of training steps, and the learning rate of each."""
 
 import math
 
 __all__ = ["SCHEDULES", "bit_steps", "learning_rate_factor", "learning_rates"]
 
 SCHEDULES = ("step", "cosine", "constant")
+# The drops of the paper, as fractions of all steps.
 _MILESTONES, _DROP = (0.3, 0.6, 0.9), 0.1
 
 
@@ -22,11 +23,12 @@ def bit_steps(n_images: int) -> int:
 def learning_rate_factor(step: int, max_steps: int, warmup_steps: int, schedule: str) -> float:
     """Return the factor on the learning rate at ``step`` (0 to max_steps - 1).
 
-    A linear warm-up to 1, then the schedule: ``"step"`` divides by ten at 30 %, 60 % and 90 % of all steps,
-    ``"cosine"`` falls to 0 along half a cosine, ``"constant"`` stays.
+    The factor rises linearly to 1 in the warm-up and then follows the schedule: ``"step"`` divides by ten at 30 %,
+    60 % and 90 % of all steps, ``"cosine"`` falls to 0 along half a cosine, ``"constant"`` stays at 1.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    # The paper counts its drops from the first step, warm-up included; the cosine starts after the warm-up.
     if schedule == "step":
         return _DROP ** sum(step >= fraction * max_steps for fraction in _MILESTONES)
     if schedule == "cosine":
@@ -35,6 +37,6 @@ def learning_rate_factor(step: int, max_steps: int, warmup_steps: int, schedule:
 
 
 def learning_rates(n_steps: int, highest: float, warmup_steps: int | None, schedule: str) -> list[float]:
-    """Return the learning rate of every step; the default warm-up is 500 steps, but at most a fifth of all."""
+    """Return the learning rate of every step; a warm-up of None is 500 steps, but at most a fifth of all steps."""
     warmup = min(500, n_steps // 5) if warmup_steps is None else warmup_steps
     return [float(highest * learning_rate_factor(step, n_steps, warmup, schedule)) for step in range(n_steps)]

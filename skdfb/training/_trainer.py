@@ -1,4 +1,4 @@
-"""The trainer: parameters of a training, and one method that runs it."""
+"""The trainer: the parameters of a training, and the method that runs it."""
 
 from typing import Any, Self
 
@@ -17,65 +17,75 @@ __all__ = ["Trainer"]
 
 
 class Trainer(TrainingSettings):
-    """How a network is trained: optimiser, schedule, augmentation, precision.
+    """Trains the networks: number of steps, optimiser, learning rates, augmentation, precision.
 
-    One trainer can serve both stages of :class:`~skdfb.DFBDetector`: the values ``"auto"`` depend on the stage.
+    The same trainer can train the classifier and the dense network of a :class:`~skdfb.DFBDetector`: the meaning of
+    ``"auto"`` depends on the stage.
 
     Parameters
     ----------
     max_steps : int, default=None
-        Number of steps. None follows the size of the data by BiT's rule: 500 steps below 20,000 images, 10,000 below
-        500,000, else 20,000.
+        Number of steps. If both this and ``max_epochs`` are None, the number of images decides, by BiT's rule: 500
+        steps below 20,000 images, 10,000 below 500,000, else 20,000.
     max_epochs : int, default=None
-        Number of passes over the images, instead of ``max_steps``.
+        Number of passes over the images. Only one of ``max_steps`` and ``max_epochs`` can be given.
     batch_size : int, default=128
-        Images per step; at most all images.
+        Images per step; at most the number of training images.
     learning_rate : float, default=0.003
-        The highest one, after the warm-up.
+        Highest learning rate, which the warm-up ends with.
     optimizer : {"sgd", "adamw"}, default="sgd"
         The optimiser.
     momentum : float, default=0.9
-        Momentum of SGD.
+        Momentum of SGD, in [0, 1). AdamW ignores it.
     weight_decay : float, default=0.0
-        Weight decay of either optimiser.
+        Weight decay of the optimiser.
     schedule : {"step", "cosine", "constant"}, default="step"
-        Course of the learning rate. ``"step"`` is the paper's: a tenth after 30 %, 60 % and 90 % of the steps.
+        How the learning rate falls after the warm-up. ``"step"`` is the paper's: it is divided by ten at 30 %, 60 % and
+        90 % of all steps. ``"cosine"`` falls to 0 along half a cosine, ``"constant"`` does not fall.
     warmup_steps : int, default=None
-        Steps over which the learning rate rises linearly. None is 500, but at most a fifth of all steps.
+        Number of steps in which the learning rate rises linearly. None is 500, but at most a fifth of all steps.
     scale_range : tuple of (float, float), "auto" or None, default="auto"
-        Each image is scaled by a random factor of this range, then cropped or padded. "auto" is 1.25 for the classifier
-        (the paper's resize to 160 and crop of 128) and 0.5 to 2 for the dense network. None does not scale.
+        Lowest and highest factor. Each image is scaled by a random factor of this range, then cropped or padded to the
+        network's input size. ``"auto"`` is (1.25, 1.25) for the classifier (the paper resizes to 160 and crops 128)
+        and (0.5, 2.0) for the dense network. None does not scale.
     flip : bool, default=True
-        Whether half of the images are mirrored left to right. Switch it off where a mirror changes the class.
+        Whether to mirror half of the images, chosen at random, left to right. Pass False if a mirrored image may belong
+        to another class.
     mixup : float, "auto" or None, default="auto"
-        The alpha of mixup for the classifier; "auto" is 0.1. The dense stage never mixes.
+        Parameter alpha of mixup for the classifier. ``"auto"`` is 0.1; 0 and None do not mix. Images of the dense stage
+        are never mixed.
     augmentation : Augmentation, default=None
-        A further augmentation, before each batch is scaled, mirrored and mixed, such as
-        :class:`~skdfb.augmentation.BackMix`.
+        Another augmentation, such as :class:`~skdfb.augmentation.BackMix`. It changes each batch before the batch is
+        scaled, mirrored and mixed.
     classification_weight : float, default=1.0
-        Weight of the classification loss beside the pixel loss of the dense stage; the paper has none (0).
+        Weight of the classification loss that is added to the pixel loss of the dense stage. The paper has no such loss
+        (0).
     precision : {"32-true", "bf16-mixed", "16-mixed"}, default="32-true"
-        Precision of the computation; the weights keep their dtype. Networks whose weights are not float32 compute in
-        the precision of their weights.
+        Precision of the computation for float32 weights, which stay float32. A network with weights of another dtype
+        computes in that dtype.
     clip_grad_norm : float, default=None
-        Largest norm of the gradient; None does not limit it.
+        Largest norm of the gradient; a larger gradient is scaled down to it. None does not limit the norm.
     dense_start : {"classifier", "pretrained"}, default="classifier"
-        The weights that the dense network starts from: the trained classifier's, or the backbone's before any training.
-        The trainer of the classifier ignores it. See Notes.
+        Weights that the dense network starts from: those of the trained classifier, or those of the backbone before any
+        training. The training of the classifier ignores it. See Notes.
     checkpoint_every : int, default=500
-        Steps between two checkpoints of a training that keeps some; the newest two are kept.
+        Number of steps between two checkpoints, if there is a folder for them. The newest two are kept.
 
     See Also
     --------
-    skdfb.DFBDetector : Takes trainers as ``classifier_trainer`` and ``dense_trainer``.
+    skdfb.DFBDetector : Takes trainers as ``classifier_trainer`` and ``dense_trainer``, and the folder for checkpoints.
+    skdfb.masks.DenseMaskGenerator : Trains the two networks for masks alone.
 
     Notes
     -----
-    Under ``torchrun`` or ``fabric run`` the launched processes train one network together: each takes its share of
+    The paper gives two starts for the dense network. Section 3.1 starts from the trained classifier, the implementation
+    details from the pre-trained checkpoint. Both can be chosen by ``dense_start``.
+
+    Processes that are launched by ``torchrun`` or ``fabric run`` train one network together. Each takes its share of
     every batch, and all end with the same weights.
 
-    The paper is of two minds where the dense network starts: section 3.1 says from the trained classifier, the
-    implementation details say from the pre-trained checkpoint.
+    If a batch does not fit into the device's memory, it is split into pieces, whose gradients add up to that of the
+    batch, and there is a :class:`~skdfb.exceptions.BatchSizeWarning`.
 
     References
     ----------
@@ -96,8 +106,8 @@ class Trainer(TrainingSettings):
         """Return the recipe of the DFB paper for the classifier.
 
         SGD with momentum 0.9, learning rate 0.003 with three drops, 20,000 steps of 128 images, resize to 160 and crop
-        of 128, mixup with alpha 0.1. Not in the paper's text: the warm-up of 500 steps, which is BiT's. The paper
-        mirrors no images in this stage.
+        of 128, mixup with alpha 0.1. No image is mirrored, because the paper names mirroring for the dense stage only.
+        The warm-up of 500 steps is not in the paper's text; it is BiT's.
 
         Parameters
         ----------
@@ -116,9 +126,10 @@ class Trainer(TrainingSettings):
     def paper_dense(cls, **changes: Any) -> Self:
         """Return the recipe of the DFB paper for the dense network.
 
-        SGD as for the classifier, 20,000 steps of 128 images, scales of 0.5 to 2, random mirroring, and the pixel loss
-        alone. Not in the paper's text: the warm-up of 500 steps, which is BiT's. The network starts from the
-        classifier, as in section 3.1; pass ``dense_start="pretrained"`` for the start of the implementation details.
+        SGD and learning rates as for the classifier, 20,000 steps of 128 images, scales of 0.5 to 2, random mirroring,
+        and the pixel loss alone. The warm-up of 500 steps is not in the paper's text; it is BiT's. The network starts
+        from the classifier, as in section 3.1 of the paper. Pass ``dense_start="pretrained"`` for the start of its
+        implementation details.
 
         Parameters
         ----------
@@ -151,30 +162,30 @@ class Trainer(TrainingSettings):
         Parameters
         ----------
         network : DenseClassifier
-            With K outputs, or with K + 1 if there are masks. It ends in evaluation mode on ``device``, also if the
-            training fails.
+            Network with K outputs, or with K + 1 outputs if there are masks. Afterwards it is in evaluation mode on
+            ``device``, also if the training fails.
         X : images
-            The n images in any of the accepted forms.
+            The n training images, in any form that :meth:`skdfb.DFBDetector.fit` takes.
         y : array-like of int of shape (n,)
             Class indices 0..K-1.
         masks : array-like of int of shape (n, H, W) or PackedMasks, default=None
-            Class index of each pixel, K for background. Masks of any size cover the whole image. With masks this is the
-            dense stage.
+            Class index of each pixel, K for the background. A mask covers its whole image and may have another size.
+            With masks this is the dense stage, without masks the training of a classifier.
         device : str, default="auto"
-            As in :class:`~skdfb.DFBDetector`.
+            Device of the training; "auto" is the GPU if there is one.
         random_state : int, RandomState or None, default=None
-            As in :class:`~skdfb.DFBDetector`.
+            Fixes the order of the images, augmentation and dropout.
         n_jobs : int, default=None
-            As in :class:`~skdfb.DFBDetector`.
+            Number of threads that read images; None is 1.
         verbose : int, default=0
-            As in :class:`~skdfb.DFBDetector`.
+            1 shows a progress bar.
         checkpoints : StageCheckpoints, default=None
-            Where a detector keeps the states of this stage. The training goes on from the newest of them.
+            Checkpoints of this stage. The training goes on from the newest of them.
 
         Returns
         -------
-        history : dict
-            Loss of every step as ``"loss"``, and ``"learning_rate"``.
+        history : dict of str to list of float
+            ``"loss"`` and ``"learning_rate"`` of every step.
 
         Raises
         ------
@@ -183,14 +194,17 @@ class Trainer(TrainingSettings):
         skdfb.exceptions.TrainingDivergedError
             If a loss is NaN or infinite.
         """
+        # 1. Check everything before any training.
         self.validate()
         images, labels = as_images(X), np.asarray(y)
-        if not isinstance(X, Images):  # Images have been checked when they were made
+        # Images were checked when they were created.
+        if not isinstance(X, Images):
             check_readable(images, self.batch_size, n_jobs)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         (seed,) = spawn_seeds(random_state, 1)
-        # Gradients, also if the caller has switched them off.
+
+        # 2. Train. The training needs gradients, even if the caller has switched them off.
         with torch.inference_mode(False):
             run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
             with isolated_rng(seed, run.fabric.device):
@@ -200,26 +214,33 @@ class Trainer(TrainingSettings):
 def _check_targets(
     network: DenseClassifier, n_images: int, labels: npt.NDArray[Any], masks: npt.NDArray[Any] | PackedMasks | None
 ) -> None:
-    """Refuse targets that the network has no output for."""
+    """Refuse labels and masks of a wrong shape, and classes that the network has no output for."""
     n_classes = network.num_classes - (masks is not None)
     if labels.shape != (n_images,):
-        raise ValueError(f"y has shape {labels.shape} for {n_images} images: expected one class index per image.")
+        raise ValueError(
+            f"y has shape {labels.shape} for {n_images} images: expected ({n_images},), one class index per image."
+        )
     _check_indices(labels, n_classes - 1, "y")
     if masks is None:
         return
+    # Packed masks hold class indices by construction.
     if isinstance(masks, PackedMasks):
         if len(masks) != n_images:
-            raise ValueError(f"masks holds {len(masks)} masks for {n_images} images: expected one per image.")
+            raise ValueError(f"masks holds {len(masks)} masks for {n_images} images: expected one mask per image.")
         return
     if masks.ndim != 3 or len(masks) != n_images or 0 in masks.shape:
-        raise ValueError(f"masks has shape {masks.shape} for {n_images} images: expected (n, H, W).")
+        raise ValueError(
+            f"masks has shape {masks.shape} for {n_images} images: expected ({n_images}, H, W) with H and W of at "
+            "least 1."
+        )
     _check_indices(masks, n_classes, "masks")
 
 
 def _check_indices(values: npt.NDArray[Any], highest: int, name: str) -> None:
     if values.dtype.kind not in "iu":
-        raise ValueError(f"{name} has dtype {values.dtype}: expected class indices, which are integers.")
+        raise ValueError(f"{name} has dtype {values.dtype}: expected class indices of an integer dtype.")
     if values.min() < 0 or values.max() > highest:
         raise ValueError(
-            f"{name} has values in {values.min()}..{values.max()}: expected 0..{highest}, the outputs of the network."
+            f"{name} has values in {values.min()}..{values.max()}: expected 0..{highest}, the classes that the network "
+            "has outputs for."
         )

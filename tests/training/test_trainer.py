@@ -1,4 +1,4 @@
-"""Trainer: what it does to a network, and what it leaves alone."""
+"""Trainer: how it changes a network, and what it leaves unchanged."""
 
 import os
 import socket
@@ -107,7 +107,7 @@ def test_updates_are_those_of_a_bare_loop(optimizer, dense, clip):
     )
     network, history = train(trainer, dense=dense, seed=3)
     np.testing.assert_allclose(history["loss"], losses, atol=1e-6)
-    # AdamW divides by the size of the gradient, so that rounding of a gradient near 0 shows
+    # AdamW divides by the size of the gradient, which amplifies the rounding of gradients near 0.
     tolerance = 1e-6 if optimizer == "sgd" else 1e-4
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, expected.state_dict()[name], atol=tolerance, rtol=0)
@@ -153,9 +153,9 @@ def test_dropout_follows_the_seed_alone():
     assert not equal(results[0], results[2])
 
 
-def test_random_states_are_untouched():
+def test_global_random_states_stay_unchanged():
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002  # the global state is what is watched
+    np.random.seed(5)  # noqa: NPY002  # the global state is under test
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     train(Trainer(**SHORT))
     with pytest.raises(TrainingDivergedError):
@@ -169,7 +169,7 @@ def test_random_state_none_differs_each_time():
     assert not equal(first, second)
 
 
-def test_trainings_of_several_precisions_do_not_know_of_each_other():
+def test_trainings_of_several_precisions_do_not_influence_each_other():
     recipes = {
         "float32": (Trainer(**SHORT), torch.float32),
         "bf16": (Trainer(**SHORT, precision="bf16-mixed"), torch.float32),
@@ -183,10 +183,10 @@ def test_trainings_of_several_precisions_do_not_know_of_each_other():
     for name in recipes:
         assert equal(results[0][name], results[1][name])
         assert equal(results[0][name], results[2][name])
-    assert results[0]["bf16"]["head.weight"].dtype == torch.float32  # the weights stay
+    assert results[0]["bf16"]["head.weight"].dtype == torch.float32  # the weights keep their dtype
     assert results[0]["float64"]["head.weight"].dtype == torch.float64
     assert not equal(results[0]["float32"], results[0]["bf16"])
-    # bfloat16 keeps 8 bits
+    # bfloat16 has 8 significant bits.
     difference = (results[0]["bf16"]["head.weight"] - results[0]["float32"]["head.weight"]).abs().max()
     assert 0 < difference < 0.05 * results[0]["float32"]["head.weight"].abs().max()
     assert torch.get_default_dtype() == torch.float32
@@ -201,7 +201,7 @@ def test_networks_of_half_precision_train_in_it(dtype):
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_readers_in_threads_change_nothing(dense):
+def test_the_number_of_reading_threads_changes_no_weight(dense):
     images, labels, masks = easy_problem()
     results = []
     for n_jobs in (None, 2):
@@ -252,31 +252,31 @@ def test_masks_of_many_classes(n_classes, dtype):
 
 
 def test_large_images_are_read_large_for_enlarging():
-    """The classifier's crop of 1.25 shows detail that an image reduced to the network's size has lost."""
+    """The crop at scale 1.25 needs detail that images reduced to the network's size do not have."""
     rng = np.random.default_rng(0)
     stripes = np.tile((np.arange(20) % 2 * 255).astype(np.uint8), (20, 1))  # one pixel wide at 20 pixels
     images = np.repeat(stripes[None, :, :, None], 3, -1).repeat(8, 0)
-    seen = []
+    spreads = []
 
-    class Watching(TinyBackbone):
+    class Recording(TinyBackbone):
         def forward(self, images):
             if self.training:
-                seen.append(images.detach().std())
+                spreads.append(images.detach().std())
             return super().forward(images)
 
-    network = DenseClassifier(Watching(), 2, image_size=SIZE)
+    network = DenseClassifier(Recording(), 2, image_size=SIZE)
     for scales in ((1.25, 1.25), (1.0, 1.0)):
         Trainer(max_steps=1, scale_range=scales, flip=False, mixup=None).train(
             network, images, rng.integers(0, 2, 8), device="cpu", random_state=0
         )
-    assert seen[0] > 1.5 * seen[1]
+    assert spreads[0] > 1.5 * spreads[1]
 
 
-# ---------------------------------------------------------- what is left
+# ------------------------------------------------ state of the network after
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_the_network_itself_is_trained_and_ends_in_evaluation_mode(dense):
+def test_the_network_is_trained_in_place_and_is_in_evaluation_mode_afterwards(dense):
     images, labels, masks = easy_problem()
     network = tiny_network(N_CLASSES + dense).train()
     before, parameters = weights_of(network), list(network.parameters())
@@ -299,7 +299,7 @@ def test_training_happens_in_training_mode():
 
 
 class NormalisedBackbone(nn.Module):
-    """One convolution and batch normalisation, which may be frozen the way torchvision's users do."""
+    """One convolution and batch normalisation, which may be frozen as in torchvision's detection models."""
 
     def __init__(self, frozen):
         super().__init__()
@@ -319,7 +319,7 @@ class NormalisedBackbone(nn.Module):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_batch_normalisation_stays(frozen):
+def test_frozen_batch_normalisation_stays_unchanged(frozen):
     images, labels, _ = easy_problem()
     network = DenseClassifier(NormalisedBackbone(frozen), N_CLASSES, image_size=SIZE)
     before = weights_of(network)
@@ -330,7 +330,7 @@ def test_frozen_batch_normalisation_stays(frozen):
     assert unchanged == (normal if frozen else set())
 
 
-def test_frozen_weights_stay():
+def test_frozen_weights_stay_unchanged():
     images, labels, _ = easy_problem()
     network = tiny_network()
     network.feature_map.requires_grad_(False)
@@ -344,7 +344,7 @@ def test_frozen_weights_stay():
 
 
 class FailingBackbone(TinyBackbone):
-    """Gives NaN, or raises, at the third training step."""
+    """Returns NaN, or raises an error, at the third training step."""
 
     def __init__(self, error=None):
         super().__init__()
@@ -360,12 +360,15 @@ class FailingBackbone(TinyBackbone):
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_a_loss_that_is_nan_stops_and_says_where(dense):
+def test_a_loss_of_nan_stops_the_training_and_the_error_names_the_step(dense):
     images, labels, masks = easy_problem()
     network = DenseClassifier(FailingBackbone(), N_CLASSES + dense, image_size=SIZE)
     trainer = Trainer(max_steps=7, batch_size=8, learning_rate=0.25, warmup_steps=0, schedule="constant")
     stage = "dense" if dense else "classifier"
-    with pytest.raises(TrainingDivergedError, match=rf"{stage} stage became nan at step 3 of 7, .* rate of 0\.25;"):
+    with pytest.raises(
+        TrainingDivergedError,
+        match=rf"{stage} stage became nan at step 3 of 7, .* rate of 0\.25: expected a finite loss;",
+    ):
         trainer.train(network, images, labels, masks if dense else None, device="cpu", random_state=0)
     assert not any(module.training for module in network.modules())
 
@@ -377,7 +380,7 @@ def test_a_huge_learning_rate_diverges():
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
+def test_an_error_inside_a_step_leaves_no_threads_gradients_or_random_state(error, n_jobs):
     images, labels, _ = easy_problem()
     network = DenseClassifier(FailingBackbone(error), N_CLASSES, image_size=SIZE)
     n_threads, state = threading.active_count(), torch.get_rng_state()
@@ -385,7 +388,7 @@ def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
         Trainer(max_steps=7, batch_size=8).train(
             network, images, labels, device="cpu", random_state=0, n_jobs=n_jobs, verbose=0
         )
-    # while the traceback, and with it every frame, is still alive
+    # The traceback, and with it every frame, is still alive here.
     assert threading.active_count() == n_threads
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module.training for module in network.modules())
@@ -398,7 +401,7 @@ def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
     [
         ({"max_steps": 0}, "max_steps"),
         ({"max_epochs": 1.5}, "max_epochs"),
-        ({"max_steps": 3, "max_epochs": 2}, "max_steps=3 and max_epochs=2 are both given"),
+        ({"max_steps": 3, "max_epochs": 2}, "max_steps=3 and max_epochs=2 are both given: expected one of them"),
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
@@ -408,7 +411,7 @@ def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
         ({"weight_decay": -1}, "weight_decay"),
         ({"schedule": "linear"}, "schedule"),
         ({"warmup_steps": -1}, "warmup_steps"),
-        ({"scale_range": (2.0, 1.0)}, r"scale_range=\(2.0, 1.0\); \(low, high\) with 0 < low <= high"),
+        ({"scale_range": (2.0, 1.0)}, r"scale_range=\(2.0, 1.0\): expected \(low, high\) with 0 < low <= high"),
         ({"scale_range": (0.0, 1.0)}, "scale_range"),
         ({"scale_range": (1.0,)}, "scale_range"),
         ({"scale_range": ()}, "scale_range"),
@@ -420,9 +423,12 @@ def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
         ({"classification_weight": -1}, "classification_weight"),
         ({"precision": "fp8"}, "precision"),
         ({"clip_grad_norm": 0}, "clip_grad_norm"),
+        ({"dense_start": "dense"}, "'dense_start' parameter .* Got 'dense'"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+        ({"checkpoint_every": None}, "checkpoint_every"),
     ],
 )
-def test_parameters_are_checked_under_their_trainers_name(parameters, message):
+def test_errors_of_parameters_start_with_the_name_of_the_trainer(parameters, message):
     with pytest.raises(ValueError, match=message) as caught:
         Trainer(**parameters).validate("dense_trainer")
     assert str(caught.value).startswith("dense_trainer: ")
@@ -433,11 +439,11 @@ def test_parameters_are_checked_under_their_trainers_name(parameters, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros(59, dtype=int), r"y has shape \(59,\) for 60 images"),
+        (np.zeros(59, dtype=int), r"y has shape \(59,\) for 60 images: expected \(60,\)"),
         (np.zeros((60, 1), dtype=int), r"y has shape \(60, 1\)"),
-        (np.full(60, 3), r"y has values in 3\.\.3; 0\.\.2 is wanted"),
+        (np.full(60, 3), r"y has values in 3\.\.3: expected 0\.\.2"),
         (np.full(60, -1), r"y has values in -1\.\.-1"),
-        (np.zeros(60), "y has dtype float64"),
+        (np.zeros(60), "y has dtype float64: expected class indices of an integer dtype"),
         (np.full(60, "cat"), "y has dtype"),
     ],
 )
@@ -453,10 +459,10 @@ def test_labels_are_checked(labels, message):
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (np.zeros((59, SIZE, SIZE), dtype=int), r"masks has shape \(59, 16, 16\) for 60 images; \(n, H, W\)"),
+        (np.zeros((59, SIZE, SIZE), dtype=int), r"masks has shape \(59, 16, 16\) for 60 images: expected \(60, H, W\)"),
         (np.zeros((60, SIZE), dtype=int), "masks has shape"),
         (np.zeros((60, SIZE, 0), dtype=int), "masks has shape"),
-        (np.full((60, SIZE, SIZE), 4), r"masks has values in 4\.\.4; 0\.\.3 is wanted"),
+        (np.full((60, SIZE, SIZE), 4), r"masks has values in 4\.\.4: expected 0\.\.3"),
         (np.full((60, SIZE, SIZE), -1), "masks has values"),
         (np.zeros((60, SIZE, SIZE)), "masks has dtype float64"),
     ],
@@ -481,8 +487,11 @@ def test_paper_recipes():
         assert trainer.warmup_steps == 500
         assert trainer.schedule == "step"
         assert trainer.weight_decay == 0
-        assert trainer.flip
+        assert trainer.dense_start == "classifier"  # as in section 3.1
         trainer.validate()
+    # The paper names mirroring for the dense stage only.
+    assert not classifier.flip
+    assert dense.flip
     assert classifier.mixup == 0.1
     assert classifier.scale_range == (1.25, 1.25)  # 160 pixels, cropped to 128
     assert not dense.mixup
@@ -498,13 +507,13 @@ def test_paper_recipes_take_changes():
         Trainer.paper_classifier(steps=3)
 
 
-def test_auto_is_the_papers_augmentation():
+def test_auto_is_the_augmentation_of_the_paper():
     automatic, _ = train(Trainer(**SHORT))
-    spelled, _ = train(Trainer(**SHORT, scale_range=(1.25, 1.25), mixup=0.1))
-    assert equal(weights_of(automatic), weights_of(spelled))
+    explicit, _ = train(Trainer(**SHORT, scale_range=(1.25, 1.25), mixup=0.1))
+    assert equal(weights_of(automatic), weights_of(explicit))
     automatic, _ = train(Trainer(**SHORT), dense=True)
-    spelled, _ = train(Trainer(**SHORT, scale_range=(0.5, 2.0), mixup=None), dense=True)
-    assert equal(weights_of(automatic), weights_of(spelled))
+    explicit, _ = train(Trainer(**SHORT, scale_range=(0.5, 2.0), mixup=None), dense=True)
+    assert equal(weights_of(automatic), weights_of(explicit))
 
 
 def test_the_dense_stage_never_mixes():
@@ -560,13 +569,13 @@ from tests.training.test_trainer import NormalisedBackbone
 
 rank = int(os.environ["RANK"])
 images, labels, masks = easy_problem()
-network = tiny_network(4, seed=rank)  # the first process's weights are taken
+network = tiny_network(4, seed=rank)  # the weights of the first process are used
 trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN)
 history = trainer.train(network, images, labels, masks, device="cpu", random_state=3)
-# batch statistics are each process's own until the end; without random_state the first process's seed is taken
+# Each process has its own batch statistics until the end. Without random_state the seed of the first process is used.
 normalised = DenseClassifier(NormalisedBackbone(frozen=False), 3, image_size=16)
 Trainer(max_steps=3, batch_size=16).train(normalised, images, labels, device="cpu")
-# a batch of 15 has no equal shares
+# A batch of 15 images has shares of 8 and 7.
 recorder = AttentiveRecorder()
 train_with(recorder, max_steps=1, batch_size=15)
 mixed = network_with_head()
@@ -609,9 +618,11 @@ def test_launched_processes_train_together(tmp_path, launcher):
     assert equal(mixed, other_mixed)
     assert torch.equal(bank, other_bank)
     train_with(recorder := AttentiveRecorder(), max_steps=1, batch_size=15)
-    torch.testing.assert_close(bank, recorder.banks[0].maps)  # each map where one process alone has it
+    torch.testing.assert_close(
+        bank, recorder.banks[0].maps
+    )  # each map is in the same row as after a training in one process
     assert (bank != 0.5).flatten(1).any(1).sum() == 15
-    # two halves of each batch give the mean gradient of the whole; no pixel is ignored here
+    # The two halves of each batch give the mean gradient of the batch, because no pixel is ignored here.
     alone, history = train(Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN), dense=True, seed=3)
     np.testing.assert_allclose(first_history["loss"], history["loss"], atol=1e-5)
     for name, value in alone.state_dict().items():
