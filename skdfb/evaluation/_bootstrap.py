@@ -1,4 +1,4 @@
-"""Bootstrap distributions of the metrics, without making the resampled scores."""
+"""Bootstrap distributions of the metrics, from counts of drawn images instead of resampled scores."""
 
 from collections.abc import Iterator
 
@@ -12,20 +12,22 @@ __all__ = ["bootstrap_metrics", "bootstrap_share", "metrics_of_counts", "percent
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.intp]
 
-_MOST_COUNTS = 2**16  # at once, of each side: what a processor's cache holds is three times as fast as 2**18
+# Counts per side that are computed at once. They fit into a processor's cache: three times as fast as 2**18.
+_MOST_COUNTS = 2**16
 
 
 def bootstrap_metrics(
     id_scores: Floats, ood_scores: Floats, *, n_bootstrap: int, id_seed: int, ood_seed: int
 ) -> dict[str, Floats]:
-    """Return each metric in each of so many resamples, shape (n_bootstrap,).
+    """Return each metric in each of ``n_bootstrap`` resamples, shape (n_bootstrap,).
 
-    ID and OOD images are resampled separately, to as many as there are. A resample is how often each image was drawn,
-    so that after one sort of all scores its metrics are cumulative sums. A side's draws follow from its seed and its
-    number of images alone.
+    ID and OOD images are resampled separately, with replacement, to their own numbers. A resample is represented by how
+    often each image was drawn: after one sort of all scores, its metrics are cumulative sums. The draws of a side
+    depend only on its seed and its number of images.
     """
+    # Levels are the different scores, from low to high.
     levels, places = np.unique(np.concatenate([id_scores, ood_scores]), return_inverse=True)
-    # Sorted, so that the order in which images are given makes no difference.
+    # Sorted, so that the order of the images does not matter.
     id_places, ood_places = np.sort(places[: len(id_scores)]), np.sort(places[len(id_scores) :])
     n_at_once = max(1, _MOST_COUNTS // len(levels))
     batches = [min(n_at_once, n_bootstrap - start) for start in range(0, n_bootstrap, n_at_once)]
@@ -41,26 +43,27 @@ def bootstrap_metrics(
 
 
 def _drawn_counts(places: Counts, n_levels: int, batches: list[int], seed: int) -> Iterator[Counts]:
-    """Yield how many images at each level were drawn, (b, n_levels), for b resamples at once."""
+    """Yield how often images of each level were drawn, (b, n_levels), for b resamples at once."""
     rng = np.random.default_rng(seed)
     for b in batches:
         drawn = places[rng.integers(0, len(places), size=(b, len(places)))]
+        # Each resample gets its own range of levels, so that one bincount counts all of them.
         drawn += n_levels * np.arange(b)[:, None]
         yield np.bincount(drawn.ravel(), minlength=b * n_levels).reshape(b, n_levels)
 
 
 def metrics_of_counts(id_counts: Counts, ood_counts: Counts) -> dict[str, Floats]:
-    """Return the metrics of sets of scores given as histograms, each a row.
+    """Return the metrics of b sets of scores that are given as histograms, one row per set.
 
-    Column j counts the images at the j-th lowest of the different scores, shape (b, n_levels); at some levels there may
-    be none. All rows of a side have the same sum. The metrics are those of :mod:`skdfb.metrics`, shape (b,).
+    Column j counts the images at the j-th lowest of the different scores, shape (b, n_levels); a count may be 0. All
+    rows of a side have the same sum. The metrics are those of :mod:`skdfb.metrics`, shape (b,).
     """
     n_id, n_ood = int(id_counts[0].sum()), int(ood_counts[0].sum())
     id_up_to, ood_up_to = id_counts.cumsum(1), ood_counts.cumsum(1)
     id_from, ood_from = n_id - id_up_to + id_counts, n_ood - ood_up_to + ood_counts
-    # An OOD score below counts twice, a tie once.
+    # AUROC counts a tie as half a pair. Twice the pairs are whole numbers, so no rounding occurs before the division.
     pairs_won_twice = (id_counts * (2 * ood_up_to - ood_counts)).sum(1)
-    # The largest threshold that keeps 95 % of the ID images, in whole numbers.
+    # The largest threshold that keeps 95 % of the ID images, in whole numbers: 0.95 * n would be rounded.
     n_kept = -(-95 * n_id // 100)
     threshold = (id_from >= n_kept).sum(1) - 1
     return {
@@ -72,20 +75,20 @@ def metrics_of_counts(id_counts: Counts, ood_counts: Counts) -> dict[str, Floats
 
 
 def _average_precision(positives: Counts, true_positives: Counts, false_positives: Counts) -> Floats:
-    # Where nothing is found yet, nothing is added either: any divisor but 0 will do.
+    # Without true or false positives there are no positives to weight either, so any divisor but 0 gives 0.
     precision = true_positives / np.maximum(true_positives + false_positives, 1)
     values: Floats = (positives * precision).sum(1) / positives.sum(1)
     return values
 
 
 def bootstrap_share(hits: npt.NDArray[np.bool_], *, n_bootstrap: int, seed: int) -> Floats:
-    """Return the share of hits in each of so many resamples, shape (n_bootstrap,)."""
-    # Drawn with replacement, the number of hits is binomial.
+    """Return the share of hits in each of ``n_bootstrap`` resamples, shape (n_bootstrap,)."""
+    # The number of hits among n images drawn with replacement is binomial.
     n = len(hits)
     return np.random.default_rng(seed).binomial(n, np.mean(hits), size=n_bootstrap) / n
 
 
 def percentile_interval(values: Floats, confidence: float) -> tuple[float, float]:
-    """Return the quantiles that leave out (1 - confidence) / 2 of the values on each side."""
+    """Return the two quantiles that leave out (1 - confidence) / 2 of the values on each side."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The plain classifier against DFB, scorer by scorer."""
+"""The plain classifier against DFB, with several scorers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from skdfb.utils import numbered
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
-_ID = "in-distribution"  # key of that image set; OOD sets have tuples as keys, so that no name is reserved
+_ID = "in-distribution"  # key of that image set; keys of OOD sets are tuples, so that an OOD set may have any name
 
 
 def compare_scorers(
@@ -30,42 +30,54 @@ def compare_scorers(
     y: Any,
     scorers: Sequence[ForegroundScorer] | None = None,
 ) -> Table:
-    """Score in-distribution and OOD images by each scorer, on the plain classifier and by DFB.
+    """Compare scorers on the plain classifier and in DFB, on each OOD set.
 
-    Nothing is trained. Both networks pass over each set once, the training images included, and once more for each
-    scorer that needs perturbed images or activations.
+    Nothing is trained. Both networks run over each set once, training images included, and once more for each scorer
+    that needs perturbed images or activations.
 
     Parameters
     ----------
     detector : DFBDetector
-        Fitted.
+        Fitted. It is not changed.
     X_id : images
         Test images of the known classes.
     ood : mapping of str to images
         OOD test images by name.
     X : images
-        Those of the detector's ``fit``, on which scorers are fitted.
+        The images of the detector's ``fit``, in the same order. Scorers are fitted on them.
     y : array-like of shape (n,)
-        Their labels.
+        The labels of ``fit``.
     scorers : sequence of ForegroundScorer, default=None
-        None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. Scorers of one class are labelled with their
-        parameters.
+        None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. If several scorers are of one class, their
+        labels have their parameters.
 
     Returns
     -------
     table : Table
-        In long form, a row for each scorer, method and OOD set, with the columns ``scorer``, ``method`` (``"plain"``:
-        the scorer on the classifier of K classes; ``"dfb"``: the detector's score with this scorer; ``"background"``:
-        its background parts alone), ``ood``, ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``. All are fractions;
-        in-distribution is the positive class, except for ``aupr_out``.
+        A row for each scorer, method and OOD set, with the columns
+
+        - ``scorer``: label of the scorer;
+        - ``method``: ``"plain"`` is the scorer on the classifier of K classes, ``"dfb"`` the detector's joint score
+          with this scorer on all foreground views, ``"background"`` the background parts of that score alone;
+        - ``ood``: name of the OOD set;
+        - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: fractions, see :mod:`skdfb.metrics`; in-distribution is the
+          positive class, except for ``aupr_out``.
+
+    Raises
+    ------
+    TypeError
+        If `ood` is not a mapping or is empty, or `scorers` is not a list of scorers.
+    ValueError
+        If `X` and `y` are not those of ``fit``, or a scorer cannot be fitted on them.
 
     See Also
     --------
-    format_comparison : A wide text of the table.
+    format_comparison : The table as a wide text.
 
     Notes
     -----
-    The plain classifier is the network of the first stage; the dense network has been trained for both stages' steps.
+    The plain classifier is the network of stage 1. The dense network starts from it by default, so it has trained for
+    the steps of both stages.
 
     Examples
     --------
@@ -83,7 +95,7 @@ def compare_scorers(
     >>> table = compare_scorers(
     ...     detector, data.images_test, data.ood_images, X=data.images, y=data.target, scorers=[Energy()]
     ... )
-    >>> len(table["auroc"])  # 1 scorer, 3 methods, 4 OOD sets
+    >>> len(table.auroc)  # 1 scorer, 3 methods, 4 OOD sets
     12
     """
     check_is_fitted(detector)
@@ -108,13 +120,16 @@ def check_scorers(scorers: Any) -> None:
 
 
 def _labelled(scorers: Sequence[Any]) -> dict[str, Any]:
-    """Return scorers by their class, or by their parameters too if two share a class, numbered if these are equal."""
+    """Return scorers by their label: the class, with parameters if two share a class, with a number if these are equal.
+
+    The labels are different from each other.
+    """
     names = [type(scorer).__name__ for scorer in scorers]
     names = [name if names.count(name) == 1 else repr(scorer) for name, scorer in zip(names, scorers, strict=True)]
     return dict(zip(numbered(names, " #"), scorers, strict=True))
 
 
-# Scores of each image set by its key.
+# The scores of each image set by its key.
 SetScores = dict[Any, npt.NDArray[np.float64]]
 
 
@@ -125,15 +140,17 @@ def _all_scores(
     shared: _Views | None = None
     for label, scorer in scorers.items():
         dfb = detector.joint_score_.with_foreground(scorer)
-        # The scorer alone on the classifier; its own score is all that counts, so no threshold is needed.
+        # With the same alpha, a scorer that learns from held-out images gets the same ones in both joint scores.
         plain = JointScore([("foreground", CLASSIFIER, scorer)], alpha=detector.joint_score_.alpha)
-        if any(dfb.view_needs().values()):  # perturbed images or activations: views of its own
+        # A scorer that needs perturbed images or activations has its own pass over the images; the others share one.
+        if any(dfb.view_needs().values()):
             views = _views(detector, [dfb, plain], image_sets, X, y)
         else:
             views = shared = shared or _views(detector, [dfb, plain], image_sets, X, y)
         for joint_score in (dfb, plain):
             joint_score.fit(*views.train, held_out=views.held_out)
         yield label, "plain", {key: plain.score_parts(found)["foreground"] for key, found in views.sets.items()}
+        # The parts are scored once for the joint score and for the background alone.
         parts = {key: dfb.score_parts(found) for key, found in views.sets.items()}
         yield label, "dfb", {key: dfb.combine(part) for key, part in parts.items()}
         if any(view == BACKGROUND for _, view, _ in dfb.parts):
@@ -141,7 +158,7 @@ def _all_scores(
 
 
 class _Views(NamedTuple):
-    """Views of the images of ``fit`` as :meth:`JointScore.fit` takes them, and of each image set."""
+    """The views of the images of ``fit``, as :meth:`JointScore.fit` takes them, and those of each image set."""
 
     train: Any
     held_out: Any
@@ -151,7 +168,8 @@ class _Views(NamedTuple):
 def _views(
     detector: DFBDetector, joint_scores: Sequence[JointScore], image_sets: Mapping[Any, Any], X: Any, y: Any
 ) -> _Views:
-    """Return all views that the joint scores are on, from one pass over each image set."""
+    """Return the views that all of the joint scores need, from one pass over each image set."""
+    # One joint score with the parts of all, under different names, needs the views of all.
     parts = [
         (f"{index}_{name}", view, scorer)
         for index, joint_score in enumerate(joint_scores)
@@ -164,26 +182,26 @@ def _views(
 
 
 def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, float]:
-    """Return the accuracy of the plain classifier and of the dense network.
+    """Return the accuracy of the classifier and of the dense network.
 
     Parameters
     ----------
     detector : DFBDetector
-        Fitted.
+        A fitted detector.
     X : images
-        In-distribution test images.
+        The n in-distribution test images.
     y : array-like of shape (n,), default=None
         Their labels. None takes those of a torch dataset of (image, label) items.
 
     Returns
     -------
-    accuracy : dict
-        Fractions: ``"plain"`` for the classifier, ``"dfb"`` for the dense network.
+    accuracy : dict of str to float
+        In [0, 1]: ``"plain"`` is that of the classifier, ``"dfb"`` that of the dense network.
 
     Raises
     ------
     ValueError
-        If there is not one label per image, or a label is not one of ``classes_``.
+        If there are no labels, not one label per image, or a label that is not one of ``classes_``.
 
     Examples
     --------
@@ -204,7 +222,8 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     check_is_fitted(detector)
     y = labels_given(X, y)
     if y is None:
-        raise ValueError("y is None: expected the label of each image.")
+        raise ValueError("y is None, and X has no labels: expected one label per image.")
+    # Both networks in one pass over the images.
     views = detector.represent(X, [CLASSIFIER, DENSE])
     labels = checked_labels(detector, y, len(views[DENSE]), "X", "y")
     predicted = {
@@ -215,24 +234,30 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
 
 
 def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -> str:
-    """Return a comparison as a wide text: a row per scorer, a column per OOD set, plain -> DFB in percent.
+    """Return a comparison as a wide text: a row per scorer, a column per OOD set.
+
+    Each cell has the metric of the plain classifier and that of DFB, in percent.
 
     Parameters
     ----------
     table : Table or DataFrame
-        From :func:`compare_scorers`.
+        What :func:`compare_scorers` returns.
     metrics : sequence of str, default=("auroc", "fpr95")
-        One block of rows for each.
+        Columns of the table. The text has one block of rows for each.
 
     Returns
     -------
     text : str
-        Several lines.
+        Lines of aligned columns.
 
     Raises
     ------
     ValueError
         If the table does not have such a column.
+
+    See Also
+    --------
+    compare_scorers : Makes the table.
 
     Examples
     --------
@@ -246,7 +271,8 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
     """
     known = [name for name in table if name not in ("scorer", "method", "ood")]
     if isinstance(metrics, str) or not set(metrics) <= set(known):
-        raise ValueError(f"metrics={metrics!r}: expected some of the table's columns {known}.")
+        raise ValueError(f"metrics={metrics!r}: expected a list of some of the table's columns {known}.")
+    # Lists, whether the table is a Table, a dict or a data frame.
     columns = {name: list(table[name]) for name in ("scorer", "method", "ood", *metrics)}
     keys = list(zip(columns["scorer"], columns["method"], columns["ood"], strict=True))
     scorers, oods = list(dict.fromkeys(columns["scorer"])), list(dict.fromkeys(columns["ood"]))
@@ -256,7 +282,7 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
         lines.append([f"{metric.upper()} [%]", *oods, "mean"])
         for scorer in scorers:
             cells = [(value[scorer, "plain", name], value[scorer, "dfb", name]) for name in oods]
-            cells.append(tuple(np.mean(cells, axis=0)))
+            cells.append(tuple(np.mean(cells, axis=0)))  # of the OOD sets
             lines.append([scorer, *(f"{100 * plain:.1f} -> {100 * dfb:.1f}" for plain, dfb in cells)])
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""How well a detector does, OOD set by OOD set, with intervals."""
+"""Metrics of a detector on each OOD set, with bootstrap intervals."""
 
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -20,7 +20,7 @@ Hits = npt.NDArray[np.bool_]
 
 
 class _Scored(NamedTuple):
-    """What a detector says of a set of images; None where it cannot."""
+    """The scores of a set of images; whether each is rejected, and classified correctly, or None if not known."""
 
     scores: npt.NDArray[np.float64]
     rejected: Hits | None
@@ -28,6 +28,8 @@ class _Scored(NamedTuple):
 
 
 class _Seeds(NamedTuple):
+    """Seeds of the resamples; those of ID images and shares are the same for each OOD set."""
+
     id_images: int
     ood_images: int
     shares: int
@@ -43,28 +45,28 @@ def evaluate(
     confidence: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
 ) -> Table:
-    r"""Score in-distribution and OOD images by a fitted detector, and tell how well it separates them.
+    r"""Measure how well a fitted detector separates in-distribution from OOD images.
 
-    Each set is scored once.
+    Each set of images is scored once.
 
     Parameters
     ----------
     detector : estimator
-        Fitted, with ``score_samples`` (or, without it, ``decision_function``), higher for more in-distribution images:
-        a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, an outlier detector of scikit-learn,
-        or a pipeline or a parameter search that ends in one.
+        Fitted, with ``score_samples`` or, without it, ``decision_function``; higher is more in-distribution. It is a
+        :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, an outlier detector of scikit-learn, or
+        a pipeline or a parameter search that ends in one.
     X_id : images or features
-        Test images of the known classes, in whatever form the detector takes.
+        Test images of the known classes, in any form that the detector takes.
     ood : mapping of str to images or features
         OOD test images by name.
     y_id : array-like of shape (n_id,), default=None
-        Labels of the test images. Without them there is no accuracy.
+        Labels of the in-distribution test images. Without them there is no accuracy.
     n_bootstrap : int, default=1000
-        Resamples for the intervals; 0 leaves the intervals out.
+        Number of resamples for the intervals; 0 leaves the intervals out.
     confidence : float, default=0.95
         Confidence level of the intervals, in (0, 1).
     random_state : int, RandomState or None, default=None
-        Fixes the resamples. With an int, a set's row does not depend on the other sets.
+        Fixes the resamples. With an int, the row of a set does not depend on the other sets.
 
     Returns
     -------
@@ -74,41 +76,42 @@ def evaluate(
         - ``ood``: name of the set; ``n_id``, ``n_ood``: numbers of images;
         - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: see :mod:`skdfb.metrics`; in-distribution is the positive
           class, except for ``aupr_out``;
-        - ``accuracy``: share of the in-distribution images that get their label, rejected or not; NaN without `y_id`;
+        - ``accuracy``: share of the in-distribution images that are classified correctly, rejected or not; NaN without
+          `y_id`;
         - ``id_rejected``, ``ood_rejected``: shares of the in-distribution and of the OOD images that score below the
-          detector's own threshold; NaN where it has none;
-        - for each of these seven, the ends of its interval: ``auroc_low``, ``auroc_high``, and so on.
+          detector's threshold; NaN if it has none;
+        - the ends of the interval of each of these seven metrics: ``auroc_low``, ``auroc_high``, and so on.
 
-        All figures are fractions. ``accuracy`` and ``id_rejected`` are the same in each row.
+        All metrics are fractions. ``accuracy`` and ``id_rejected`` are the same in each row.
 
     Raises
     ------
     TypeError
-        If `ood` is no mapping or empty, if the detector does not score, or if it does not classify, but there are
-        labels.
+        If `ood` is not a mapping or is empty, if the detector has no scores, or if there are labels and the detector
+        does not classify.
     ValueError
-        If `y_id` has another length than `X_id`, or labels that the detector was not fitted on, if scores are not
-        1-d or hold NaN, or if a parameter is out of range.
+        If there is not one label per image, if a label is not a class of the detector, if scores are not 1-d or contain
+        NaN, or if a parameter is out of range.
 
     See Also
     --------
     compare_scorers : Several scorers on the networks of one detector.
     temperature_sweep : Several temperatures.
-    skdfb.metrics : The figures themselves.
+    skdfb.metrics : The metrics themselves.
 
     Notes
     -----
     The intervals are percentile intervals of the stratified bootstrap: in-distribution and OOD images are resampled
-    separately, with replacement, to as many as there are, and the threshold of ``fpr95`` is set anew in each resample.
-    They tell what the choice of *test images* may do to a figure, given this detector. They do not hold what another
-    training run would change. A figure that is 0 or 1 in all resamples gets an interval of no width, which is too
-    narrow: where none of n images is rejected, shares up to about 3 / n are plausible at 95 %.
+    separately, with replacement, to their own numbers, and the threshold of ``fpr95`` is set anew in each resample.
+    They show how much a metric depends on the choice of *test images*, given this detector. They do not show how much
+    it depends on the training run. A metric that is 0 or 1 in all resamples gets an interval of width 0, which is too
+    narrow: if none of n images is rejected, shares up to about 3 / n are plausible at 95 %.
 
     Two detectors on the same images differ by less than their intervals suggest, since the same images are hard for
     both.
 
-    The threshold is ``offset_`` for ``score_samples`` and 0 for ``decision_function``, and rejected is what scores
-    below it. A detector that has ``score_samples`` and no ``offset_`` has none.
+    The threshold is ``offset_`` for ``score_samples`` and 0 for ``decision_function``; images that score below it are
+    rejected. A detector with ``score_samples`` and without ``offset_`` has no threshold.
 
     References
     ----------
@@ -148,23 +151,26 @@ def evaluation_rows(
     random_state: int | np.random.RandomState | None = None,
 ) -> list[dict[str, Any]]:
     """Return the rows of :func:`evaluate`."""
+    # 1. Check everything before an image is scored.
     check_ood(ood)
     seeds = _Seeds(*spawn_seeds(random_state, len(_Seeds._fields)))
     step, prepared = unwrapped(detector)
     labels = None if y_id is None else checked_labels(step, y_id, _num_samples(X_id), "X_id", "y_id")
+
+    # 2. Score each set once.
     known = _scored(step, prepared(X_id), "X_id", labels)
     rows = []
     for name, X in ood.items():
         unknown = _scored(step, prepared(X), f"ood[{name!r}]")
-        figures, samples = _figures(known, unknown), _bootstrap_samples(known, unknown, n_bootstrap, seeds)
-        row = {"ood": name, "n_id": len(known.scores), "n_ood": len(unknown.scores), **figures}
-        for figure, values in samples.items():
-            row[f"{figure}_low"], row[f"{figure}_high"] = percentile_interval(values, confidence)
+        metrics, samples = _all_metrics(known, unknown), _bootstrap_samples(known, unknown, n_bootstrap, seeds)
+        row = {"ood": name, "n_id": len(known.scores), "n_ood": len(unknown.scores), **metrics}
+        for metric, values in samples.items():
+            row[f"{metric}_low"], row[f"{metric}_high"] = percentile_interval(values, confidence)
         rows.append(row)
     return rows
 
 
-def _figures(known: _Scored, unknown: _Scored) -> dict[str, float]:
+def _all_metrics(known: _Scored, unknown: _Scored) -> dict[str, float]:
     shares = {name: float("nan") if hits is None else float(np.mean(hits)) for name, hits in _hits(known, unknown)}
     return metric_values(known.scores, unknown.scores) | shares
 
@@ -172,7 +178,7 @@ def _figures(known: _Scored, unknown: _Scored) -> dict[str, float]:
 def _bootstrap_samples(
     known: _Scored, unknown: _Scored, n_bootstrap: int, seeds: _Seeds
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Return each figure in each resample; nothing where there are none."""
+    """Return each metric in each resample; no metric without resamples."""
     if n_bootstrap == 0:
         return {}
     samples = bootstrap_metrics(
@@ -182,13 +188,15 @@ def _bootstrap_samples(
         id_seed=seeds.id_images,
         ood_seed=seeds.ood_images,
     )
+    # Shares depend on one side only, so a single binomial draw is enough.
     for name, hits in _hits(known, unknown):
-        nothing = np.full(n_bootstrap, np.nan)
-        samples[name] = nothing if hits is None else bootstrap_share(hits, n_bootstrap=n_bootstrap, seed=seeds.shares)
+        missing = np.full(n_bootstrap, np.nan)
+        samples[name] = missing if hits is None else bootstrap_share(hits, n_bootstrap=n_bootstrap, seed=seeds.shares)
     return samples
 
 
 def _hits(known: _Scored, unknown: _Scored) -> list[tuple[str, Hits | None]]:
+    """Return the columns that are shares of images, and which images count."""
     return [("accuracy", known.correct), ("id_rejected", known.rejected), ("ood_rejected", unknown.rejected)]
 
 
@@ -196,18 +204,21 @@ def _hits(known: _Scored, unknown: _Scored) -> list[tuple[str, Hits | None]]:
 
 
 def _scored(step: Any, X: Any, name: str, y: npt.NDArray[Any] | None = None) -> _Scored:
-    """Score images, and compare their labels where they are given."""
+    """Score images, and compare their predicted labels with ``y`` if it is given."""
     scores, labels = _scores_and_labels(step, X, y is not None)
     scores = check_scores(scores, f"the scores of {name}", allow_infinite=True)
+    # scikit-learn's decision functions have the threshold 0.
     threshold = getattr(step, "offset_", None) if hasattr(step, "score_samples") else 0.0
     return _Scored(scores, None if threshold is None else scores < threshold, None if y is None else labels == y)
 
 
 def _scores_and_labels(step: Any, X: Any, with_labels: bool) -> tuple[Any, Any]:
+    """Return the scores of images, and their predicted labels or None."""
     score = scoring_method(step)
     if not with_labels:
         return score(X), None
-    if hasattr(step, "score_and_classify"):  # both from one pass of the networks
+    # One pass of the networks for both, if the detector has a method for it.
+    if hasattr(step, "score_and_classify"):
         scores, labels = step.score_and_classify(X)
         return scores, labels
     if hasattr(step, "classify"):

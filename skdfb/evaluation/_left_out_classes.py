@@ -1,4 +1,4 @@
-"""Tuning without OOD images: some of the known classes play the unknown ones."""
+"""Tuning without OOD images: some classes are left out of the training and tested as unknown classes."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,56 +16,56 @@ from skdfb.metrics import auroc_score
 
 __all__ = ["LeaveClassesOut", "left_out_auroc"]
 
-_LEAST_KEPT = 2  # classes that an estimator can still be trained on
+_LEAST_KEPT = 2  # classes that an estimator needs for its training
 
 
 class LeaveClassesOut(BaseCrossValidator):
-    r"""Cross-validator whose test parts hold classes that the training part has never seen.
+    r"""Cross-validator whose test parts have classes that the training part does not have.
 
     In each split some classes are left out: all their images are in the test part, and none in the training part. Of
-    each other class a share of the images is tested, and the rest trained on. With :func:`left_out_auroc` as the
-    measure this chooses parameters of an OOD detector from labelled in-distribution images alone.
+    each other class, a share of the images is tested and the rest trains. With :func:`left_out_auroc` as ``scoring``,
+    parameters of an OOD detector can be chosen with labelled in-distribution images alone.
 
     Parameters
     ----------
     n_splits : int, default=5
-        Number of splits; with ``n_left_out=None`` at most the number of classes.
+        Number of splits. If ``n_left_out`` is None, it is at most the number of classes.
     n_left_out : int, default=None
-        Classes left out in each split. None divides all classes into `n_splits` groups at random, so that each class is
-        left out in one split. With a number, each class is left out as often as any other, or once more.
+        Number of classes that are left out in each split. None divides all classes into `n_splits` groups at random, so
+        that each class is left out in one split. With a number, how often two classes are left out differs by at most
+        one.
     test_size : float, default=0.2
-        Share of the images of each kept class that is tested, in (0, 1); at least one image is tested and one trained
-        on, whatever the size of the class.
+        Share of the images of each kept class that is tested, in (0, 1). At least one image of each is tested, and at
+        least one trains.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are left out together and which images are tested; with an int each call of `split` gives
+        Fixes which classes are left out together and which images are tested. With an int, each call of `split` gives
         the same splits.
 
     Raises
     ------
     TypeError, ValueError
-        From the constructor if a parameter is out of range; from `split` if `y` is missing or no class labels, has a
-        class of one image, or has too few classes, so that fewer than two would be kept.
+        From the constructor, if a parameter is out of range. From `split`, if `y` is missing or has no class labels, if
+        a class has only one image, or if fewer than two classes would be kept.
 
     See Also
     --------
-    left_out_auroc : How well an estimator tells left-out from kept classes.
+    left_out_auroc : AUROC between kept and left-out classes.
     skdfb.detector.FeatureDetector : A detector that is fitted in seconds.
 
     Notes
     -----
-    The training part is everything that is not tested. All images of the left-out classes are tested, not a share of
-    them: AUROC depends on the sizes of its two sides only by its noise, so that nothing would be gained by fewer. (AUPR
-    does depend on them.)
+    All images of the left-out classes are tested, not a share of them. The expected AUROC does not depend on how many
+    images its two sides have, so more images only make it more precise. (AUPR does depend on these numbers.)
 
-    The tested images of a kept class are the next ones in a random order of its images. So they are different ones in
-    each split until all have had their turn, which averages more images than as many independent draws.
+    The tested images of a kept class are the next ones in a random order of its images. So each split tests other
+    images until all were tested, and the mean over the splits covers more images than independent draws would.
 
-    Left-out classes stand for unknown images *of the same kind*: objects that the labels do not name, photographed
-    alike. They say little of noise, or of images from other sources.
+    Left-out classes are like unknown images *of the same kind*: objects without a label that were photographed in the
+    same way. They are not like noise, or like images from other sources.
 
     References
     ----------
-    Leaving out classes as a stand-in for OOD images (there to train classifiers, not to tune them): Vyas et al.,
+    Left-out classes instead of OOD images (to train classifiers, not to choose parameters): Vyas et al.,
     "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV 2018,
     :arxiv:`1809.03576`.
 
@@ -110,6 +110,7 @@ class LeaveClassesOut(BaseCrossValidator):
         Returns
         -------
         n_splits : int
+            The parameter.
         """
         return int(self.n_splits)
 
@@ -123,19 +124,21 @@ class LeaveClassesOut(BaseCrossValidator):
         X : array-like or sequence of length n
             Images or features; only their number matters.
         y : array-like of shape (n,)
-            Class labels of any kind.
+            Class labels of any type.
         groups : object, default=None
-            Ignored, with a warning: images of one group may come to both sides.
+            Ignored, with a warning: images of one group may be in both parts.
 
         Yields
         ------
-        train, test : ndarray
-            Ascending indices.
+        train : ndarray of shape (n_train,)
+            Indices of the training part, in ascending order.
+        test : ndarray of shape (n_test,)
+            Indices of the test part, in ascending order.
 
         Raises
         ------
         ValueError
-            See the class; at the first split that is asked for.
+            When the first split is generated, if `y` is missing, has no class labels, or cannot be split.
         """
         if groups is not None:
             warnings.warn("The groups parameter is ignored by LeaveClassesOut.", UserWarning, stacklevel=2)
@@ -144,77 +147,82 @@ class LeaveClassesOut(BaseCrossValidator):
     def _iter_test_indices(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[npt.NDArray[np.intp]]:
         indices, n_classes = self._class_indices(y)
         rng = check_random_state(self.random_state)
+        # The images of each class in random order; the first ones are tested next.
         members = [rng.permutation(np.flatnonzero(indices == k)) for k in range(n_classes)]
+        # At least one image of each class in both parts, also of small classes.
         n_tested = [int(np.clip(round(self.test_size * len(images)), 1, len(images) - 1)) for images in members]
         for left_out in self._left_out_classes(n_classes, rng):
             test = []
             for k, images in enumerate(members):
                 test.append(images if k in left_out else images[: n_tested[k]])
                 if k not in left_out:
-                    members[k] = np.roll(images, -n_tested[k])  # the tested ones have to wait for the others
+                    members[k] = np.roll(images, -n_tested[k])  # the tested images go to the end
             yield np.concatenate(test)
 
     def _left_out_classes(self, n_classes: int, rng: np.random.RandomState) -> Iterator[npt.NDArray[np.intp]]:
-        """Yield the class indices left out in each split: those that were left out least, at random among them."""
+        """Yield the class indices left out in each split: those that were left out least often, ties at random."""
         n_times = np.zeros(n_classes, dtype=np.intp)
         for size in self._group_sizes(n_classes):
             order = rng.permutation(n_classes)
+            # A stable sort keeps the random order of classes that were left out equally often.
             left_out = order[np.argsort(n_times[order], kind="stable")[:size]]
             n_times[left_out] += 1
             yield left_out
 
     def _group_sizes(self, n_classes: int) -> list[int]:
+        """Return the number of classes left out in each split."""
         if self.n_left_out is not None:
             return [self.n_left_out] * self.n_splits
         return [len(part) for part in np.array_split(np.arange(n_classes), self.n_splits)]
 
     def _class_indices(self, y: Any) -> tuple[npt.NDArray[np.intp], int]:
-        """Return the class index of each image and the number of classes; refuse what cannot be split."""
+        """Return the class index of each image and the number of classes; refuse labels that cannot be split."""
         if y is None:
-            raise ValueError("y is None; class labels, one for each image, are wanted, to leave some of them out.")
+            raise ValueError("y is None: expected one class label per image, so that classes can be left out.")
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         classes, indices, counts = np.unique(y, return_inverse=True, return_counts=True)
+        # The numbers of classes first: with too few classes, more images of one would not help.
         self._check_number(len(classes))
         if counts.min() < 2:
             raise ValueError(
-                f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image; at least 2 a class are wanted, one to "
-                "train on and one to test: give more images of it or leave the class out."
+                f"class {classes.tolist()[counts.argmin()]!r} of y has 1 image: expected at least 2 per class, one to "
+                "train and one to test; give more images of it or leave the class out."
             )
         return indices, len(classes)
 
     def _check_number(self, n_classes: int) -> None:
         if n_classes <= _LEAST_KEPT:
             raise ValueError(
-                f"y has {n_classes} class(es); at least {_LEAST_KEPT + 1} are wanted, to leave one out and keep "
+                f"y has {n_classes} class(es): expected at least {_LEAST_KEPT + 1}, to leave one out and keep "
                 f"{_LEAST_KEPT}."
             )
         if self.n_left_out is None and self.n_splits > n_classes:
             raise ValueError(
-                f"n_splits={self.n_splits} is more than the {n_classes} classes of y, each of which is left out once; "
-                f"n_splits of at most {n_classes} is wanted, or n_left_out, by which classes are left out repeatedly."
+                f"n_splits={self.n_splits} is more than the {n_classes} classes of y, each of which is left out once: "
+                f"expected n_splits <= {n_classes}; lower n_splits, or set n_left_out to leave classes out repeatedly."
             )
         n_left_out = max(self._group_sizes(n_classes))
         if n_classes - n_left_out < _LEAST_KEPT:
-            remedy = "more n_splits" if self.n_left_out is None else "a smaller n_left_out"
+            remedy = "raise n_splits" if self.n_left_out is None else "lower n_left_out"
             raise ValueError(
                 f"n_splits={self.n_splits}, n_left_out={self.n_left_out} leaves out {n_left_out} of the {n_classes} "
-                f"classes of y; at least {_LEAST_KEPT} are to be kept: {remedy}, or more classes, are wanted."
+                f"classes of y: expected at least {_LEAST_KEPT} kept classes; {remedy}, or give more classes."
             )
 
 
 def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
-    """Area under the ROC curve between images of the estimator's classes and images of others.
+    """Return the AUROC between images of the estimator's classes and images of other classes.
 
-    To be passed as ``scoring=`` to scikit-learn's ``GridSearchCV`` or ``cross_val_score``, with
+    Pass it as ``scoring=left_out_auroc`` to scikit-learn's ``GridSearchCV`` or ``cross_val_score``, with
     ``cv=LeaveClassesOut()``.
 
     Parameters
     ----------
     estimator : estimator
-        Fitted, with ``classes_`` and ``score_samples`` (or, without it, ``decision_function``), higher for more
-        in-distribution images: a detector, or a pipeline that ends in one.
+        Fitted, with ``classes_`` and ``score_samples`` or, without it, ``decision_function``; higher is more
+        in-distribution. It is a detector, or a pipeline that ends in one.
     X : array-like or sequence of length n
         Images or features of known and of left-out classes.
     y : array-like of shape (n,)
@@ -223,24 +231,25 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     Returns
     -------
     auroc : float
-        In [0, 1]; 1 where all known images score higher than all others, 0.5 for chance.
+        In [0, 1]; 1 if all known images score higher than all others, 0.5 for chance.
 
     Raises
     ------
     TypeError
         If the estimator has no ``classes_``, or neither ``score_samples`` nor ``decision_function``.
     ValueError
-        If y is None, or holds only labels that the estimator knows, or none of them.
+        If `y` is None, or has only labels of known classes, or none of them.
 
     See Also
     --------
     LeaveClassesOut : Makes the splits.
-    skdfb.metrics.auroc_score : The figure itself.
+    skdfb.metrics.auroc_score : The metric itself.
 
     Notes
     -----
-    A pipeline hands on ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
-    ``decision_function`` is infinite, and so without any rank, where too few images were held out for the threshold.
+    A pipeline passes on ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
+    ``decision_function`` is infinite for every image, so without any order, if a detector has no threshold
+    (``alpha=None``).
 
     Examples
     --------
@@ -262,16 +271,17 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     classes = getattr(estimator, "classes_", None)
     if classes is None:
         raise TypeError(
-            f"{estimator!r} has no classes_, which tell known labels from left-out ones; a fitted detector such as "
-            "FeatureDetector or DFBDetector, or a pipeline that ends in one, is wanted."
+            f"{estimator!r} has no classes_, the labels of known classes: expected a fitted detector such as "
+            "FeatureDetector or DFBDetector, or a pipeline that ends in one."
         )
     if y is None:
-        raise ValueError("y is None; the label of each image is wanted, those of left-out classes included.")
+        raise ValueError("y is None: expected one label per image, images of left-out classes included.")
+    # Without images on both sides there is no AUROC; other splitters than LeaveClassesOut lead here.
     known = labels_in(np.ravel(y), classes)
     if known.all() or not known.any():
         raise ValueError(
-            f"y holds {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
-            f"{shown_labels(classes)}; both sides are wanted: pass cv=LeaveClassesOut()."
+            f"y has {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
+            f"{shown_labels(classes)}: expected images of these and of other classes; pass cv=LeaveClassesOut()."
         )
     scores = np.asarray(scoring_method(estimator)(X))
     return auroc_score(scores[known], scores[~known])

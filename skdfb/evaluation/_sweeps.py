@@ -1,4 +1,4 @@
-"""A detector's figures as one thing varies: the temperature of the fusion, or the number of classes."""
+"""Metrics of a detector for several temperatures of the fusion, and for several numbers of classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing, assert_all_finite, check_scalar, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
@@ -20,13 +20,14 @@ from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.fusion import TemperatureFusion
 from skdfb.images import Images, labels_given
 from skdfb.scorers import ForegroundScorer, scorer_output
+from skdfb.scoring._parts import BACKGROUND
 from skdfb.utils import spawn_seeds
 
 __all__ = ["class_count_sweep", "temperature_sweep"]
 
 Rows = list[dict[str, Any]]
 
-# The parts of the paper's Eq. 7, if a detector has several of a kind.
+# The parts of the paper's Eq. 7, if a detector has several foreground or several background parts.
 _EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}
 
 
@@ -38,43 +39,45 @@ def temperature_sweep(
     *,
     parts: tuple[str, str] | None = None,
 ) -> Table:
-    r"""Join foreground and background score of a fitted detector by Eq. 7 at several temperatures.
+    r"""Join the foreground and the background score of a fitted detector by Eq. 7 at several temperatures.
 
-    Nothing is trained or fitted, and the networks pass over each set once.
+    Nothing is trained or fitted, and the networks run over each set once.
 
     Parameters
     ----------
     detector : DFBDetector
-        Fitted, with any fusion: its own is left aside. A pipeline may end in it.
+        Fitted, with any fusion, which is ignored. Or a pipeline that ends in such a detector.
     X_id : images
         Test images of the known classes.
     ood : mapping of str to images
         OOD test images by name.
     temperatures : sequence of float, default=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
-        Each greater than 0 and finite. The larger, the less the background counts.
+        Finite numbers above 0. The larger the temperature, the less the background counts.
     parts : tuple of (str, str), default=None
-        Names of the foreground and of the background part, out of ``detector.score_parts(X)``. None takes the ones that
-        there are; of several, ``"foreground_dense"`` and ``"background_logit"``, which are those of the paper.
+        Name of a foreground part and name of a background part of ``detector.score_parts(X)``. None takes the only
+        part of each kind. If there are several, it takes those of the paper, ``"foreground_dense"`` and
+        ``"background_logit"``.
 
     Returns
     -------
     table : Table
-        In long form, a row for each temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``,
-        ``aupr_in``, ``aupr_out``, ``fpr95``. All figures are fractions; in-distribution is the positive class, except
-        for ``aupr_out``.
+        A row for each temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``, ``aupr_in``,
+        ``aupr_out``, ``fpr95``. All metrics are fractions; in-distribution is the positive class, except for
+        ``aupr_out``.
 
     Raises
     ------
     TypeError
-        If the detector has no parts, or `ood` or `temperatures` is not as wanted.
+        If the detector has no parts, if `ood` is not a mapping or is empty, or if `temperatures` is not a list or is
+        empty.
     ValueError
-        If a temperature is out of range, or `parts` does not name a foreground and a background part, or is None where
-        there are several of either and none of the paper's.
+        If a temperature is out of range, if `parts` does not name a foreground and a background part, or if `parts` is
+        None and there are several parts of a kind, but not that of the paper.
 
     See Also
     --------
     skdfb.fusion.TemperatureFusion : Eq. 7.
-    skdfb.DFBDetector.refit_scorer : Puts another temperature into a detector, by its ``fusion``.
+    skdfb.DFBDetector.refit_scorer : Changes the temperature of a detector, by its ``fusion``.
 
     Notes
     -----
@@ -86,11 +89,11 @@ def temperature_sweep(
             S_f + \log(\mathrm{softplus}(S_b)) / T & S_f \text{ a probability (MSP, ODIN)}
         \end{cases}
 
-    Which of the two it is, the detector's fitted foreground scorer says. The paper takes T = 2.5 in the first and, in
-    effect, T = 1 in the second case.
+    The output kind of the fitted foreground scorer decides between the two cases. The paper takes T = 2.5 in the first
+    case and, in effect, T = 1 in the second.
 
-    A temperature chosen on the OOD images that the figures are of flatters them; this is a picture of how much depends
-    on it.
+    If a temperature is chosen on the same OOD images that it is then evaluated on, the metrics are too good. The sweep
+    shows how much they depend on the temperature.
 
     Examples
     --------
@@ -101,7 +104,7 @@ def temperature_sweep(
     >>> from skdfb.scorers import Energy
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
-    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, for the example's sake
+    >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
     >>> detector = DFBDetector(
     ...     backbone, scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
     ... ).fit(data.images, data.target)
@@ -114,14 +117,17 @@ def temperature_sweep(
     temperatures = _checked_temperatures(temperatures)
     step, prepared = unwrapped(detector)
     if not hasattr(step, "score_parts"):
-        raise TypeError(f"{step!r} has no score_parts, so no background to be joined; a fitted DFBDetector is wanted.")
-    known = step.score_parts(prepared(X_id))
-    names = _part_names(known, parts)
-    known = _chosen(known, names)
+        raise TypeError(f"{step!r} has no score_parts, so no background score: expected a fitted DFBDetector.")
+    check_is_fitted(step)
+    names = _part_names(_parts_by_kind(step), parts)
+
+    # One pass over each set; the temperatures need only the scores.
+    known = _chosen(step.score_parts(prepared(X_id)), names)
     unknown = {name: _chosen(step.score_parts(prepared(X)), names) for name, X in ood.items()}
-    outputs = {"foreground": scorer_output(step.scorer_)}
+    outputs = {"foreground": scorer_output(step.part_scorers_[names["foreground"]])}
     rows = []
     for temperature in temperatures:
+        # The output kind of the scorer decides which of the two divisors is used.
         fusion = TemperatureFusion(temperature, probability_temperature=temperature).fit(known, outputs=outputs)
         known_scores = fusion.combine(known)
         for name, scores in unknown.items():
@@ -132,46 +138,50 @@ def temperature_sweep(
 
 def _checked_temperatures(temperatures: Any) -> list[float]:
     if isinstance(temperatures, str) or not isinstance(temperatures, Iterable) or not len(listed := list(temperatures)):
-        raise TypeError(f"temperatures={temperatures!r}; a list of numbers is wanted, like [1.0, 2.5].")
+        raise TypeError(f"temperatures={temperatures!r}: expected a list of numbers, like [1.0, 2.5].")
     for temperature in listed:
         if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
-            raise ValueError(f"temperatures={listed}: {temperature!r} is no finite number greater than 0.")
+            raise ValueError(f"temperatures={listed} has {temperature!r}: expected finite numbers above 0.")
     return [float(temperature) for temperature in listed]
 
 
-def _part_names(scores: Mapping[str, Any], parts: Any) -> dict[str, str]:
-    """Return the names of the two parts by ``"foreground"`` and ``"background"``."""
-    if parts is None:
-        return {kind: _only_part(scores, kind) for kind in _EQ_7}
-    if isinstance(parts, str) or not isinstance(parts, Sequence) or len(parts) != len(_EQ_7):
-        raise ValueError(f"parts={parts!r}; the names of a foreground and of a background part are wanted.")
-    names = dict(zip(_EQ_7, parts, strict=True))
-    for kind, name in names.items():
-        if name not in _parts_of_kind(scores, kind):
-            raise ValueError(
-                f"parts={parts!r}: {name!r} is no {kind} part of the detector; one of {_parts_of_kind(scores, kind)} "
-                "is wanted there."
-            )
+def _parts_by_kind(step: Any) -> dict[str, list[str]]:
+    """Return the names of the foreground parts and of the background parts; their views decide, not their names."""
+    names: dict[str, list[str]] = {kind: [] for kind in _EQ_7}
+    for name, view, _ in step.joint_score_.parts_:
+        names["background" if view == BACKGROUND else "foreground"].append(name)
     return names
 
 
-def _only_part(scores: Mapping[str, Any], kind: str) -> str:
-    names = _parts_of_kind(scores, kind)
-    if len(names) > 1 and _EQ_7[kind] in names:
+def _part_names(names: Mapping[str, list[str]], parts: Any) -> dict[str, str]:
+    """Return the name of the foreground part and that of the background part to join."""
+    if parts is None:
+        return {kind: _only_part(names, kind) for kind in _EQ_7}
+    if isinstance(parts, str) or not isinstance(parts, Sequence) or len(parts) != len(_EQ_7):
+        raise ValueError(f"parts={parts!r}: expected the name of a foreground part and that of a background part.")
+    chosen = dict(zip(_EQ_7, parts, strict=True))
+    for kind, name in chosen.items():
+        if name not in names[kind]:
+            raise ValueError(
+                f"parts={parts!r}: {name!r} is not a {kind} part of the detector: expected one of {names[kind]}."
+            )
+    return chosen
+
+
+def _only_part(names: Mapping[str, list[str]], kind: str) -> str:
+    """Return the only part of a kind, or that of the paper if there are several."""
+    if len(names[kind]) > 1 and _EQ_7[kind] in names[kind]:
         return _EQ_7[kind]
-    if len(names) != 1:
+    if len(names[kind]) != 1:
         raise ValueError(
-            f"parts is None, but the detector's parts are {list(scores)}; Eq. 7 joins one foreground and one "
-            "background part: parts=(foreground, background) is wanted, two of these names."
+            f"parts is None, but the detector has the foreground parts {names['foreground']} and the background parts "
+            f"{names['background']}: expected one of each; pass parts=(foreground, background) with two of these names."
         )
-    return names[0]
-
-
-def _parts_of_kind(scores: Mapping[str, Any], kind: str) -> list[str]:
-    return [name for name in scores if name.startswith(kind)]
+    return names[kind][0]
 
 
 def _chosen(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the scores of two parts under the names that the fusion expects."""
     return {kind: scores[name] for kind, name in names.items()}
 
 
@@ -179,11 +189,13 @@ def _chosen(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 
 class _LabelledImages(NamedTuple):
+    """Images, or features, and their labels."""
+
     images: Any
     labels: npt.NDArray[Any]
 
     def of(self, classes: npt.NDArray[Any]) -> "_LabelledImages":
-        """Return the images of some classes."""
+        """Return the images of some of the classes."""
         rows = np.flatnonzero(labels_in(self.labels, classes))
         return _LabelledImages(_subset(self.images, rows), self.labels[rows])
 
@@ -201,63 +213,67 @@ def class_count_sweep(
     scorers: Sequence[ForegroundScorer] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Table:
-    """Fit a detector on fewer and on more classes, and tell how well each separates the same OOD images.
+    """Fit a detector on several numbers of classes, and measure how well each separates the same OOD images.
 
-    For each number of classes that many are drawn, and a clone of the detector is fitted on their training images. Its
-    in-distribution test images are those of the same classes. Within a repeat the smaller sets of classes lie inside
-    the larger ones.
+    For each number of classes, that many classes are drawn at random, and a clone of the detector is fitted on their
+    training images. Its in-distribution test images are those of the same classes. Within a repeat, the smaller sets of
+    classes are subsets of the larger ones.
 
     Parameters
     ----------
     estimator : estimator
-        Cloned, never fitted itself: a :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, another
-        outlier detector with ``fit`` and ``score_samples`` or ``decision_function``, or a pipeline that ends in one.
+        A :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, another outlier detector with ``fit``
+        and ``score_samples`` or ``decision_function``, or a pipeline that ends in one. It is cloned and stays unfitted.
     X : images or features
-        Training images in whatever form the estimator takes: an array, a data frame, a sequence, a torch dataset.
+        The n training images in any form that the estimator takes: an array, a data frame, a sequence, a torch dataset.
     y : array-like of shape (n,)
-        Their labels; None where `X` is a torch dataset that brings them.
-    X_test, y_test
-        In-distribution test images and labels, likewise. Images of labels that are not in `y` are left aside.
+        Their labels. None takes those of a torch dataset of (image, label) items.
+    X_test : images or features
+        The in-distribution test images, in the same form as `X`.
+    y_test : array-like of shape (n_test,)
+        Their labels, like `y`. Images whose label is not in `y` are ignored.
     ood : mapping of str to images or features
-        OOD test images by name. They must be of none of the classes.
+        OOD test images by name. They must not belong to any of the classes.
     counts : sequence of int
         Numbers of classes, each from 2 to the number of classes in `y`.
     n_repeats : int, default=1
-        How often all counts are gone through, each time with other classes.
+        How often the sweep is repeated, each time with other classes.
     scorers : sequence of ForegroundScorer, default=None
-        For a :class:`~skdfb.DFBDetector`: compare these on each fitted detector by :func:`compare_scorers`, without
-        further training.
+        For a :class:`~skdfb.DFBDetector`: scorers to compare on each fitted detector by :func:`compare_scorers`,
+        without further training.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are drawn. It also seeds each parameter called ``random_state`` of the estimator that is
-        None, anew for each repeat; one that is set stays, so that repeats then differ by their classes only.
+        Fixes which classes are drawn. It also seeds each parameter ``random_state`` of the estimator that is None, with
+        another seed for each repeat. A parameter that is set stays; then repeats differ by their classes only.
 
     Returns
     -------
     table : Table
-        In long form, a row for each repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat``
-        (from 0) and those of :func:`evaluate` without intervals; ``accuracy`` is NaN where the estimator does not
-        classify. With `scorers` a row also for each scorer and method, with ``n_classes``, ``repeat``, the columns of
-        :func:`compare_scorers`, and ``accuracy``, that of the plain classifier where the method is ``"plain"``.
+        A row for each repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat`` (from 0) and
+        those of :func:`evaluate` without intervals; ``accuracy`` is NaN if the estimator does not classify. With
+        `scorers` there is a row for each scorer and method as well, with the columns ``n_classes``, ``repeat``, those
+        of :func:`compare_scorers`, and ``accuracy``, which is that of the classifier for the method ``"plain"`` and
+        that of the dense network for the others.
 
     Raises
     ------
     TypeError
-        If `ood` or `counts` is not as wanted, or there are `scorers` and the estimator is no ``DFBDetector``.
+        If `ood` is not a mapping or is empty, if `counts` is not a list of integers or is empty, or if there are
+        `scorers` and the estimator is not a ``DFBDetector``. Nothing is fitted before.
     ValueError
-        Before anything is fitted: if a count is out of range, images and labels differ in number, labels are missing or
-        continuous, or a class has no test images.
+        If a count is out of range, if images and labels differ in number, if labels are missing or continuous, or if a
+        class has no test images. Nothing is fitted before.
 
     See Also
     --------
-    evaluate : The columns.
-    LeaveClassesOut : The other way round: the left-out classes are what is to be found.
+    evaluate : Describes the columns.
+    LeaveClassesOut : Tests the left-out classes as OOD images.
 
     Notes
     -----
-    This is the paper's Fig. 7, which has 200 to 1,000 classes of ImageNet.
+    This is Fig. 7 of the paper, which has 200 to 1,000 classes of ImageNet.
 
     Compare ``auroc`` and ``fpr95`` between numbers of classes. ``aupr_in`` and ``aupr_out`` depend on the ratio of
-    ``n_id`` to ``n_ood``, and more classes bring more test images.
+    ``n_id`` to ``n_ood``, and there are more test images if there are more classes.
 
     Examples
     --------
@@ -277,6 +293,7 @@ def class_count_sweep(
     >>> table.n_classes.tolist()
     [2, 4, 8]
     """
+    # 1. Check everything before anything is fitted.
     check_ood(ood)
     check_scalar(n_repeats, "n_repeats", Integral, min_val=1)
     _check_scorers(estimator, scorers)
@@ -284,10 +301,12 @@ def class_count_sweep(
     classes = np.unique(train.labels)
     counts = _checked_counts(counts, len(classes))
     _check_tested(classes, test.labels)
+
+    # 2. Fit and evaluate. Each repeat has a seed for the classes and one for the estimator.
     seeds = spawn_seeds(random_state, 2 * n_repeats)
     rows: Rows = []
     for repeat in range(n_repeats):
-        # Of one order, so that smaller sets of classes lie inside larger ones.
+        # One order per repeat, so that smaller sets of classes are subsets of larger ones.
         order = np.random.RandomState(seeds[2 * repeat]).permutation(classes)
         seeded = _seeded(clone(estimator), seeds[2 * repeat + 1])
         for count in counts:
@@ -304,19 +323,22 @@ def _rows_of_fitted(
     ood: Mapping[str, Any],
     scorers: Sequence[ForegroundScorer] | None,
 ) -> Rows:
+    """Fit an estimator, and return the rows of its evaluation or of the comparison of scorers."""
     estimator.fit(train.images, train.labels)
     if scorers is None:
         classifies = can_classify(unwrapped(estimator)[0])
         return evaluation_rows(estimator, test.images, ood, test.labels if classifies else None)
     table = compare_scorers(estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers)
+    # From columns to rows, to which the accuracy is added.
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     accuracy = class_accuracy(estimator, test.images, test.labels)
     return [row | {"accuracy": accuracy["plain" if row["method"] == "plain" else "dfb"]} for row in rows]
 
 
 def _seeded(estimator: Any, seed: int) -> Any:
-    """Set each ``random_state`` that is None, also those of steps and parts."""
+    """Set each parameter ``random_state`` that is None, also those of nested estimators."""
     parameters = estimator.get_params(deep=True)
+    # Sorted, so that the seeds do not depend on the order of the parameters.
     missing = sorted(
         name for name, value in parameters.items() if name.split("__")[-1] == "random_state" and value is None
     )
@@ -324,54 +346,56 @@ def _seeded(estimator: Any, seed: int) -> Any:
 
 
 def _subset(X: Any, rows: npt.NDArray[np.intp]) -> Any:
+    """Return some of the images, in the form that they have."""
     if isinstance(X, Images):
         return X.subset(rows)
     return Subset(X, rows.tolist()) if isinstance(X, Dataset) else _safe_indexing(X, rows)
 
 
 def _labelled(X: Any, y: Any, suffix: str) -> _LabelledImages:
-    """Check images and labels against each other."""
+    """Return images and labels after checking them; ``suffix`` is that of their names in messages."""
     y = labels_given(X, y)
     if y is None:
-        raise ValueError(f"y{suffix} is None; class labels, one for each image of X{suffix}, are wanted.")
+        raise ValueError(f"y{suffix} is None: expected one class label per image of X{suffix}.")
     y = column_or_1d(y, warn=True)
     assert_all_finite(y, input_name=f"y{suffix}")
     check_classification_targets(y)
     if _num_samples(X) != len(y):
         raise ValueError(
-            f"X{suffix} has {_num_samples(X)} images and y{suffix} has {len(y)} labels; one label for each image is "
-            "wanted."
+            f"X{suffix} has {_num_samples(X)} images and y{suffix} has {len(y)} labels: expected one label per image."
         )
     return _LabelledImages(X, y)
 
 
 def _checked_counts(counts: Any, n_classes: int) -> list[int]:
     if not isinstance(counts, Iterable) or isinstance(counts, str) or not len(listed := list(counts)):
-        raise TypeError(f"counts={counts!r}; a list of numbers of classes is wanted, like [5, 10].")
+        raise TypeError(f"counts={counts!r}: expected a list of numbers of classes, like [5, 10].")
     for count in listed:
         check_scalar(count, "each of counts", Integral)
         if not 2 <= count <= n_classes:
             raise ValueError(
-                f"counts={listed}: {count} is out of range; 2 to {n_classes}, all classes of y, is wanted."
+                f"counts={listed} has {count}: expected numbers from 2 to {n_classes}, the number of classes of y."
             )
     return [int(count) for count in listed]
 
 
 def _check_tested(classes: npt.NDArray[Any], test_labels: npt.NDArray[Any]) -> None:
+    """Refuse classes without test images, since each class may be drawn."""
     untested = classes[~labels_in(classes, test_labels)]
     if len(untested):
         raise ValueError(
-            f"y_test has no image of {len(untested)} of the {len(classes)} classes of y, {shown_labels(untested)}; "
-            "each class may be drawn and needs test images: give some, or leave the class out of X and y."
+            f"y_test has no image of {len(untested)} of the {len(classes)} classes of y, {shown_labels(untested)}: "
+            "expected test images of each class; give some, or leave the class out of X and y."
         )
 
 
 def _check_scorers(estimator: Any, scorers: Any) -> None:
+    """Refuse scorers for an estimator without networks, and objects that are no scorers."""
     if scorers is None:
         return
     if not isinstance(estimator, DFBDetector):
         raise TypeError(
-            f"scorers are given, but {estimator!r} is no DFBDetector; set its own scorer and leave scorers None, once "
-            "for each scorer."
+            f"scorers are given, but estimator is {estimator!r}: expected a DFBDetector; or leave scorers=None and "
+            "call once per scorer, with the scorer set in the estimator."
         )
     check_scorers(scorers)

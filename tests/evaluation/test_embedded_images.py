@@ -1,4 +1,4 @@
-"""The whole on the embedded images: DFB keeps the accuracy and lifts every scorer, as the documentation says."""
+"""The whole method on the embedded images: DFB keeps the accuracy and improves every scorer, as documented."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_accuracy_is_kept(detector, data):
 
 def test_no_scorer_is_worse_on_the_mean(detector, data):
     table = compare_scorers(detector, data.images_test, data.ood_images, X=data.images, y=data.target)
-    means = table.groupby(["scorer", "method"])["auroc"].mean().unstack()
+    means = table.to_frame().groupby(["scorer", "method"])["auroc"].mean().unstack()
     assert set(means.index) == {"MSP", "MaxLogit", "ODIN", "Energy", "ViM"}
     assert (means["dfb"] >= means["plain"]).all(), means
 
