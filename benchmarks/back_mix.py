@@ -1,23 +1,24 @@
-"""BackMix against the same trainings without it, on the experiments of ``real_images.py``.
+"""Compare trainings with BackMix with the same trainings without it, on the experiments of ``real_images.py``.
 
-With BackMix, the classifier trains with it, and the dense network that follows does or does not; at its default
-parameters, which are its authors'. All else is equal, the steps and the seeds too. Reported are the plain classifier of
-the first stage and the whole detector, for every scorer::
+BackMix has its default parameters, which are its authors'. The classifier trains with it, and the dense network after
+it trains with or without it. All else is the same, also the steps and the seeds. The tables have the plain classifier
+of the first stage and the whole detector, for every scorer::
 
     python benchmarks/back_mix.py --networks kept --json back_mix.json
 
-Takes the options of ``real_images.py``, whose networks it reads, where ``--networks`` has them. Parts may be run apart
-and reported together, by ``--report FILES``.
+The options are those of ``real_images.py``; networks of that benchmark in the folder ``--networks`` are read instead of
+trained. ``--report FILES`` prints the tables of several parts together.
 """
 
 import pandas as pd
 from real_images import (
+    CLASSIFIER,
     DEFAULT_NETWORK,
     FUSIONS,
     SCORERS,
     MapsMadeOnce,
     NoMasks,
-    Shown,
+    ScoredSets,
     accuracies,
     joint_scores,
     load,
@@ -33,14 +34,14 @@ from real_images_tables import FIGURES, TITLES, accuracy_table, simple_table, wi
 from skdfb.augmentation import BackMix
 from skdfb.scorers import scorer_output
 
-WITHOUT, BOTH, CLASSIFIER = "without", "both stages", "classifier alone"
-# The augmentations of classifier and dense network, and what tells the files of their networks apart.
+WITHOUT, BOTH, CLASSIFIER_ALONE = "without", "both stages", "classifier alone"
+# The augmentations of classifier and dense network, and the marks in the names of their files.
 VARIANTS = {
     WITHOUT: ((None, ""), (None, "")),
     BOTH: ((BackMix(), "-BackMix"), (BackMix(), "-BackMix")),
-    CLASSIFIER: ((BackMix(), "-BackMix"), (None, "-after-BackMix")),
+    CLASSIFIER_ALONE: ((BackMix(), "-BackMix"), (None, "-after-BackMix")),
 }
-SYSTEMS = {"plain": (None, ["foreground_plain"]), "DFB": FUSIONS["default"]}
+SYSTEMS = {"plain": (None, [CLASSIFIER]), "DFB": FUSIONS["default"]}
 
 
 def fit(experiment, seed, variant, data, arguments):
@@ -61,18 +62,18 @@ def fit(experiment, seed, variant, data, arguments):
 
 
 def run(experiment, seed, arguments):
-    """Return figures of all scorers, and accuracies, of all variants."""
+    """Return the rows of all scorers and the accuracies, for all variants."""
     data, rows, notes = load(experiment, seed, arguments), [], []
     for variant in VARIANTS:
         detector = fit(experiment, seed, variant, data, arguments)
         labels = {"experiment": experiment, "seed": seed, "variant": variant}
         notes.append(labels | {f"accuracy_{name}": 100 * value for name, value in accuracies(detector, data).items()})
         print(notes[-1], flush=True)
-        shown = Shown(detector, data)
+        sets = ScoredSets(detector, data)
         for scorer in SCORERS:
-            parts, learning = shown.part_scores(scorer)
+            parts, learning = sets.part_scores(scorer)
             for system, (fusion, names) in SYSTEMS.items():
-                if (system, variant) == ("plain", CLASSIFIER):  # which is that of both stages
+                if (system, variant) == ("plain", CLASSIFIER_ALONE):  # the same classifier as in "both stages"
                     continue
                 scores = joint_scores(parts, learning, fusion, names, scorer_output(scorer))
                 rows += rows_of(scores, system=system, scorer=type(scorer).__name__, **labels)
@@ -80,14 +81,14 @@ def run(experiment, seed, arguments):
 
 
 def gain_table(table, by):
-    """Return figures without BackMix, and what it gains with its spread over seeds, for each of ``by``."""
+    """Return the figures without BackMix, and the gain of BackMix with its spread over seeds, for each of ``by``."""
     keys = ["system", *by]
     figures = table.groupby([*keys, "seed", "variant"], sort=False)[FIGURES].mean().unstack("variant")
     columns = {}
     for figure in FIGURES:
         without = figures[figure][WITHOUT]
         columns[f"{TITLES[figure]} {WITHOUT}"] = without.groupby(keys, sort=False).mean().map("{:.1f}".format)
-        for variant in (BOTH, CLASSIFIER):
+        for variant in (BOTH, CLASSIFIER_ALONE):
             gain = (figures[figure][variant] - without).groupby(keys, sort=False)
             columns[f"{TITLES[figure]} {variant}"] = with_spread(gain.mean(), gain.std(), "+")
     return pd.DataFrame(columns).reset_index()

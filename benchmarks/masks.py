@@ -1,12 +1,12 @@
-"""How good the masks are: IoU with true masks, and the share of foreground, of each mask generator.
+"""Measure the masks of each mask generator: IoU with true masks, and the share of foreground.
 
     python benchmarks/masks.py --seeds 10 11 12
     python benchmarks/masks.py --seeds 10 --json masks.json
 
-Digits on photographs, whose true masks are known; classifier and dense networks are trained with the settings of the
-quickstart. One classifier a seed serves all generators. Measured are masks of training images, of their true classes,
-and as large as they; "foreground" is to be compared with that of the true masks. The digits are each of one
-colour and stand out from what is around them, which suits refinement by colour: on other images it may gain less.
+The images are digits on photographs, whose true masks are known. Classifier and dense networks are trained with the
+settings of the quickstart; all generators of a seed share one classifier. The masks are those of training images for
+their true classes, at the size of the images. Compare "foreground" with that of the true masks. Each digit has one
+colour that differs from its surroundings, which suits refinement by colour: on other images it may gain less.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IMAGE_SIZE = 64
 
 
 def make_trainer(learning_rate: float, max_steps: int) -> Trainer:
-    """Return a trainer as in the quickstart."""
+    """Return a trainer with the settings of the quickstart."""
     return Trainer(
         learning_rate=learning_rate,
         max_steps=max_steps,
@@ -42,9 +42,8 @@ def make_trainer(learning_rate: float, max_steps: int) -> Trainer:
 
 
 def train_cam(data: Any, seed: int, arguments: argparse.Namespace) -> CAMMaskGenerator:
-    """Return the generator with the plain classifier."""
-    torch.manual_seed(seed)  # the random weights
-    backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    """Return a fitted generator of CAM masks."""
+    backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=seed)
     trainer = make_trainer(0.3, arguments.max_steps)
     generator = CAMMaskGenerator(
         backbone, trainer=trainer, image_size=IMAGE_SIZE, device=arguments.device, random_state=seed
@@ -53,7 +52,7 @@ def train_cam(data: Any, seed: int, arguments: argparse.Namespace) -> CAMMaskGen
 
 
 class Fitted:
-    """A fitted generator that is not trained again by what it stands in."""
+    """A fitted generator that is not trained again inside another generator."""
 
     def __init__(self, generator: Any) -> None:
         self.generator = generator
@@ -80,7 +79,7 @@ class Fitted:
 
 
 def fitted_generators(data: Any, seed: int, arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    """Yield the names of the rows and generators, each fitted when it is asked for."""
+    """Yield the name of each row and its generator, fitted one after the other."""
     X, y = data.images, data.target
     cam = train_cam(data, seed, arguments)
 
@@ -100,7 +99,7 @@ def fitted_generators(data: Any, seed: int, arguments: argparse.Namespace) -> It
 
 
 def measure(data: Any, seed: int, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield one row a generator, after one of the true masks."""
+    """Yield a row for the true masks and a row for each generator."""
     part = slice(arguments.measured)
     true_masks = data.masks[part]
     yield row_of("true masks", seed, true_masks, true_masks, data.n_classes)
@@ -137,8 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--images", type=int, default=2000, help="number of training images")
-    parser.add_argument("--measured", type=int, default=500, help="number of them whose masks are measured")
-    parser.add_argument("--max-steps", type=int, default=700, help="of each training")
+    parser.add_argument("--measured", type=int, default=500, help="number of images whose masks are measured")
+    parser.add_argument("--max-steps", type=int, default=700, help="steps of each training")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--json", metavar="PATH", help="also write the figures to a file")
     arguments = parser.parse_args()

@@ -1,12 +1,11 @@
-"""The images of the DFB paper's experiments: CIFAR-10, CIFAR-100, SVHN, Places365 and Textures (DTD).
+"""Read the images of the DFB paper's experiments: CIFAR-10, CIFAR-100, SVHN, Places365 and Textures (DTD).
 
-Each set is one file of its publisher, kept in a folder of your choice and checked against the publisher's MD5 sum
-before it is read. Nothing is downloaded unless asked for; a download that breaks off leaves nothing behind, and files
-that are complete are not fetched again. No file is unpickled: of CIFAR it is the binary version that is read.
+Each set is one file of its publisher in a folder of your choice, and is compared with the publisher's MD5 sum before it
+is read. Files are downloaded only with ``download=True``. An interrupted download leaves nothing behind, and complete
+files are not downloaded again. No file is unpickled: CIFAR is read from its binary version.
 
-Sources: https://www.cs.toronto.edu/~kriz/cifar.html, http://ufldl.stanford.edu/housenumbers,
-http://places2.csail.mit.edu and https://www.robots.ox.ac.uk/~vgg/data/dtd; each says under which terms its images may
-be used.
+Sources, with the terms of use of the images: https://www.cs.toronto.edu/~kriz/cifar.html,
+http://ufldl.stanford.edu/housenumbers, http://places2.csail.mit.edu and https://www.robots.ox.ac.uk/~vgg/data/dtd.
 """
 
 import hashlib
@@ -23,11 +22,11 @@ from scipy.io import loadmat
 
 CIFAR_SIDE = 32
 _CIFAR_PIXELS = 3 * CIFAR_SIDE**2
-_CIFAR_CLASSES = {"cifar10": (10,), "cifar100": (20, 100)}  # how many values each label byte of a record may take
+_CIFAR_CLASSES = {"cifar10": (10,), "cifar100": (20, 100)}  # number of values of each label byte of a record
 
 
 class DataError(Exception):
-    """A file is missing, damaged, or not what its name says."""
+    """A file is missing, damaged, or another file than its name implies."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ class RemoteFile:
     Parameters
     ----------
     name : str
-        File name, here and there.
+        File name, in the folder and at the publisher.
     url : str
-        Where it is published.
+        Address of the file.
     md5 : str
-        Its checksum, as published.
+        Its published checksum.
     n_images : mapping of str to int
-        The number of images by what holds them in the file: a member, a pattern of members, or an array.
+        Number of images by the name of a member of the archive, a pattern of members, or an array of the file.
     """
 
     name: str
@@ -88,18 +87,18 @@ FILES = {
 
 
 def is_there(name, folder):
-    """Tell whether the file of a set, or what was extracted from it, lies in the folder."""
+    """Return whether the file of a set, or its extracted content, is in the folder."""
     return (folder / FILES[name].name).is_file() or _extracted(name, folder).is_dir()
 
 
 def how_to_get(names, folder):
-    """Say which files are missing and how to get them."""
+    """Return a text with the missing files and how to get them."""
     lines = [f"  {name}: {FILES[name].url} (MD5 {FILES[name].md5})" for name in names]
     return "\n".join(
         [
             f"Not in {folder}:",
             *lines,
-            "--download fetches them; or put the files there yourself, under the names they have at their source.",
+            "--download fetches them; or put the files there yourself, under the names that they have at their source.",
         ]
     )
 
@@ -110,19 +109,20 @@ def read_cifar(name, part, folder, download=False):
     Parameters
     ----------
     name : {"cifar10", "cifar100"}
-        Which set.
+        The set.
     part : {"train", "test"}
-        Which part.
+        Its part.
     folder : Path
-        Where the files are.
+        Folder of the files.
     download : bool, default=False
-        Whether to fetch the file if it is not there.
+        Whether to download the file if it is missing.
 
     Returns
     -------
     images : ndarray of shape (n, 32, 32, 3), uint8
+        The images.
     labels : ndarray of shape (n,)
-        Class indices; of CIFAR-100 the fine ones.
+        Class indices; for CIFAR-100 the fine ones.
 
     Raises
     ------
@@ -150,34 +150,34 @@ def _cifar_records(content, n, n_values, name):
     length = len(n_values) + _CIFAR_PIXELS
     if len(content) != n * length:
         raise DataError(
-            f"{name} has {len(content):,} bytes; {n:,} records of {length:,} bytes are wanted, {n * length:,} in all. "
-            "It is cut, or another file; remove it and fetch it again."
+            f"{name} has {len(content):,} bytes: expected {n * length:,}, which are {n:,} records of {length:,} bytes. "
+            "The file is cut, or another file; remove it and download it again."
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(n, length)
     for place, values in enumerate(n_values):
         highest = records[:, place].max(initial=0)
         if highest >= values:
-            raise DataError(f"{name} has label {highest}; 0 to {values - 1} are wanted. It is another file.")
+            raise DataError(f"{name} has label {highest}: expected 0 to {values - 1}. It is another file.")
     planes = records[:, len(n_values) :].reshape(n, 3, CIFAR_SIDE, CIFAR_SIDE)
     return records[:, len(n_values) - 1].astype(np.intp), np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
 
 
 def read_ood(name, folder, download=False):
-    """Read the images of a set that serve as OOD images.
+    """Read the OOD images of a set.
 
     Parameters
     ----------
     name : str
         A name of ``FILES``.
     folder : Path
-        Where the files are.
+        Folder of the files.
     download : bool, default=False
-        Whether to fetch the file if it is not there.
+        Whether to download the file if it is missing.
 
     Returns
     -------
     images : ndarray of shape (n, 32, 32, 3), uint8, or list of str
-        The test images of CIFAR and SVHN; paths of all images of DTD and of Places365's validation part.
+        The test images of CIFAR or SVHN; the paths of all images of DTD or of the validation part of Places365.
 
     Raises
     ------
@@ -192,18 +192,18 @@ def read_ood(name, folder, download=False):
 
 
 def _read_svhn(path):
-    wanted = (32, 32, 3, FILES["svhn"].n_images["X"])
+    expected = (32, 32, 3, FILES["svhn"].n_images["X"])  # MATLAB has the images last
     try:
         images = loadmat(path, variable_names=["X"])["X"]
-    except Exception as error:  # whatever the parser stumbles upon
+    except Exception as error:  # the parser raises many kinds of errors on damaged files
         raise DataError(f"{path} is no readable MATLAB file with an array X: {error}.") from error
-    if images.shape != wanted or images.dtype != np.uint8:
-        raise DataError(f"{path}: X has shape {images.shape} and dtype {images.dtype}; uint8 {wanted} is wanted.")
+    if images.shape != expected or images.dtype != np.uint8:
+        raise DataError(f"{path}: X has shape {images.shape} and dtype {images.dtype}: expected uint8 {expected}.")
     return np.ascontiguousarray(np.moveaxis(images, -1, 0))
 
 
 def _image_files(name, folder, download):
-    """Return the paths of the images of an archive, which is extracted first if it has not been."""
+    """Return the paths of the images of an archive, which is extracted first if needed."""
     extracted = _extracted(name, folder)
     if not extracted.is_dir():
         _extract(fetch(name, folder, download), extracted)
@@ -211,19 +211,19 @@ def _image_files(name, folder, download):
     paths = sorted(map(str, folder.glob(pattern)))
     if len(paths) != n:
         raise DataError(
-            f"{folder / pattern}: {len(paths):,} images; {n:,} are wanted. Remove the folder {extracted} and run "
-            "again: the archive is extracted anew."
+            f"{folder / pattern} matches {len(paths):,} images: expected {n:,}. Remove the folder {extracted} and run "
+            "again, to extract the archive once more."
         )
     return paths
 
 
 def _extracted(name, folder):
-    """Return the folder that the members of an archive lie in."""
+    """Return the folder of the extracted members of an archive."""
     return folder / Path(next(iter(FILES[name].n_images))).parts[0]
 
 
 def _extract(archive_path, target):
-    """Extract an archive; ``target``, the folder in it, appears as a whole or not at all."""
+    """Extract an archive; the folder ``target`` appears complete or not at all."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-") as unfinished:
         try:
             with tarfile.open(archive_path) as archive:
@@ -231,30 +231,31 @@ def _extract(archive_path, target):
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise DataError(f"{archive_path} cannot be extracted: {error}.") from error
         if not (Path(unfinished) / target.name).is_dir():
-            raise DataError(f"{archive_path} holds no folder {target.name!r}; it is another file.")
+            raise DataError(f"{archive_path} holds no folder {target.name!r}: it is another file.")
         os.replace(Path(unfinished) / target.name, target)
 
 
 def fetch(name, folder, download=False):
-    """Return the path of a file whose checksum is right.
+    """Return the path of a file after a check of its checksum.
 
     Parameters
     ----------
     name : str
         A name of ``FILES``.
     folder : Path
-        Where the file is, or goes.
+        Folder of the file.
     download : bool, default=False
-        Whether to fetch it if it is not there, or has another checksum.
+        Whether to download it if it is missing or has another checksum.
 
     Returns
     -------
     path : Path
+        Of the file.
 
     Raises
     ------
     DataError
-        If the file is missing, cannot be fetched, or has another checksum.
+        If the file is missing, cannot be downloaded, or has another checksum.
     """
     file = FILES[name]
     path = folder / file.name
@@ -264,7 +265,7 @@ def fetch(name, folder, download=False):
         raise DataError(how_to_get([name], folder))
     elif _md5(path) != file.md5:
         raise DataError(
-            f"{path} has another MD5 sum than {file.md5}: it is cut or another file. --download replaces it."
+            f"{path} has another MD5 sum than {file.md5}: it is cut, or another file. --download replaces it."
         )
     return path
 
@@ -275,7 +276,7 @@ def _md5(path):
 
 
 def _download(file, folder):
-    """Fetch a file, unless it is there with the right checksum; one with a wrong checksum is not kept."""
+    """Download a file, unless it is there with the right checksum; a file with another checksum is not kept."""
     try:
         import pooch
     except ImportError as error:
@@ -284,12 +285,12 @@ def _download(file, folder):
         pooch.retrieve(file.url, f"md5:{file.md5}", fname=file.name, path=folder, downloader=http_downloader())
     except (OSError, ValueError) as error:  # no connection, no such file; another checksum
         raise DataError(
-            f"{file.url} could not be fetched: {str(error).rstrip('.')}. Run again; what is complete is kept."
+            f"{file.url} could not be downloaded: {str(error).rstrip('.')}. Run again; complete files are kept."
         ) from error
 
 
 def http_downloader():
-    """Return what pooch downloads by: large pieces, a progress bar."""
+    """Return the downloader for pooch, with large pieces and a progress bar."""
     import pooch
 
     return pooch.HTTPDownloader(progressbar=True, chunk_size=2**20, timeout=60)

@@ -1,34 +1,35 @@
-"""Plain classifier against DFB on real images: every scorer, over seeds, with the ablation that leads to the default.
+"""Compare the plain classifier with DFB on real images: every scorer, several seeds, with an ablation.
 
-Three experiments, each with seeds 0 to 2:
+There are three experiments, each with the seeds 0 to 2:
 
-- ``embedded``: digits on photographs, which come with the package, with their four OOD sets.
-- ``textures``: all ten classes of CIFAR-10 known; OOD are textures, and synthetic noise. Both are brought to the size
-  of the CIFAR images and compressed as those were: else a look at the traces of JPEG would tell them apart.
-- ``open-set``: six classes known, drawn by the seed; OOD are the test images of the other four.
+- ``embedded``: digits on photographs, which come with the package, and their four OOD sets.
+- ``textures``: all ten classes of CIFAR-10 are known. OOD are textures and synthetic noise. Both are resized to the
+  size of the CIFAR images and compressed in the same way: otherwise the traces of JPEG alone would separate them.
+- ``open-set``: six classes are known, drawn by the seed. OOD are the test images of the other four classes.
 
-Two more are those by which the library's defaults were chosen, and hold no image that the three above report on as OOD:
+The defaults of the library were chosen on two more experiments. They share no image with the OOD sets above:
 
-- ``choice-embedded``: as ``embedded``, but drawn from seeds 10 to 12.
-- ``choice-cifar``: training images of CIFAR-10 alone. The classes that are known in all three open sets, bird and
-  horse, are left out and are OOD; known are the others that the open set of the seed knows. OOD, too: crops of
-  photographs.
+- ``choice-embedded``: as ``embedded``, but drawn with the seeds 10 to 12.
+- ``choice-cifar``: only training images of CIFAR-10. The classes bird and horse, which are known in all three open
+  sets, are left out and are OOD. The other known classes of the seed's open set are known. Crops of photographs are
+  OOD, too.
 
-The packs ``cifar10_train.npz``, ``cifar10_test.npz`` and ``textures.npz`` lie in the folder ``--data``, or else that
-which the environment variable ``SKDFB_DATA`` names. Each holds the arrays ``jpeg`` (uint8: all JPEG files, end to end),
-``offsets`` (n + 1: where each begins), ``labels`` (n) and ``classes`` (their names).
+The packs ``cifar10_train.npz``, ``cifar10_test.npz`` and ``textures.npz`` are in the folder ``--data``, by default the
+one that the environment variable ``SKDFB_DATA`` names. Each pack has the arrays ``jpeg`` (uint8, all JPEG files one
+after the other), ``offsets`` (n + 1, where each file starts), ``labels`` (n) and ``classes`` (their names).
 
-All of it, on CPU cores that do nothing else; ``--networks`` keeps what is trained, so that a broken run goes on::
+Run all of it on idle CPU cores. ``--networks`` keeps the trained networks, so that an interrupted run continues::
 
     python benchmarks/real_images.py --networks kept --json results.json
 
-Experiments and seeds may be run apart, by ``--only`` and ``--seeds``, and reported together, by ``--report FILES``.
+``--only`` and ``--seeds`` run a part of it; ``--report FILES`` prints the tables of several parts together.
 
 At full size, on a GPU::
 
     python benchmarks/real_images.py --device cuda --backbone resnet18 --epochs 30
 
-Figures of an experiment are means over its OOD sets, then over seeds; the spread is the standard deviation over seeds.
+The figures of an experiment are means over its OOD sets, then over seeds. The spread is the standard deviation over
+seeds.
 """
 
 import argparse
@@ -51,54 +52,49 @@ from sklearn.base import clone
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.datasets import load_digits_on_photos
-from skdfb.detector._collect import collect
-from skdfb.detector._views import FOREGROUND, PLAIN, VIEWS
 from skdfb.evaluation import class_accuracy
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
-from skdfb.images import as_images
 from skdfb.masks import AffinityMaskGenerator
 from skdfb.metrics import auroc_score, fpr_at_tpr
 from skdfb.networks import create_backbone
 from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, MaxLogit, ReAct, ViM, scorer_output
-from skdfb.scorers._protocol import needs_images
+from skdfb.scoring import JointScore
 
 N_KNOWN, N_NOISE = 6, 1000
 SCORERS = [MSP(), MaxLogit(), ODIN(), Energy(), ReAct(), KNN(), Mahalanobis(), ViM()]
 BACKGROUND = [BackgroundLogit(), Mahalanobis(shrinkage="auto"), KNN()]
-# Parts without a background: a second score of the same features, to tell what a second opinion alone is worth.
-CONTROLS = {
-    "plain_mahalanobis": (PLAIN, Mahalanobis(shrinkage="auto")),
-    "dense_mahalanobis": (FOREGROUND, Mahalanobis(shrinkage="auto")),
-}
 EXPERIMENTS = ("embedded", "textures", "open-set")
 CHOICES = ("choice-embedded", "choice-cifar")
-LEFT_OUT, N_VALIDATION = ("bird", "horse"), 300  # of choice-cifar; validation images a class
-# What the dense network is trained on, beside CAM masks and both losses.
+LEFT_OUT, N_VALIDATION = ("bird", "horse"), 300  # of choice-cifar; validation images per class
+# Changes of the dense stage, whose default is CAM masks and both losses.
 NETWORKS = {
     "pixel loss only": {"classification_weight": 0.0},
     "pixel + classification loss": {},
     "refined masks": {},
 }
 DEFAULT_NETWORK = "pixel + classification loss"
-# The joint scores of the ablation: a fusion, and the parts that it joins.
+# The parts, by name. The controls have no background: they measure what a second score of the same features is worth.
+DENSE, CLASSIFIER = FOREGROUND_PARTS = ("foreground_dense", "foreground_classifier")
+DENSE_CONTROL, CLASSIFIER_CONTROL = CONTROLS = ("dense_mahalanobis", "classifier_mahalanobis")
 S_B, MAHALANOBIS, NEIGHBOURS = "background_logit", "background_mahalanobis", "background_knn"
+# The joint scores of the ablation: a fusion and the parts that it joins. The keys are the names in the stored results.
 FUSIONS = {
-    "foreground alone": (None, ["foreground_dense"]),
-    "+ S_b, Eq. 7": (TemperatureFusion(), ["foreground_dense", S_B]),
-    "+ S_b, tail": (TailProbabilityFusion(), ["foreground_dense", S_B]),
-    "+ Mahalanobis, tail": (TailProbabilityFusion(), ["foreground_dense", MAHALANOBIS]),
-    "+ KNN, tail": (TailProbabilityFusion(), ["foreground_dense", NEIGHBOURS]),
-    "default": (TailProbabilityFusion(), ["foreground_dense", S_B, MAHALANOBIS]),
-    "default, Fisher's rule": (TailProbabilityFusion("fisher"), ["foreground_dense", S_B, MAHALANOBIS]),
-    "default and KNN": (TailProbabilityFusion(), ["foreground_dense", S_B, MAHALANOBIS, NEIGHBOURS]),
-    "plain + background": (TailProbabilityFusion(), ["foreground_plain", S_B, MAHALANOBIS]),
-    "both networks": (TailProbabilityFusion(), ["foreground_dense", "foreground_plain", S_B, MAHALANOBIS]),
+    "foreground alone": (None, [DENSE]),
+    "+ S_b, Eq. 7": (TemperatureFusion(), [DENSE, S_B]),
+    "+ S_b, tail": (TailProbabilityFusion(), [DENSE, S_B]),
+    "+ Mahalanobis, tail": (TailProbabilityFusion(), [DENSE, MAHALANOBIS]),
+    "+ KNN, tail": (TailProbabilityFusion(), [DENSE, NEIGHBOURS]),
+    "default": (TailProbabilityFusion(), [DENSE, S_B, MAHALANOBIS]),
+    "default, Fisher's rule": (TailProbabilityFusion("fisher"), [DENSE, S_B, MAHALANOBIS]),
+    "default and KNN": (TailProbabilityFusion(), [DENSE, S_B, MAHALANOBIS, NEIGHBOURS]),
+    "plain + background": (TailProbabilityFusion(), [CLASSIFIER, S_B, MAHALANOBIS]),
+    "both networks": (TailProbabilityFusion(), [DENSE, CLASSIFIER, S_B, MAHALANOBIS]),
     "S_b alone": (None, [S_B]),
     "Mahalanobis alone": (None, [MAHALANOBIS]),
     "KNN alone": (None, [NEIGHBOURS]),
-    "plain + its Mahalanobis": (TailProbabilityFusion(), ["foreground_plain", "plain_mahalanobis"]),
-    "dense + its Mahalanobis": (TailProbabilityFusion(), ["foreground_dense", "dense_mahalanobis"]),
-    "dense + S_b + its Mahalanobis": (TailProbabilityFusion(), ["foreground_dense", S_B, "dense_mahalanobis"]),
+    "plain + its Mahalanobis": (TailProbabilityFusion(), [CLASSIFIER, CLASSIFIER_CONTROL]),
+    "dense + its Mahalanobis": (TailProbabilityFusion(), [DENSE, DENSE_CONTROL]),
+    "dense + S_b + its Mahalanobis": (TailProbabilityFusion(), [DENSE, S_B, DENSE_CONTROL]),
     "S_b and Mahalanobis": (TailProbabilityFusion(), [S_B, MAHALANOBIS]),
 }
 
@@ -126,7 +122,7 @@ def read_pack(path, size):
 
 
 def compressed_like(path, images):
-    """Return images (n, H, W, 3) after JPEG compression by the quantisation tables of a pack's first image."""
+    """Return images (n, H, W, 3) after JPEG compression with the quantisation tables of a pack's first image."""
     with np.load(path) as pack:
         first = Image.open(io.BytesIO(pack["jpeg"][: pack["offsets"][1]].tobytes()))
     options = {"qtables": first.quantization, "subsampling": JpegImagePlugin.get_sampling(first)}
@@ -139,7 +135,7 @@ def compressed_like(path, images):
 
 
 def synthetic_noise(n, size, seed=0):
-    """Return images (n, size, size, 3) of uniform noise on square grids of 1, 2, 4 or 8 pixels, a fourth of each."""
+    """Return images (n, size, size, 3) of uniform noise with grains of 1, 2, 4 or 8 pixels, a quarter of each."""
     rng = np.random.default_rng(seed)
     noise = np.empty((n, size, size, 3), dtype=np.uint8)
     for index, grain in zip(range(n), itertools.cycle((1, 2, 4, 8))):
@@ -170,7 +166,10 @@ def load(experiment, seed, arguments):
 
 
 def left_out(X, y, known, seed, folder):
-    """Return training images alone: some validate, those of two classes and crops of photographs are OOD."""
+    """Return the experiment on training images alone.
+
+    Some images of each known class are the test images. Images of two classes and crops of photographs are OOD.
+    """
     known = np.setdiff1d(known, LEFT_OUT)
     order = np.random.default_rng(100 + seed).permutation(len(X))
     X, y = X[order], y[order]
@@ -189,12 +188,12 @@ def left_out(X, y, known, seed, folder):
 
 
 class KeptTrainer(Trainer):
-    """A trainer that keeps the trained network in a file, and next time reads it instead of training."""
+    """A trainer that keeps the trained network in a file, and reads it the next time instead of training."""
 
     file = None
 
     def train(self, network, *images_and_labels, device, **options):
-        """Train, or read what was trained before."""
+        """Train the network, or read its weights if the file is there."""
         if self.file is not None and self.file.is_file():
             network.load_state_dict(torch.load(self.file, weights_only=True, map_location="cpu"))
             network.to(device).eval()
@@ -208,32 +207,33 @@ class KeptTrainer(Trainer):
 
 
 class MapsMadeOnce:
-    """A generator of CAM masks that remembers its attention maps: they are the same for all networks of a run."""
+    """A generator of CAM masks that keeps its attention maps, which all networks of a run share."""
 
     def __init__(self):
         self.generator, self.maps, self.unread = CAMMaskGenerator(), None, iter(())
 
     def __sklearn_clone__(self):
+        # Each fit of a detector clones its mask generator; all of them must share the maps.
         return self
 
     def get_params(self, deep=False):
-        """Return those of the generator."""
+        """Return the parameters of the generator."""
         return self.generator.get_params(deep=False)
 
     def set_params(self, **parameters):
-        """Set those of the generator."""
+        """Set parameters of the generator."""
         self.generator.set_params(**parameters)
         return self
 
     def fit(self, X, y):
-        """Make the maps of the training images, at the first call."""
+        """Compute the maps of the training images, at the first call."""
         if self.maps is None:
             self.maps = self.generator.fit(X, y).attention_maps(X, y)
         self.unread = iter(self.maps)
         return self
 
     def attention_maps(self, X, y):
-        """Return the maps of the next training images: refinement asks for all of them in order."""
+        """Return the maps of the next training images: refinement reads all of them in order."""
         return np.stack(list(itertools.islice(self.unread, len(X))))
 
     def fit_transform(self, X, y):
@@ -258,21 +258,23 @@ def make_trainer(experiment, arguments, file, *, dense=False, stages=1, **change
 
 
 def kept(trainer, arguments, file):
-    """Return a trainer that keeps its network in a file, where networks are kept."""
+    """Return the trainer with the file of its network, if networks are kept."""
     trainer.file = None if arguments.networks is None else arguments.networks / f"{file}.pt"
     return trainer
 
 
+def foreground(scorer, arguments):
+    """Return the foreground parts: a scorer on the dense network and on the classifier."""
+    views = "foreground" if arguments.foreground_pooling == "foreground" else "dense", "classifier"
+    return [(name, view, scorer) for name, view in zip(FOREGROUND_PARTS, views, strict=True)]
+
+
 def make_detector(experiment, seed, arguments):
-    """Return the unfitted detector; its dense trainer and mask generator are set a network."""
-    torch.manual_seed(seed)  # the random weights
-    backbone = create_backbone(arguments.backbone, pretrained=False, output_stride=arguments.output_stride)
+    """Return the unfitted detector; the dense trainer and the mask generator are set for each network."""
     return DFBDetector(
-        backbone,
-        scorer=Energy(),
+        create_backbone(arguments.backbone, pretrained=False, output_stride=arguments.output_stride, random_state=seed),
+        scorer=foreground(Energy(), arguments),
         background_scorer=BACKGROUND,
-        foreground_network="both",
-        foreground_pooling=arguments.foreground_pooling,
         classifier_trainer=make_trainer(experiment, arguments, f"{experiment}-{seed}-classifier"),
         image_size=arguments.image_size,
         device=arguments.device,
@@ -282,7 +284,7 @@ def make_detector(experiment, seed, arguments):
 
 
 def fitted_detectors(experiment, seed, data, arguments):
-    """Yield name and detector of each dense network that is asked for; all share classifier, split and CAM masks."""
+    """Yield name, detector and seconds of each requested dense network; all share classifier, split and CAM masks."""
     detector, cam = make_detector(experiment, seed, arguments), MapsMadeOnce()
     for name in arguments.ablation:
         file = f"{experiment}-{seed}-{name.replace(' ', '-')}"
@@ -293,55 +295,76 @@ def fitted_detectors(experiment, seed, data, arguments):
         detector.set_params(dense_trainer=trainer, mask_generator=masks)
         start = time.perf_counter()
         yield name, detector.fit(data.X, data.y), time.perf_counter() - start
+        # The next detector takes over the classifier as trained, and trains only its dense network.
         detector = make_detector(experiment, seed, arguments).set_params(backbone=detector.classifier_)
 
 
 class NoMasks:
-    """Empty masks, where the network that they train is read from a file."""
+    """Empty masks, for a dense network that is read from a file."""
 
     def fit_transform(self, X, y):
-        """Return a mask of one pixel an image."""
+        """Return a mask of one pixel for each image."""
         return np.zeros((len(X), 1, 1), dtype=np.uint8)
 
 
 # -------------------------------------------------------------------- figures
 
 
-LEARNING = "held-out images that fusions learn from"
+class ClassFreeMahalanobis(Mahalanobis):
+    """A Mahalanobis score without classes: one mean and one covariance of all training images."""
+
+    def fit(self, representation, y=None):
+        """Fit, as if all images were of one class."""
+        return super().fit(representation, np.zeros(len(representation), dtype=np.intp))
 
 
-class Shown:
-    """The image sets of a run as a detector's networks see them, from one pass over each; ``""`` is the test images."""
+class ScoredSets:
+    """Scores of the parts on the image sets of a run; the key ``""`` stands for the test images.
+
+    The views that most scorers need are computed once, from one pass over each set.
+    """
 
     def __init__(self, detector, data):
         self.detector, self.data = detector, data
-        learning = data.X[detector._split_.held_out[: detector._learning_share()]]
-        self.sets = {"": data.X_test, **data.ood, LEARNING: learning}
-        with detector._batches() as batch_size:
-            views = detector._views(batch_size)
-            self.views = {name: collect(views, as_images(X), VIEWS) for name, X in self.sets.items()}
-        self.controls = {name: {} for name in self.sets}
-        for part, (view, scorer) in CONTROLS.items():
-            train = detector._kept_.train
-            fitted = clone(scorer).fit(train.views[view], np.zeros_like(train.labels))
-            for name, views in self.views.items():
-                self.controls[name][part] = fitted.score_samples(views[view])
+        self.sets = {"": data.X_test, **data.ood}
+        self.shared = self._views(detector.joint_score_)
+        train, held_out, _ = self.shared
+        views = [view for _, view, _ in detector.scorer]
+        parts = [(name, view, ClassFreeMahalanobis("auto")) for name, view in zip(CONTROLS, views, strict=True)]
+        self.controls = JointScore(parts, alpha=None).fit(*train, held_out=held_out)
 
     def part_scores(self, scorer):
-        """Return the parts of each image set, and those of the held-out images that fusions learn from."""
-        refitted = self.detector.refit_scorer(scorer, *((self.data.X, self.data.y) if needs_images(scorer) else ()))
-        if needs_images(scorer):
-            parts = {name: refitted.score_parts(X) for name, X in self.sets.items()}
-        else:
-            parts = {name: refitted._parts_.score(views) for name, views in self.views.items()}
-        parts = {name: scores | self.controls[name] for name, scores in parts.items()}
-        return parts, parts.pop(LEARNING)
+        """Return the scores of all parts on each set, and on the held-out images that fusions learn from."""
+        joint_score = self.detector.joint_score_.with_foreground(scorer)
+        # A scorer that needs perturbed images or activations needs views of its own.
+        needs_more = any(joint_score.view_needs().values())
+        train, (held_out, y_held_out), sets = self._views(joint_score) if needs_more else self.shared
+        joint_score.fit(*train, held_out=(held_out, y_held_out))
+        n_learned = len(y_held_out) - len(joint_score.calibrator_.scores_)  # the others set the threshold
+
+        def scores_of(views, shared):
+            return joint_score.score_parts(views) | self.controls.score_parts(shared)
+
+        _, (shared_held_out, _), shared_sets = self.shared
+        learned, shared_learned = (
+            {view: part[:n_learned] for view, part in views.items()} for views in (held_out, shared_held_out)
+        )
+        parts = {name: scores_of(views, shared_sets[name]) for name, views in sets.items()}
+        return parts, scores_of(learned, shared_learned)
+
+    def _views(self, joint_score):
+        """Return training views, held-out views and the views of each set, as a joint score needs them."""
+        train, held_out = self.detector.represent_training_images(self.data.X, self.data.y, joint_score)
+        needs = joint_score.view_needs()
+        return train, held_out, {name: self.detector.represent(X, needs) for name, X in self.sets.items()}
 
 
 def joint_scores(parts, learning, fusion, names, output):
-    """Return the scores of each image set, joined from the named parts."""
+    """Return the joint scores of each image set from the named parts."""
     if fusion is None:
         return {key: scores[names[0]] for key, scores in parts.items()}
+    fusion = clone(fusion)
+    # Eq. 7 has another formula if the foreground score is a probability.
     outputs = {"outputs": {names[0]: output}} if isinstance(fusion, TemperatureFusion) else {}
     fusion.fit({name: learning[name] for name in names}, **outputs)
     return {key: fusion.combine({name: scores[name] for name in names}) for key, scores in parts.items()}
@@ -358,7 +381,7 @@ def rows_of(scores, **labels):
 
 
 def run(experiment, seed, arguments):
-    """Fit the detectors of one experiment and seed; return figures of all scorers, and what else is told."""
+    """Fit the detectors of one experiment and seed; return the rows of all scorers, and notes on the networks."""
     data, rows, notes = load(experiment, seed, arguments), [], []
     for network, detector, seconds in fitted_detectors(experiment, seed, data, arguments):
         notes.append(
@@ -367,12 +390,12 @@ def run(experiment, seed, arguments):
             | {"rejected": 100 * float(np.mean(default_parts(detector).predict(data.X_test) == -1))}
         )
         print(notes[-1], flush=True)
-        shown = Shown(detector, data)
+        sets = ScoredSets(detector, data)
         for scorer in SCORERS:
             labels = {"experiment": experiment, "seed": seed, "scorer": type(scorer).__name__}
-            parts, learning = shown.part_scores(scorer)
+            parts, learning = sets.part_scores(scorer)
             if network == arguments.ablation[0]:
-                plain = joint_scores(parts, learning, None, ["foreground_plain"], "")
+                plain = joint_scores(parts, learning, None, [CLASSIFIER], "")
                 rows += rows_of(plain, network="", fusion="plain", **labels)
             for fusion_name, (fusion, names) in FUSIONS.items():
                 joint = joint_scores(parts, learning, fusion, names, scorer_output(scorer))
@@ -387,7 +410,8 @@ def run(experiment, seed, arguments):
 
 def default_parts(detector):
     """Return the detector with the parts that it has by default, and its scorer."""
-    return detector.refit_scorer(background_scorer=BACKGROUND[:2], foreground_network="dense")
+    (_, view, scorer), *_ = detector.scorer
+    return detector.refit_scorer([("foreground", view, scorer)], background_scorer=BACKGROUND[:2])
 
 
 def accuracies(detector, data):
@@ -395,21 +419,21 @@ def accuracies(detector, data):
 
 
 def control(experiment, seed, data, arguments):
-    """Return the figures of a plain classifier that trained for as long as both stages, on the dense stage's scales."""
+    """Return the figures of a plain classifier that trains as long as both stages, with the dense stage's scales."""
     detector = make_detector(experiment, seed, arguments)
     file = f"{experiment}-{seed}-control"
     detector.set_params(
         classifier_trainer=make_trainer(experiment, arguments, file, stages=2, scale_range=(0.5, 2.0)),
-        # Of no use: the plain classifier alone is looked at.
+        # Only the classifier is measured, so one step of the dense stage is enough.
         dense_trainer=kept(KeptTrainer(max_steps=1), arguments, f"{file}-dense"),
         mask_generator=NoMasks(),
     )
     detector.fit(data.X, data.y)
-    rows, shown = [], Shown(detector, data)
+    rows, sets = [], ScoredSets(detector, data)
     for scorer in SCORERS:
         labels = {"experiment": experiment, "seed": seed, "scorer": type(scorer).__name__}
-        parts, learning = shown.part_scores(scorer)
-        scores = joint_scores(parts, learning, None, ["foreground_plain"], "")
+        parts, learning = sets.part_scores(scorer)
+        scores = joint_scores(parts, learning, None, [CLASSIFIER], "")
         rows += rows_of(scores, network="", fusion="control", **labels)
     note = {"experiment": experiment, "seed": seed, "network": "control"}
     return rows, note | {"accuracy_plain": 100 * accuracies(detector, data)["plain"]}
@@ -419,14 +443,14 @@ def draw_errors(detector, data, path, n=12):
     """Save a picture of the OOD images that score highest, and of the test images that score lowest."""
     import matplotlib.pyplot as plt
 
-    detector = default_parts(detector).refit_scorer(ViM())
+    detector = default_parts(detector).refit_scorer([("foreground", detector.scorer[0][1], ViM())])
     sets = {f"{name}: taken for known": X for name, X in data.ood.items()} | {"known: rejected first": data.X_test}
     figure = plt.figure(figsize=(n, 1.3 * len(sets)), layout="constrained")
     for row, (title, X) in zip(figure.subfigures(len(sets), 1, squeeze=False)[:, 0], sets.items(), strict=True):
         order = np.argsort(detector.score_samples(X))
         row.suptitle(title, x=0.005, ha="left", fontsize=9)
-        axes, shown = row.subplots(1, n), order[:n] if title.startswith("known:") else order[::-1][:n]
-        for axis, index in zip(axes, shown, strict=True):
+        axes, drawn = row.subplots(1, n), order[:n] if title.startswith("known:") else order[::-1][:n]
+        for axis, index in zip(axes, drawn, strict=True):
             axis.imshow(X[index])
             axis.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -447,22 +471,27 @@ def parse(argv=None, description=__doc__):
         "--control",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="a plain classifier, too, that trains for the epochs of both stages",
+        help="also train a plain classifier for the epochs of both stages",
     )
-    parser.add_argument("--foreground-pooling", choices=("image", "foreground"), default="image")
-    parser.add_argument("--backbone", default="test_resnet", help="timm model, random weights")
+    parser.add_argument(
+        "--foreground-pooling",
+        choices=("image", "foreground"),
+        default="image",
+        help="the part of the image that features of the dense network are averaged over",
+    )
+    parser.add_argument("--backbone", default="test_resnet", help="timm model, with random weights")
     parser.add_argument("--output-stride", type=int, default=8)
-    parser.add_argument("--image-size", type=int, default=64, help="side of the network's input; the images have 32 px")
-    parser.add_argument("--pixels", type=int, default=32, help="side the images of all packs are brought to first")
+    parser.add_argument("--image-size", type=int, default=64, help="side of the network's input in pixels")
+    parser.add_argument("--pixels", type=int, default=32, help="side that the images of all packs are resized to")
     parser.add_argument("--epochs", type=int, default=6, help="of each of the two stages, on CIFAR-10")
     parser.add_argument("--steps", type=int, default=700, help="of each of the two stages, on the embedded images")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=0.3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data", type=Path, default=os.environ.get("SKDFB_DATA"), help="folder of the packs")
-    parser.add_argument("--networks", type=Path, help="folder to keep trained networks in, and to read them from")
-    parser.add_argument("--json", type=Path, help="where to write all figures")
-    parser.add_argument("--report", type=Path, nargs="+", help="JSON files whose tables to print; nothing is run")
+    parser.add_argument("--networks", type=Path, help="folder of trained networks, to keep and to read")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--report", type=Path, nargs="+", help="print the tables of these JSON files; run nothing")
     parser.add_argument("--figures", type=Path, help="folder for pictures of the remaining errors")
     parser.add_argument("--verbose", type=int, default=0)
     return parser.parse_args(argv)
@@ -483,7 +512,7 @@ def measured_before(files):
 
 
 def measure(arguments, run):
-    """Return the rows and notes of all experiments and seeds asked for, and write them as they come."""
+    """Return the rows and notes of all requested experiments and seeds; write them after each."""
     arguments.data = None if arguments.data is None else Path(arguments.data)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
     if arguments.networks is not None:
@@ -493,7 +522,7 @@ def measure(arguments, run):
         has_packs = arguments.data is not None and (arguments.data / "cifar10_train.npz").is_file()
         if not (has_packs or experiment.endswith("embedded")):
             given = f"no image packs in {arguments.data}"
-            print(f"{experiment} skipped: {given}; name their folder by --data or SKDFB_DATA")
+            print(f"{experiment} skipped: {given}; pass their folder as --data or SKDFB_DATA")
             continue
         more_rows, more_notes = run(experiment, seed, arguments)
         rows, notes = rows + more_rows, notes + more_notes
@@ -503,17 +532,20 @@ def measure(arguments, run):
 
 
 def keep_settings(folder, settings):
-    """Refuse a folder of networks that other settings have trained."""
+    """Refuse a folder of networks that were trained with other settings."""
     trained_by = ("backbone", "output_stride", "image_size", "pixels", "epochs", "steps", "batch_size", "learning_rate")
-    wanted, file = {key: settings[key] for key in trained_by}, folder / "settings.json"
+    expected, file = {key: settings[key] for key in trained_by}, folder / "settings.json"
     folder.mkdir(parents=True, exist_ok=True)
-    if file.is_file() and json.loads(file.read_text()) != wanted:
-        raise SystemExit(f"the networks in {folder} were trained with {file.read_text()}, not with {wanted}")
-    file.write_text(json.dumps(wanted))
+    if file.is_file() and json.loads(file.read_text()) != expected:
+        raise SystemExit(
+            f"The networks in {folder} were trained with {file.read_text()}: expected {json.dumps(expected)}. Pass "
+            "another folder as --networks."
+        )
+    file.write_text(json.dumps(expected))
 
 
 def document(settings, rows, notes):
-    """Return what is written to the JSON file."""
+    """Return the content of the JSON file."""
     return {
         "settings": settings,
         "versions": {name: importlib.metadata.version(name) for name in ("skdfb", "torch", "timm", "scikit-learn")},

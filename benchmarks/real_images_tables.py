@@ -1,17 +1,17 @@
-"""The tables of ``benchmarks/real_images.py``: from rows of figures to what the documentation shows."""
+"""The tables of ``benchmarks/real_images.py``, as they are in the documentation, from its rows of figures."""
 
 import numpy as np
 import pandas as pd
 
 FIGURES = ["auroc", "fpr95"]
 TITLES = {"auroc": "AUROC", "fpr95": "FPR95"}
-REAL = ("textures", "open-set")  # the experiments on CIFAR-10, which one mean is taken over
+REAL = ("textures", "open-set")  # the experiments on CIFAR-10, which have a mean of their own
 DEFAULT = "default"
 ACCURACIES = {"accuracy_plain": "plain", "accuracy_dfb": "DFB", "rejected": "rejected"}
 
 
 def gains(table, baseline="plain"):
-    """Return every figure less the baseline's of the same scorer, OOD set and seed."""
+    """Return every figure minus that of the baseline with the same scorer, OOD set and seed."""
     keys = ["experiment", "seed", "scorer", "ood"]
     base = table[table["fusion"] == baseline].set_index(keys)[FIGURES]
     gain = table[table["fusion"] != baseline].set_index(keys)
@@ -20,7 +20,7 @@ def gains(table, baseline="plain"):
 
 
 def mean_and_spread(table, by, sign="+"):
-    """Return means over OOD sets, then mean and standard deviation over seeds, as text "mean ± spread"."""
+    """Return the mean over OOD sets, then mean and standard deviation over seeds, as text "mean ± spread"."""
     groups = table.groupby([*by, "seed"], sort=False)[FIGURES].mean().groupby(by, sort=False)
     return pd.DataFrame(
         {figure: with_spread(groups[figure].mean(), groups[figure].std(), sign) for figure in FIGURES},
@@ -29,7 +29,7 @@ def mean_and_spread(table, by, sign="+"):
 
 
 def with_spread(means, spreads, sign=""):
-    """Return texts "mean ± spread"; of a single seed, whose spread is NaN, the mean alone; of nothing, nothing."""
+    """Return texts "mean ± spread"; the mean alone for a single seed (spread NaN), and "" if the mean is NaN."""
     return [
         "" if np.isnan(mean) else f"{mean:{sign}.1f}" + ("" if np.isnan(spread) else f" ± {spread:.1f}")
         for mean, spread in zip(means, spreads, strict=True)
@@ -37,7 +37,8 @@ def with_spread(means, spreads, sign=""):
 
 
 def tables_of(table, notes, default_network):
-    """Yield title and data frame, all text, of each table."""
+    """Yield the title and the data frame of each table; all cells are text."""
+    # Parts that were run separately may both hold the plain classifier of a seed.
     table = table.drop_duplicates(["experiment", "seed", "network", "fusion", "scorer", "ood"])
     chosen = (table["network"] == default_network) & (table["fusion"] == DEFAULT)
     compared = table[chosen | table["fusion"].isin(["plain", "control"])]
@@ -61,7 +62,7 @@ def tables_of(table, notes, default_network):
 
 
 def accuracy_table(notes, by="network"):
-    """Return mean and spread of accuracies and rejections, an experiment and network (or ``by``) a row."""
+    """Return mean and spread of accuracies and rejections, one row per experiment and network (or ``by``)."""
     notes = notes.drop_duplicates(["experiment", "seed", by])
     groups = notes.groupby(["experiment", by], sort=False)
     columns = {
@@ -73,7 +74,7 @@ def accuracy_table(notes, by="network"):
 
 
 def compare(table, baseline):
-    """Return the baseline's figures, DFB's, and what DFB gains, a scorer a row, and the mean of all.
+    """Return the figures of the baseline and of DFB and the gain of DFB, one row per scorer and one for the mean.
 
     Runs without the baseline are left out.
     """
@@ -93,14 +94,14 @@ def compare(table, baseline):
 
 
 def by_set(table, figure):
-    """Return a scorer a row and an OOD set a column."""
+    """Return one row per scorer and one column per OOD set."""
     means = table.groupby(["scorer", "ood", "fusion"], sort=False)[figure].mean().unstack("fusion")
     cells = means.map(lambda value: f"{value:.1f}")
     return (cells["plain"] + " → " + cells[DEFAULT]).unstack("ood").reset_index().rename_axis(None, axis=1)
 
 
 def best_of_all(table):
-    """Return the best plain scorer and the best one by DFB on each OOD set."""
+    """Return the best scorer of the plain classifier and of DFB on each OOD set."""
     means = table.groupby(["ood", "fusion", "scorer"], sort=False)[FIGURES].mean()
     rows = []
     for ood in table["ood"].unique():
@@ -115,7 +116,7 @@ def best_of_all(table):
 
 
 def ablation(gain):
-    """Return mean gains of each network and fusion, with the worst scorer's, an experiment a column."""
+    """Return the mean gain of each network and fusion, and that of the worst scorer, one column per experiment."""
     by = ["experiment", "network", "fusion"]
     means = gain.groupby(by, sort=False)[FIGURES].mean()
     scorers = gain.groupby([*by, "scorer"], sort=False)[FIGURES].mean()
@@ -150,7 +151,8 @@ def simple_table(frame):
     """Return a data frame as a simple table of reStructuredText."""
     rows = [list(map(str, frame.columns)), *frame.astype(str).to_numpy().tolist()]
     rows = [[cell if cell else ".." if place == 0 else "" for place, cell in enumerate(row)] for row in rows]
-    rows = [["\\" + cell if cell.startswith("+ ") else cell for cell in row] for row in rows]  # no item of a list
+    # "+ " at the start of a cell would be an item of a list.
+    rows = [["\\" + cell if cell.startswith("+ ") else cell for cell in row] for row in rows]
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     rule = " ".join("=" * width for width in widths)
     lines = [" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

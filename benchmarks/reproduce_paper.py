@@ -1,27 +1,20 @@
-"""The experiments of the DFB paper in its own set-up: Tables 1 to 4 of Ding and Pang, ACM MM 2024, arXiv 2303.08727.
+"""Run the experiments of the DFB paper: Tables 1 to 4 of Ding and Pang, ACM MM 2024, arXiv 2303.08727.
 
 BiT-M R50x1 is fine-tuned at 128 pixels on CIFAR-10 or CIFAR-100. OOD are the test images of the other CIFAR set and of
-SVHN, Places365 and Textures (DTD). For MSP, ODIN, Energy and ViM it prints AUROC, FPR95 and AUPR, plain -> DFB (Tables
-1 to 3), and the accuracy of both (Table 4). It takes a GPU, and 1.6 GB to download::
+SVHN, Places365 and Textures (DTD). The output has AUROC, FPR95 and AUPR of MSP, ODIN, Energy and ViM, plain -> DFB
+(Tables 1 to 3; in-distribution images are the positive class of AUPR), and the accuracy of both (Table 4). This needs a
+GPU, and downloads 1.6 GB::
 
     pip install ".[benchmarks]"
     python benchmarks/reproduce_paper.py --id cifar10 --data data --download --json cifar10.json
     python benchmarks/reproduce_paper.py --id cifar100 --data data --download --json cifar100.json
 
-``--recipe paper``, which these use, is the paper as it is written; ``--recipe default`` is what the library does when
-it is told nothing, but at the paper's 128 pixels. Without ``--download`` nothing touches the network: files must lie in
-the folder ``--data``, and weights in timm's cache or in a file named by ``--weights``. OOD sets that are missing are
-left out, and the output says so.
+These commands use the paper's recipe. ``--recipe default`` takes the defaults of the library, but the paper's 128
+pixels. Nothing is downloaded without ``--download``: image files must be in the folder ``--data``, and weights in
+timm's cache or in the file ``--weights``. Missing OOD sets are left out, and the output names them.
 
-Where this differs from the paper:
-
-- 1 % of the training images are held out to set the threshold (``--calibration-fraction``), which no table needs.
-- Where Eq. 7 has log S_b, for MSP and ODIN, this is log softplus(S_b), which a negative S_b has, too.
-- ODIN has temperature 2 and does not perturb images, as in the authors' evaluation code
-  (https://github.com/mala-lab/DFB); at the library's own default, 1,000, probabilities hardly differ.
-- Places365 is the whole validation part, 36,500 images. The authors' code takes the images of Places that were chosen
-  as OOD for ImageNet in MOS (Huang and Li, CVPR 2021). AUPR depends on the number of OOD images, too.
-- AUPR has in-distribution images as the positive class; the JSON file has the other one as well.
+``--differences`` prints all that a run with the given options does otherwise than the paper's text, with the source of
+each choice, and runs nothing.
 """
 
 import argparse
@@ -36,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import paper_data
+import paper_differences
 import torch
 from huggingface_hub import constants
 
@@ -60,52 +54,66 @@ def positive(text):
 
 
 def parse(argv):
-    """Return the settings; those that a later step would stumble upon are refused here."""
+    """Return the settings, after checks of all that would fail in a later step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--id", choices=list(OOD_SETS), default="cifar10", help="the in-distribution set")
     parser.add_argument("--recipe", choices=["paper", "default"], default="paper")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the files")
-    parser.add_argument("--download", action="store_true", help="fetch files and weights that are not there")
+    parser.add_argument(
+        "--dense-start",
+        choices=["classifier", "pretrained"],
+        default="classifier",
+        help="where the dense network starts: section 3.1 has the trained classifier, the implementation details have "
+        "the pre-trained checkpoint",
+    )
+    parser.add_argument("--differences", action="store_true", help="print the differences from the paper; run nothing")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the image files")
+    parser.add_argument("--download", action="store_true", help="download missing files and weights")
     parser.add_argument("--backbone", default="resnetv2_50x1_bit.goog_in21k", help="timm model")
-    parser.add_argument("--weights", type=Path, help="local file of the backbone's weights, instead of timm's hub")
-    parser.add_argument("--image-size", type=positive, default=128, help="side of the network's input")
-    parser.add_argument("--steps", type=positive, help="of each of the two stages, instead of the recipe's")
+    parser.add_argument("--weights", type=Path, help="local file of weights, instead of those of timm's hub")
+    parser.add_argument("--image-size", type=positive, default=128, help="side of the network's input in pixels")
+    parser.add_argument("--steps", type=positive, help="steps of each stage, instead of the recipe's")
     parser.add_argument("--batch-size", type=positive, default=128)
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed", "16-mixed"], default="32-true")
-    parser.add_argument("--calibration-fraction", type=float, help="default: 0.01, with --recipe default 0.1")
-    parser.add_argument("--n-train", type=positive, help="at most so many training images, drawn by the seed")
-    parser.add_argument("--n-test", type=positive, help="at most so many in-distribution test images")
-    parser.add_argument("--n-ood", type=positive, help="at most so many images of each OOD set")
+    parser.add_argument(
+        "--calibration-fraction",
+        type=float,
+        help="share of held-out images; the default is 0.01, or that of the library with --recipe default",
+    )
+    parser.add_argument("--n-train", type=positive, help="largest number of training images, drawn by the seed")
+    parser.add_argument("--n-test", type=positive, help="largest number of in-distribution test images")
+    parser.add_argument("--n-ood", type=positive, help="largest number of images of each OOD set")
     parser.add_argument(
         "--temperature-sweep",
         type=float,
         nargs="*",
         metavar="T",
-        help="Eq. 7 at several temperatures, for probabilities too; without numbers at "
+        help="also run Eq. 7 at several temperatures; without numbers at "
         + ", ".join(f"{temperature:g}" for temperature in TEMPERATURES),
     )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--n-jobs", type=int, default=-1, help="threads that read images; -1: one a core")
+    parser.add_argument("--n-jobs", type=int, default=-1, help="threads that read images; -1 is one per core")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--verbose", type=int, default=0, help="1 shows the training's progress")
     arguments = parser.parse_args(argv)
     if arguments.weights is not None and not arguments.weights.is_file():
         parser.error(f"--weights: there is no file {arguments.weights}")
     if arguments.json is not None and not arguments.json.resolve().parent.is_dir():
         parser.error(f"--json: there is no folder {arguments.json.resolve().parent}")
+    if arguments.calibration_fraction is None:
+        arguments.calibration_fraction = 0.01 if arguments.recipe == "paper" else "auto"
     if arguments.temperature_sweep is not None:
         if arguments.recipe != "paper":
-            parser.error("--temperature-sweep is about Eq. 7, which is in --recipe paper alone")
+            parser.error("--temperature-sweep needs --recipe paper: the default recipe does not have Eq. 7")
         if min(arguments.temperature_sweep, default=1.0) <= 0:
-            parser.error("--temperature-sweep: temperatures are greater than 0")
+            parser.error("--temperature-sweep: expected temperatures greater than 0")
         arguments.temperature_sweep = arguments.temperature_sweep or list(TEMPERATURES)
     return arguments
 
 
 @contextlib.contextmanager
 def hub_access(allowed):
-    """Keep timm's hub from the network unless it is allowed; weights in its cache are found either way."""
+    """Let timm's hub use the network only if allowed; weights in its cache are found either way."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not allowed
     try:
@@ -115,41 +123,44 @@ def hub_access(allowed):
 
 
 def make_backbone(arguments):
-    """Return the pretrained network; before any data is fetched, since this may fail."""
+    """Return the pre-trained network. This comes before any download of images, since it may fail."""
     try:
         with hub_access(arguments.download):
             return create_backbone(
                 arguments.backbone, checkpoint_path=arguments.weights, image_size=arguments.image_size
             )
     except ValueError as error:
-        raise ValueError(f"{error} (Here: --weights FILE, or --download for those of timm's hub.)") from error
+        raise ValueError(f"{error} (Here: pass --weights FILE, or --download for those of timm's hub.)") from error
 
 
 def make_detector(backbone, arguments):
-    """Return the detector of a recipe; batch, precision and number of steps are the caller's in both."""
+    """Return the detector of a recipe, with the batch size, precision and steps of the options."""
     changes = {"batch_size": arguments.batch_size, "precision": arguments.precision}
     if arguments.steps is not None:
         changes |= {"max_steps": arguments.steps, "warmup_steps": None}  # 500, but at most a fifth of the steps
-    of_paper = arguments.recipe == "paper"
-    fraction = arguments.calibration_fraction
-    if fraction is None:
-        fraction = 0.01 if of_paper else 0.1
+    options = {
+        "image_size": arguments.image_size,
+        "calibration_fraction": arguments.calibration_fraction,
+        "device": arguments.device,
+        "n_jobs": arguments.n_jobs,
+        "random_state": arguments.seed,
+        "verbose": arguments.verbose,
+    }
+    dense_changes = changes | {"dense_start": arguments.dense_start}
+    if arguments.recipe == "paper":
+        return DFBDetector.paper(
+            backbone,
+            classifier_trainer=Trainer.paper_classifier(**changes),
+            dense_trainer=Trainer.paper_dense(**dense_changes),
+            **options,
+        )
     return DFBDetector(
-        backbone,
-        recipe=arguments.recipe,
-        classifier_trainer=Trainer.paper_classifier(**changes) if of_paper else Trainer(**changes),
-        dense_trainer=Trainer.paper_dense(**changes) if of_paper else Trainer(**changes),
-        image_size=arguments.image_size,
-        calibration_fraction=fraction,
-        device=arguments.device,
-        n_jobs=arguments.n_jobs,
-        random_state=arguments.seed,
-        verbose=arguments.verbose,
+        backbone, classifier_trainer=Trainer(**changes), dense_trainer=Trainer(**dense_changes), **options
     )
 
 
 def some(images, n, seed):
-    """Return the indices of ``n`` images drawn by the seed, in order; all of them where n is None or too many."""
+    """Return the sorted indices of ``n`` images drawn by the seed; all indices if n is None or too large."""
     if n is None or n >= len(images):
         return np.arange(len(images))
     return np.sort(np.random.default_rng(seed).permutation(len(images))[:n])
@@ -170,7 +181,7 @@ def read_data(ood_names, arguments):
 
 
 def mean_change(table, metric):
-    """Return how much DFB adds to a metric, the mean over scorers and OOD sets."""
+    """Return the mean gain of DFB in a metric, over scorers and OOD sets."""
     values = {method: [] for method in table["method"]}
     for method, value in zip(table["method"], table[metric], strict=True):
         values[method].append(value)
@@ -190,7 +201,7 @@ def sweep_of_scorers(detector, X_test, ood, temperatures):
 
 
 def format_sweep(rows):
-    """Print the sweep wide: a row a scorer, a column a temperature."""
+    """Return the sweep as a text with one row per scorer and one column per temperature."""
     temperatures = list(dict.fromkeys(row["temperature"] for row in rows))
     lines = []
     for metric in ("auroc", "fpr95"):
@@ -223,7 +234,7 @@ def run(backbone, X, y, X_test, y_test, ood, arguments):
         "n_steps": {stage: len(history["loss"]) for stage, history in detector.training_history_.items()},
         "n_images": {"train": len(X), "test": len(X_test)} | {name: len(images) for name, images in ood.items()},
         "accuracy": accuracy,
-        "table": {column: list(table[column]) for column in table},
+        "table": {column: values.tolist() for column, values in table.items()},
         "mean_change": changes,
         "temperature_sweep": sweep,
         "fit_seconds": round(fitted - start, 1),
@@ -232,8 +243,9 @@ def run(backbone, X, y, X_test, y_test, ood, arguments):
 
 
 def report(results, missing, arguments):
-    """Return what the JSON file holds."""
+    """Return the content of the JSON file."""
     return {
+        "differences": paper_differences.as_rows(arguments),
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()},
         "missing_ood_sets": missing,
         "versions": {name: importlib.metadata.version(name) for name in ("skdfb", "torch", "timm", "scikit-learn")},
@@ -248,8 +260,11 @@ def report(results, missing, arguments):
 
 
 def main(argv=None):
-    """Run one experiment; the exit status is 1 where there is nothing to run it on."""
+    """Run one experiment; the exit status is 1 if images or weights are missing."""
     arguments = parse(argv)
+    if arguments.differences:
+        print(paper_differences.format_differences(arguments))
+        return 0
     names = OOD_SETS[arguments.id]
     missing = [name for name in (arguments.id, *names) if not paper_data.is_there(name, arguments.data)]
     if arguments.download:

@@ -1,16 +1,18 @@
-"""Time to fit and to score of every scorer, beside pytorch-ood's and beside the bare linear algebra: ratios of one run.
+"""Measure the time of every scorer, compared with pytorch-ood and with the bare linear algebra in the same run.
 
-    pip install pytorch-ood==0.4.0            # the peer; without it its columns stay empty
+    pip install pytorch-ood==0.4.0            # the peer; without it its columns are empty
     python benchmarks/scorers.py              # n = 50,000, C = 2,048, K = 100: about 25 minutes on 2 cores
     python benchmarks/scorers.py --n 5000 --only ViM KNN
     python benchmarks/scorers.py --memory     # 1,000,000 x 2,048 float16 in a file: peak memory
 
-Features are random, non-negative float32 with class structure; the head is the class means'. "fit / peer" is our time
-over the peer's, "fit / bare" over that of the products that the formula cannot do without, written in plain NumPy and
-PyTorch for the same data: below 1 is faster. All of a row run in turn, and the shortest of the rounds counts, which
-other work on the machine disturbs least.
+The features are random, non-negative float32 numbers with class structure; the head has the class means as weights.
+"fit / peer" is the time of this library divided by that of the peer. "fit / bare" divides it by the time of the matrix
+products that the formula needs at least, written in NumPy and PyTorch for the same data. Below 1 is faster. The
+measurements of a row take turns, and the shortest time of the rounds counts, which other work on the same computer
+disturbs least.
 
-The bare algebra of `fit` is in float64, as statistics are to be; that of scoring in the features' float32.
+The bare algebra of `fit` is in float64, in which the library keeps statistics; that of scoring is in float32, as the
+features are.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Data(NamedTuple):
 
     @property
     def head(self) -> torch.nn.Linear:
-        """The head as the peer wants it."""
+        """The head as a layer, which the peer takes."""
         layer = torch.nn.Linear(self.train.n_features, self.train.n_classes)
         layer.load_state_dict({"weight": self.train.weight, "bias": self.train.bias})
         return layer.requires_grad_(False)
@@ -167,7 +169,7 @@ def bare_head_score(function: Callable[[Tensor], Tensor]) -> Callable[[Data], Ti
 
 
 class Peer(NamedTuple):
-    """A detector of pytorch-ood: its class, its arguments, and what it reads."""
+    """A detector of pytorch-ood: its class, its arguments, and its kind of input."""
 
     name: str
     arguments: Callable[[Data], dict[str, Any]]
@@ -210,7 +212,7 @@ class Case(NamedTuple):
     peer: Peer | None = None
     bare_fit: Callable[[Data], Any] | None = None
     bare_score: Callable[[Data], Timed] | None = None
-    slow_peer: bool = False  # scored on fewer images, like ours and the bare algebra of its row
+    slow_peer: bool = False  # if so, all columns of the row are measured on fewer images
 
 
 def cases(C: int) -> list[Case]:
@@ -277,7 +279,7 @@ def cases(C: int) -> list[Case]:
 
 
 def shortest(rounds: int, *calls: Timed | None) -> list[float | None]:
-    """Return the shortest time of each call, taking turns."""
+    """Return the shortest time of each call; the calls take turns."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for place, call in enumerate(calls):
@@ -340,7 +342,7 @@ def format_rows(rows: list[Row]) -> str:
 
 
 def memory(n: int, C: int, K: int, folder: str | None) -> None:
-    """Fit ViM and Mahalanobis on features in a file, each in a process of its own, and print the peak memory."""
+    """Fit ViM and Mahalanobis on features in a file, each in a new process, and print the peak memory."""
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         path = Path(directory) / "features.npy"
         rng = np.random.default_rng(0)
@@ -359,8 +361,8 @@ def memory(n: int, C: int, K: int, folder: str | None) -> None:
 
 
 def peak_memory() -> float:
-    """Return the most memory in GB that this process has held, pages of mapped files included (Linux)."""
-    # Not getrusage's, which starts from what the parent held.
+    """Return the peak memory of this process in GB, pages of mapped files included (Linux)."""
+    # The peak of getrusage would include that of the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024 / 1e9
 
@@ -390,14 +392,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="images to fit on (50,000; 1,000,000 with --memory)")
     parser.add_argument("--n-test", type=int, default=50_000, help="images to score")
     parser.add_argument("--n-slow", type=int, default=5_000, help="images to score where the peer is slow")
-    parser.add_argument("--features", type=int, default=2048)
-    parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--features", type=int, default=2048, help="number of features C")
+    parser.add_argument("--classes", type=int, default=100, help="number of classes K")
+    parser.add_argument("--rounds", type=int, default=2, help="timed rounds, of which the shortest counts")
     parser.add_argument("--only", nargs="*", help="names of scorers")
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--folder", help="where --memory writes its file of 4 GB")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
+    parser.add_argument("--folder", help="folder for the file of 4 GB that --memory writes")
     parser.add_argument("--fit-one", help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="also write the figures to a file")
     arguments = parser.parse_args()
     if arguments.fit_one:
         fit_one(arguments.fit_one, arguments.folder)

@@ -2,17 +2,17 @@
 BackMix
 =======
 
-Teach a classifier that a class is not its background: :class:`~skdfb.augmentation.BackMix` pastes patches of other images'
-backgrounds into the training images. Nothing is downloaded; on two CPU cores this takes half a minute.
+Keep a classifier from learning the background of a class: :class:`~skdfb.augmentation.BackMix` pastes patches of the
+backgrounds of other images into the training images. Nothing is downloaded; on two CPU cores this takes half a minute.
 """
 
 # %%
 # In training
 # -----------
 #
-# A trainer takes it as ``augmentation``, for either stage of a detector:
+# Pass it to a trainer as ``augmentation``, for either stage of a detector:
 # ``DFBDetector(classifier_trainer=Trainer(augmentation=BackMix()), dense_trainer=Trainer(augmentation=BackMix()))``.
-# Here a mask generator trains the classifier that it looks at.
+# In this example a mask generator trains a classifier with it.
 
 import torch
 
@@ -22,27 +22,26 @@ from skdfb.datasets import load_digits_on_photos
 from skdfb.networks import create_backbone
 
 data = load_digits_on_photos(n_train=1000, random_state=0)
-torch.manual_seed(0)  # the random weights
 trainer = Trainer(
     max_steps=250, batch_size=32, learning_rate=0.3, flip=False, mixup=None, schedule="cosine", augmentation=BackMix()
 )
-backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
 generator = CAMMaskGenerator(backbone, trainer=trainer, image_size=32, random_state=0).fit(data.images, data.target)
 
 # %%
-# What it does to images
-# ----------------------
+# The mixed images
+# ----------------
 #
-# To paste backgrounds alone, BackMix has to know where the foreground is. While a classifier learns, the network's own
-# class activation maps say so, averaged over the epochs; while a dense network learns, its masks do. Below are both: the
-# maps of the classifier above, and the true masks, which are known since the digits were pasted. Grey are the pixels where
-# the other image had its foreground.
+# To paste only backgrounds, BackMix needs to know where the foreground is. In the training of a classifier it takes the
+# class activation maps of the network itself, averaged over the epochs. In the training of a dense network it takes the
+# masks. The picture has both: the maps of the classifier above, and the true masks, which are known because the digits
+# were pasted into the images. Pixels are grey where the other image has its foreground.
 
-shown = slice(0, 10)
-pixels = torch.from_numpy(data.images[shown]).movedim(-1, 1) / 255 - 0.5  # in a batch, 0 is the mean pixel
-classes = torch.eye(data.n_classes)[torch.from_numpy(data.target[shown])]
-attention = torch.from_numpy(generator.attention_maps(data.images[shown], data.target[shown]))
-masks = torch.from_numpy(data.masks[shown])
+first = slice(0, 10)
+pixels = torch.from_numpy(data.images[first]).movedim(-1, 1) / 255 - 0.5  # in a batch, 0 is the mean pixel
+classes = torch.eye(data.n_classes)[torch.from_numpy(data.target[first])]
+attention = torch.from_numpy(generator.attention_maps(data.images[first], data.target[first]))
+masks = torch.from_numpy(data.masks[first])
 
 
 def mixed(batch):
@@ -56,7 +55,7 @@ rows = {
 }
 
 # %%
-# The classes stay as they are.
+# The classes do not change.
 
 import matplotlib.pyplot as plt
 

@@ -1,18 +1,19 @@
 """
-A scorer of your own, in NumPy
-==============================
+Your own scorer in NumPy
+========================
 
-A scorer is any object with two methods; there is nothing to inherit and nothing to register. Write one in ten lines,
-have it checked, and use it on features from anywhere and in a detector. On two CPU cores this takes about fifteen seconds.
+A scorer is any object with two methods; it inherits nothing and is not registered. Write one in ten lines, check it, and
+use it on features from any source and in a detector. On two CPU cores this takes about fifteen seconds.
 """
 
 # %%
 # Ten lines
 # ---------
 #
-# The score is the negative distance of an image's features to the nearest class mean: higher is more in-distribution, as
-# everywhere here. ``representation`` holds torch tensors on the CPU; ``.numpy()`` views them. Compute in float64, since
-# features may come in half precision. The class indices ``y`` are None where there are no classes.
+# The score is the negative distance of the features of an image to the nearest class mean. Higher is more
+# in-distribution, as for all scores of the library. ``representation`` holds torch tensors on the CPU; ``.numpy()`` views
+# them. Compute in float64, since features may be in half precision. The class indices ``y`` are None if there are no
+# classes.
 
 import numpy as np
 
@@ -30,12 +31,12 @@ class NearestMean:
 
 
 # %%
-# Is it a good scorer?
-# --------------------
+# Check it
+# --------
 #
-# Whether it separates OOD images, only data can tell. Whether detectors can rely on it,
-# :func:`~skdfb.testing.check_foreground_scorer` tells: one finite score an image, the same one in any
-# order and in any batch, nothing written to, nothing left over from an earlier fit, odd data scored or refused.
+# :func:`~skdfb.testing.check_foreground_scorer` checks that detectors can use it: one finite score per image, the same
+# score in any order and in any batch, no change of the inputs, no memory of an earlier fit, and unusual data is scored or
+# refused. (How well it separates OOD images depends on the data.)
 
 from skdfb.testing import check_foreground_scorer
 
@@ -43,7 +44,8 @@ results = check_foreground_scorer(NearestMean())
 print(len(results), "checks:", {result["status"] for result in results})
 
 # %%
-# The checks find what looks harmless. Centring the features of a batch makes the score of an image depend on its company:
+# The checks also find errors that are easy to miss. If scores are centred by batch, the score of an image depends on the
+# other images:
 
 
 class CentredByBatch(NearestMean):
@@ -57,13 +59,13 @@ for result in check_foreground_scorer(CentredByBatch(), on_fail=None):
         print(f"{result['check_name']}: {result['exception']}")
 
 # %%
-# In a test suite, ``@parametrize_scorers_with_checks([NearestMean()])`` makes one test a check.
+# In a test suite, ``@parametrize_scorers_with_checks([NearestMean()])`` makes a test of each check.
 #
-# On features from anywhere
-# -------------------------
+# On features from any source
+# ---------------------------
 #
-# All that a scorer needs are features and the linear head that they go into. Here they are the hidden units of a small
-# scikit-learn network that knows the digits 0 to 5 of 8 x 8 pixels; the digits 6 to 9 are OOD.
+# A scorer needs features and the linear head after them. Here the features are the hidden units of a small scikit-learn
+# network. It is trained on the digits 0 to 5 of 8 x 8 pixels; the digits 6 to 9 are OOD.
 
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -98,7 +100,7 @@ for name, by_set in scores.items():
     print(f"{name:12} AUROC {auroc_score(*by_set.values()):.3f}")
 
 # %%
-# Which scorer is best depends on the network and on the data; here it is not the one of ten lines.
+# The best scorer depends on the network and on the data. Here it is not the one of ten lines.
 
 import matplotlib.pyplot as plt
 
@@ -113,20 +115,17 @@ for ax, name in zip(axes, ("NearestMean", "Energy"), strict=True):
 # In a detector
 # -------------
 #
-# A detector takes it as ``scorer``, and joins its score with the background score. The two trainings here are far too short
-# to learn from; they only show the wiring. See the quickstart for real ones.
-
-import torch
+# A detector takes it as ``scorer``, and joins its score with the background scores. The two trainings of this example are
+# too short to learn anything; see the quickstart for longer ones.
 
 from skdfb import DFBDetector, Trainer
 from skdfb.datasets import load_digits_on_photos
 from skdfb.networks import create_backbone
 
 data = load_digits_on_photos(n_train=300, n_test=60, random_state=0)
-torch.manual_seed(0)  # the random weights
 trainer = Trainer(max_steps=20, batch_size=32, learning_rate=0.1, mixup=None, flip=False)
 detector = DFBDetector(
-    create_backbone("test_resnet", pretrained=False, output_stride=8),
+    create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0),
     scorer=NearestMean(),
     classifier_trainer=trainer,
     dense_trainer=trainer,

@@ -2,16 +2,16 @@
 Quickstart: digits on photographs
 =================================
 
-Fit a detector on images that the package brings along, compare it with the plain classifier it starts from, and look at
-what it learned. Nothing is downloaded; on two CPU cores this takes about two minutes.
+Fit a detector on images that come with the package, compare it with the plain classifier that it starts from, and plot
+masks and scores. Nothing is downloaded; on two CPU cores this takes about two minutes.
 """
 
 # %%
 # The images
 # ----------
 #
-# Handwritten digits 0 to 5 on crops of a photograph are known. The OOD sets are: digits that were never seen on the
-# known photograph, known digits on another photograph, and either photograph without a digit.
+# The known classes are the handwritten digits 0 to 5 on crops of a photograph. The OOD sets are: other digits on the known
+# photograph, known digits on another photograph, and each of the two photographs without a digit.
 
 from skdfb.datasets import load_digits_on_photos
 
@@ -22,18 +22,15 @@ print(data.images.shape, data.images.dtype, {name: X.shape for name, X in data.o
 # The detector
 # ------------
 #
-# ``backbone`` is usually just a timm model name, with ImageNet weights: ``DFBDetector("resnet50.a1_in1k")``. Here a
-# tiny network starts from random weights, so the trainers are told a higher learning rate than the default, which
-# is meant for fine-tuning. Digits change their meaning in a mirror: ``flip=False``.
-
-import torch
+# ``backbone`` is usually the name of a timm model with ImageNet weights: ``DFBDetector("resnet50.a1_in1k")``. Here a tiny
+# network starts from random weights, so the learning rate is higher than the default, which is for fine-tuning. A mirror
+# changes the meaning of digits: ``flip=False``.
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.networks import create_backbone
 from skdfb.scorers import ViM
 
-torch.manual_seed(0)  # the random weights
-backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
 recipe = {"max_steps": 700, "batch_size": 32, "weight_decay": 5e-4, "schedule": "cosine", "flip": False, "mixup": None}
 detector = DFBDetector(
     backbone,
@@ -46,17 +43,17 @@ detector = DFBDetector(
 detector.fit(data.images, data.target)
 
 # %%
-# ``predict`` says +1 for in-distribution and -1 for OOD; ``predict_open_set`` gives the label as well.
+# ``predict`` returns +1 for in-distribution and -1 for OOD. ``predict_open_set`` returns the label, and -1 for OOD.
 
 print(detector.predict(data.images_test[:8]), detector.predict(data.ood_images["unseen_photo"][:8]))
 print(detector.predict_open_set(data.images_test[:8]))
 
 # %%
-# Every scorer, with and without the background
-# ---------------------------------------------
+# Several scorers, with and without the background
+# ------------------------------------------------
 #
-# ``compare_scorers`` trains nothing. *Plain* is the scorer on the classifier of the first stage, to the right of
-# the arrow is the same scorer on the dense network, joined with the background score.
+# ``compare_scorers`` trains nothing. The figure on the left of the arrow (*plain*) is the scorer on the classifier of the
+# first stage. The figure on the right is the same scorer on the dense network, joined with the background scores.
 
 from skdfb.evaluation import class_accuracy, compare_scorers, format_comparison
 
@@ -66,11 +63,11 @@ table = compare_scorers(detector, data.images_test, data.ood_images, X=data.imag
 print(format_comparison(table))
 
 # %%
-# How good are the masks?
-# -----------------------
+# The masks
+# ---------
 #
-# The masks of the class activation maps are what the dense network learned from. Since digits were pasted, the true
-# masks are known, which they usually are not.
+# The dense network is trained on masks from class activation maps. The true masks are known here, because the digits were
+# pasted into the images. So both kinds of masks can be compared with them.
 
 from skdfb.metrics import mask_iou
 
@@ -83,8 +80,8 @@ print(f"mask IoU: CAM {mask_iou(cam_foreground, true_foreground):.3f}, ", end=""
 print(f"dense network {mask_iou(segmented, true_foreground):.3f}")
 
 # %%
-# A picture of it all
-# -------------------
+# A picture of masks and scores
+# -----------------------------
 
 import matplotlib.pyplot as plt
 
@@ -92,13 +89,13 @@ from skdfb.displays import MaskDisplay, ScoreHistogramDisplay
 
 figure = plt.figure(figsize=(9, 8), layout="constrained")
 above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
-shown = slice(0, 8)
+first = slice(0, 8)
 MaskDisplay.from_predictions(
-    data.images_test[shown],
+    data.images_test[first],
     {
-        "true mask": true_foreground[shown],
-        "CAM mask": cam_foreground[shown],
-        "dense network": 1 - detector.segment(data.images_test[shown])[..., -1],
+        "true mask": true_foreground[first],
+        "CAM mask": cam_foreground[first],
+        "dense network": 1 - detector.segment(data.images_test[first])[..., -1],
     },
     fig=above,
 )

@@ -1,4 +1,4 @@
-"""Errors and warnings that are the library's own; everything else is a plain ``ValueError`` or ``TypeError``."""
+"""Errors and warnings of the library; all other errors are a plain ``ValueError`` or ``TypeError``."""
 
 import os
 from typing import Any
@@ -15,40 +15,52 @@ __all__ = [
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The training loss turned NaN or infinite.
+    """The training loss became NaN or infinite.
 
     The message names the stage, the step and the learning rate at that step.
     """
 
 
 class BatchSizeWarning(UserWarning):
-    """A batch did not fit into the device's memory, and the work went on in smaller ones."""
+    """A batch did not fit into the memory of the device, and the computation continued with smaller batches."""
 
 
 class CheckpointError(OSError):
-    """The folder for checkpoints cannot be written to; told before any training."""
+    """The folder for checkpoints cannot be written to; raised before any training."""
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written, as on a full disk; older ones are whole, and the training goes on."""
+    """A checkpoint could not be written, for example because the disk is full.
+
+    Older checkpoints stay complete, and the training continues.
+    """
 
 
 class InvalidModelError(ValueError):
-    """A file that should hold a saved model does not: it is cut, changed, of another kind, or of a later format.
+    """A file is not a saved model: it is truncated, was changed, is of another kind or of a later format.
 
-    The message names the file and what is wrong with it.
+    The message names the file and the defect.
     """
 
 
 class UnreadableImageError(ValueError):
-    """An image of a sequence or a dataset cannot be read: its file is missing, damaged, too large, or no image.
+    """An image of a sequence or a dataset cannot be read: its file is missing, damaged, too large or not an image.
+
+    Parameters
+    ----------
+    message : str
+        Text of the error.
+    index : int
+        Index of the image in the sequence or dataset.
+    path : str, os.PathLike or None, default=None
+        File of the image; None if it did not come from a file.
 
     Attributes
     ----------
     index : int
-        Its place among the images.
+        The parameter `index`.
     path : str or None
-        Its file, where it was given as one.
+        The parameter `path` as a string.
     """
 
     def __init__(self, message: str, index: int, path: str | os.PathLike[str] | None = None) -> None:
@@ -57,9 +69,10 @@ class UnreadableImageError(ValueError):
         self.path = None if path is None else os.fspath(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Come whole out of a worker process."""
+        """Return how to pickle the error."""
+        # Exceptions pickle only their message by default, so an error in a worker process would lose index and path.
         return type(self), (str(self), self.index, self.path)
 
 
 class UnreadableImageWarning(UserWarning):
-    """Images could not be read, and have NaN for a score, as ``on_error="nan"`` asks."""
+    """Images could not be read, and their scores are NaN, because of ``on_error="nan"``."""

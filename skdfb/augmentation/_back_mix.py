@@ -1,4 +1,4 @@
-"""BackMix: patches of other images' backgrounds."""
+"""BackMix: patches from the backgrounds of other images."""
 
 from dataclasses import replace
 from numbers import Integral, Real
@@ -19,50 +19,50 @@ Window = tuple[Tensor, Tensor]  # rows (m, h, 1) and columns (m, 1, w) of pixels
 
 
 class BackMix(BaseEstimator):
-    r"""Paste a patch of another image's background into each image; its class stays.
+    r"""Paste a patch of another image's background into each image, without changing its class.
 
     .. math::
 
         \tilde x_i[P] = (1 - f_j)[Q] \odot x_j[Q], \qquad \tilde y_i = y_i
 
-    :math:`x_j` is another image of the batch, :math:`f_j` its foreground (1 there, else 0), P and Q are windows of one
-    size at random places. What remains of the foreground in the patch is blank: the mean pixel. So a classifier learns
-    less of the backgrounds that a class usually comes with.
+    :math:`x_j` is another image of the batch, :math:`f_j` is 1 on its foreground and 0 elsewhere, and P and Q are
+    windows of the same size at random places. Foreground pixels in the patch become blank, which is the mean pixel. So
+    a classifier relies less on the usual background of a class.
 
     Parameters
     ----------
     patch_size : float, default=0.25
         Side of the patch as a share of the image's side.
     foreground_fraction : float, default=0.25
-        Share of the image that counts as foreground: where attention is highest. Masks, where there are any, take
-        precedence.
+        Share of the image that counts as foreground: the places of highest attention. It has no effect if the batch
+        has masks.
     probability : float, default=1.0
-        Share of images that get a patch.
+        Share of the images that get a patch.
     momentum : float, default=0.1
         Weight of the newest attention map in the averages of the :class:`AttentionBank`, as in batch normalisation.
     map_size : int, default=8
-        Side of the attention maps that the bank keeps.
+        Side of the attention maps in the bank.
 
     See Also
     --------
-    skdfb.training.Trainer : Takes one as ``augmentation``.
+    skdfb.training.Trainer : Takes a BackMix as ``augmentation``.
 
     Notes
     -----
-    Where the foreground is comes from what the stage has:
+    The two stages find the foreground in different ways:
 
-    - Classifier: from class activation maps of the network in training, averaged over the epochs, which cost one more
-      forward pass a step.
-    - Dense network: from the masks, at no cost. The patch then is background in the mask, too, and its blank pixels
-      are left out of the loss.
+    - The classifier stage takes class activation maps of the network in training, averaged over the epochs. They take
+      one more forward pass per step.
+    - The dense stage takes the masks, at no cost. The patch becomes background in the mask as well, and the loss
+      ignores its blank pixels.
 
     The authors' code draws the other image from the whole training set. Here it comes from the same batch, which is
-    drawn from the whole set itself: no image has to be read twice.
+    itself drawn from the whole set, so that no image is read twice.
 
     References
     ----------
     Wang et al., "BackMix: Regularizing Open Set Recognition by Removing Underlying Fore-Background Priors", TPAMI 2025,
-    :arxiv:`2503.17717`, and the authors' code, from which the defaults are.
+    :arxiv:`2503.17717`, and the authors' code, which has the defaults.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class BackMix(BaseEstimator):
     >>> from skdfb.augmentation import BackMix
     >>> detector = DFBDetector(classifier_trainer=Trainer(augmentation=BackMix()))
 
-    In a training loop of one's own, here with masks:
+    Without a trainer, here with masks:
 
     >>> import torch
     >>> from skdfb.augmentation import Batch
@@ -105,11 +105,28 @@ class BackMix(BaseEstimator):
         self.map_size = map_size
 
     def validate(self) -> None:
-        """Check the parameters; a ``ValueError`` names the parameter, what was given and what is wanted."""
+        """Check the parameters.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is invalid; the message names it, its value and what was expected.
+        """
         self._validate_params()
 
     def attention_bank(self, n_images: int) -> AttentionBank:
-        """Return a new bank of the attention maps of so many training images."""
+        """Make an empty attention bank for a training set.
+
+        Parameters
+        ----------
+        n_images : int
+            Number of training images.
+
+        Returns
+        -------
+        bank : AttentionBank
+            The bank, with this object's ``map_size`` and ``momentum``.
+        """
         return AttentionBank(n_images, self.map_size, self.momentum)
 
     def augment(self, batch: Batch, generator: Generator) -> Batch:
@@ -118,25 +135,28 @@ class BackMix(BaseEstimator):
         Parameters
         ----------
         batch : Batch
-            With masks or attention maps.
+            A batch with masks or attention maps. It is not changed.
         generator : torch.Generator
-            On the CPU.
+            Source of all random numbers, on the CPU.
 
         Returns
         -------
         mixed : Batch
-            Of the same images in the same order. Masks have the images' size, and are int64: -1 where a pixel is blank.
+            The same images in the same order, with patches. Masks have the size of the images and are int64, with -1
+            where a pixel is blank.
 
         Raises
         ------
         ValueError
-            If a parameter is not as wanted, or if the batch has neither masks nor attention maps.
+            If a parameter is invalid, or if the batch has neither masks nor attention maps.
         """
         self.validate()
         size = batch.images.shape[-2:]
+        # The patch is drawn in pixels of the images, so the masks need the same pixels.
         if batch.masks is not None:
-            batch = replace(batch, masks=_nearest(batch.masks.long(), size))  # which may hold -1, unlike bytes
+            batch = replace(batch, masks=_nearest(batch.masks.long(), size))  # int64, because uint8 cannot hold -1
         foregrounds = self._foregrounds(batch)  # (n, H, W)
+        # Random numbers are drawn on the CPU, so that they are the same on every device.
         receivers, givers = self._pairs(len(batch.images), generator)
         shape = [max(1, round(self.patch_size * side)) for side in size]
         source, target = (
@@ -149,44 +169,46 @@ class BackMix(BaseEstimator):
         )
 
     def _foregrounds(self, batch: Batch) -> Tensor:
-        """Return where each image's foreground is, as bool of shape (n, H, W)."""
+        """Return whether each pixel is foreground, as bool of shape (n, H, W)."""
         if batch.masks is not None:
             return batch.masks != batch.targets.shape[1]
         if batch.attention_maps is None:
             raise ValueError(
-                "BackMix: the batch has neither masks nor attention_maps, by which foreground and background are told "
-                "apart; give it one of them."
+                "BackMix: the batch has neither masks nor attention_maps: expected one of them, to find the foreground."
             )
+        # The places are found on the small map, then enlarged: the foreground is a set of whole places.
         highest = _highest(batch.attention_maps, self.foreground_fraction)
         return _nearest(highest.to(torch.uint8), batch.images.shape[-2:]) > 0
 
     def _pairs(self, n_images: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Draw which images get a patch, and from which others."""
+        """Draw the images that get a patch, and the image that each patch comes from."""
         order = torch.randperm(n_images, generator=generator)
         partners = torch.empty_like(order)
-        partners[order] = order.roll(1)  # each gives to the next in a round: none to itself
+        # In a random circle each image gets from the one before it, so never from itself.
+        partners[order] = order.roll(1)
         chosen = torch.rand(n_images, generator=generator, dtype=torch.float64) < self.probability
         return chosen.nonzero()[:, 0], partners[chosen]
 
 
 def _highest(maps: Tensor, fraction: float) -> Tensor:
-    """Tell which places are among the highest of their map, such that they are that share of it."""
-    flat = maps.flatten(1)  # of a map that is the same everywhere, none is
+    """Return whether each place is among the highest of its map, up to a share of the places."""
+    flat = maps.flatten(1)
     order = flat.argsort(stable=True, dim=1, descending=True)
     highest = torch.zeros_like(flat, dtype=torch.bool)
     highest.scatter_(1, order[:, : round(fraction * flat.shape[1])], True)
+    # A constant map has no highest places: it is the map of an image without an update, or without any activation.
     return (highest & (flat.amax(1, keepdim=True) > flat.amin(1, keepdim=True))).view_as(maps)
 
 
 def _nearest(masks: Tensor, size: torch.Size) -> Tensor:
-    """Bring masks (n, h, w) of integers to a size."""
+    """Resize masks (n, h, w) of integers, by the nearest pixel."""
     if masks.shape[-2:] == size:
         return masks
     return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0].to(masks.dtype)
 
 
 def _random_windows(n: int, size: torch.Size, shape: list[int], generator: Generator) -> Window:
-    """Draw the pixels of n windows of one shape, anywhere inside an image, each place as likely as any other."""
+    """Draw n windows of one shape inside an image, all places equally likely; return their rows and columns."""
     rows, columns = (
         torch.randint(side - length + 1, (n, 1), generator=generator) + torch.arange(length)
         for side, length in zip(size, shape, strict=True)
@@ -195,10 +217,11 @@ def _random_windows(n: int, size: torch.Size, shape: list[int], generator: Gener
 
 
 def _paste(batch: Batch, foregrounds: Tensor, source: list[Tensor], target: list[Tensor]) -> Batch:
-    """Copy pixels but for those of foregrounds, which become blank. Both are indices of image, row and column."""
+    """Copy pixels from ``source`` to ``target``, both indices of image, row and column; foreground becomes blank."""
     holes = foregrounds[tuple(source)]  # (m, h, w)
     number, rows, columns = source
     pixels = batch.images[number, :, rows, columns].masked_fill(holes[..., None], 0)  # (m, h, w, 3)
+    # Patches are read from the unchanged batch: no image gets a patch of a patch.
     images = batch.images.clone()
     images[target[0], :, target[1], target[2]] = pixels
     if batch.masks is None:

@@ -1,4 +1,4 @@
-"""What an augmentation gets and gives, and what a trainer asks of one."""
+"""The input and output of augmentations, and their protocol."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -8,24 +8,24 @@ from torch import Tensor
 
 __all__ = ["IGNORED", "Augmentation", "Batch"]
 
-IGNORED = -1  # the mask value of pixels that show nothing of the image, which the loss leaves out
+IGNORED = -1  # mask value of pixels outside the image or blank, which the loss ignores
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training images on their device, and what belongs to each.
+    """Training images on their device, with targets, masks and attention maps.
 
     Parameters
     ----------
     images : Tensor of shape (n, 3, H, W)
-        Normalised: 0 is the mean pixel.
+        Normalised images: 0 is the mean pixel.
     targets : Tensor of shape (n, K)
         Class probabilities.
     masks : Tensor of int of shape (n, S, T), default=None
-        Class indices a pixel, K for background, -1 for pixels that no loss is to see; in the dense stage. They cover
-        the whole image, in a size of their own.
+        Class index per pixel, K for the background, -1 for pixels that the loss ignores. Only the dense stage has
+        masks. They cover the whole image, and may have another size than the images.
     attention_maps : Tensor of shape (n, h, w), default=None
-        In [0, 1], high where the class is seen; for an augmentation that keeps an
+        Numbers in [0, 1], high where the class is. Only for an augmentation that has an
         :class:`~skdfb.augmentation.AttentionBank`.
 
     Examples
@@ -43,7 +43,8 @@ class Batch:
     attention_maps: Tensor | None = None
 
     def __getitem__(self, rows: slice) -> "Batch":
-        """Return some of the images with what belongs to them."""
+        """Return the batch of some of the images."""
+        # The trainer splits a batch in this way if it does not fit into the device's memory.
         return Batch(
             self.images[rows],
             self.targets[rows],
@@ -54,17 +55,18 @@ class Batch:
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """What :class:`~skdfb.training.Trainer` asks of its ``augmentation``: one method.
+    """Protocol of the ``augmentation`` of a :class:`~skdfb.training.Trainer`: one method.
 
-    What ``augment`` returns must depend on the batch and the generator alone: checkpoints keep nothing else of it.
+    The result of ``augment`` must depend only on the batch and the generator, because checkpoints store no state of an
+    augmentation.
 
-    An augmentation may also have ``attention_bank(n_images)``, which returns an
-    :class:`~skdfb.augmentation.AttentionBank`. The classifier stage then keeps it up to date and hands over
-    ``batch.attention_maps``, at the price of one more forward pass a batch.
+    An augmentation may also have a method ``attention_bank(n_images)`` that returns an
+    :class:`~skdfb.augmentation.AttentionBank`. Then the classifier stage updates the bank and sets
+    ``batch.attention_maps``, which takes one more forward pass per batch.
 
     Examples
     --------
-    Half of another image, and half of its class:
+    Mix halves of two images, and their classes:
 
     >>> from dataclasses import replace
     >>> import torch
@@ -79,7 +81,17 @@ class Augmentation(Protocol):
     """
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return a new batch of as many images, with masks if there were any.
+        """Augment a batch.
 
-        All random numbers come from the generator, which is on the CPU.
+        Parameters
+        ----------
+        batch : Batch
+            The batch, which must not be changed.
+        generator : torch.Generator
+            Source of all random numbers, on the CPU.
+
+        Returns
+        -------
+        augmented : Batch
+            A new batch of the same number of images, with masks if the batch has masks.
         """

@@ -1,4 +1,4 @@
-"""Zooms and mirrors of whole batches on their device; images and masks move together."""
+"""Random zooms and flips of whole batches on their device; images and masks are transformed together."""
 
 from dataclasses import replace
 
@@ -18,37 +18,40 @@ def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
 def zoom_and_flip(
     batch: Batch, scale_range: tuple[float, float], flip: bool, output_size: int, generator: Generator
 ) -> Batch:
-    """Scale each image by its own factor, cut out or place it at random, mirror half of them.
+    """Scale each image by its own random factor, crop or place it at random, and mirror half of the images.
 
-    Above 1, a random window of ``output_size`` is cut out of the enlarged image; below 1, the smaller image lies at a
-    random place, its surroundings are 0 (the mean pixel) and :data:`IGNORED` in the mask. Masks may have another size
-    than the images.
+    With a factor above 1, a random window of ``output_size`` is cropped from the enlarged image. With a factor below 1,
+    the smaller image is placed at random; around it, pixels are 0 (the mean pixel) and the mask is :data:`IGNORED`.
+    Masks may have another size than the images.
     """
     n = len(batch.images)
-    inverse = 1 / _uniform(n, *scale_range, generator)  # half the side of the window, in half sides of the image
-    slack = (1 - inverse).abs()
+    # In grid_sample's coordinates the image spans [-1, 1], and its window spans 2 / factor.
+    inverse = 1 / _uniform(n, *scale_range, generator)
+    slack = (1 - inverse).abs()  # how far the window's centre may lie from the image's
     x, y = (slack * _uniform(n, -1, 1, generator) for _ in range(2))
     sign = 1 - 2 * (torch.rand(n, generator=generator, dtype=torch.float64) < 0.5) if flip else torch.ones(n)
     zero = torch.zeros(n)
     theta = torch.stack([torch.stack([sign * inverse, zero, x], 1), torch.stack([zero, inverse, y], 1)], 1)
-    theta = theta.to(batch.images)  # (b, 2, 3)
+    theta = theta.to(batch.images)  # (n, 2, 3)
     grid = F.affine_grid(theta, [n, 1, output_size, output_size], align_corners=False)
     images = _sample(batch.images, grid, inverse * (batch.images.shape[-1] / output_size))
     if batch.masks is None:
         return replace(batch, images=images)
-    shifted = (batch.masks - IGNORED)[:, None].to(images.dtype)  # outside the image, sampling gives 0
+    # Outside the image, sampling gives 0: so IGNORED becomes 0 before it, and IGNORED again after it.
+    shifted = (batch.masks - IGNORED)[:, None].to(images.dtype)
     masks = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return replace(batch, images=images, masks=masks[:, 0].round().long() + IGNORED)
 
 
 def _sample(images: Tensor, grid: Tensor, step: Tensor) -> Tensor:
-    """Sample each image bilinearly at its grid, whose points lie ``step`` pixels apart.
+    """Sample each image bilinearly at the points of its grid, which are ``step`` pixels apart.
 
-    Where that is two or more, as when a photograph is read large and scaled down, the image is halved with antialiasing
-    first: points that far apart would miss what lies between.
+    If the step is two pixels or more, as for a large photograph that is scaled down, bilinear sampling would skip
+    pixels. Such an image is first halved, with antialiasing, until the step is below two.
     """
     halvings = step.log2().floor().clamp_min(0)
     sampled = images.new_empty(len(images), images.shape[1], *grid.shape[1:3])
+    # One pass per number of halvings, since images with other factors need another number.
     for count in sorted(set(halvings.tolist())):
         chosen = (halvings == count).nonzero()[:, 0].to(images.device)
         source = images if len(chosen) == len(images) else images[chosen]

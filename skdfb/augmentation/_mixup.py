@@ -11,11 +11,12 @@ __all__ = ["mixup"]
 
 
 def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
-    """Mix each image and its target with another one's, by one weight a batch drawn from Beta(alpha, alpha).
+    """Mix each image and its target with those of another image; the weight, one per batch, is Beta(alpha, alpha).
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, :arxiv:`1710.09412`.
     """
     n = len(batch.images)
+    # A Beta number from two Gamma numbers. For a tiny alpha both can round to 0; then nothing is mixed.
     first, second = _gamma(alpha, generator), _gamma(alpha, generator)
     weight = float(first / (first + second)) if float(first + second) > 0 else 1.0
     other = torch.randperm(n, generator=generator).to(batch.images.device)
@@ -27,5 +28,5 @@ def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
 
 
 def _gamma(alpha: float, generator: Generator) -> Tensor:
-    """Draw from Gamma(alpha, 1) with a generator of our own, which ``torch.distributions`` does not take."""
+    """Draw from Gamma(alpha, 1) with a given generator, which ``torch.distributions`` does not accept."""
     return torch._standard_gamma(torch.tensor(alpha, dtype=torch.float64), generator=generator)

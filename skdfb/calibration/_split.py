@@ -1,4 +1,4 @@
-"""Choice of the held-out images: every class gets its share, every image has the same chance."""
+"""Choice of the held-out images: each class has its share of them, each image the same chance."""
 
 import math
 
@@ -25,8 +25,8 @@ def stratified_holdout(
     random_state : int, RandomState instance or None, default=None
         Seed of the choice; pass an int for the same split each time.
     min_per_class : int, default=2
-        Smallest number of images a class may have. With 2 or more every class keeps an image for training; with 1 a
-        class of a single image is let in, and that image may be held out.
+        Smallest number of images that a class may have. With 2 or more, every class keeps an image for training. With
+        1, a class may have a single image, and that image may be held out.
 
     Returns
     -------
@@ -49,14 +49,14 @@ def stratified_holdout(
 
     Notes
     -----
-    Systematic sampling. The images stand in a row ordered by class, at random inside a class, and those at the
+    This is systematic sampling. The images are ordered by class, and at random inside each class. The images at the
     positions
 
     .. math:: \lfloor u + k / f \rfloor, \qquad k = 0, 1, 2, \dots, \quad u \sim \mathrm{Uniform}[0, 1 / f)
 
-    are held out, with `fraction` :math:`f`. A position is met with probability f, whatever the size of its class, so
-    held-out images are like new ones even where classes are small, which rounding the share of each class would not
-    give. Since :math:`1 / f \ge 2`, two neighbours are never both held out: no class of two or more is emptied.
+    are held out, with `fraction` :math:`f`. Each position is held out with probability f, whatever the size of its
+    class. So held-out images are like new ones, even if classes are small; rounding the share of each class would not
+    achieve that. Since :math:`1 / f \ge 2`, two neighbours are never both held out: no class of two or more is emptied.
 
     References
     ----------
@@ -88,7 +88,7 @@ def stratified_holdout(
 
 def _check_split(labels: npt.NDArray[np.generic], fraction: float, min_per_class: int) -> None:
     if labels.ndim != 1 or labels.size == 0:
-        raise ValueError(f"y has shape {labels.shape}: a 1-d array with one label an image is wanted.")
+        raise ValueError(f"y has shape {labels.shape}: expected a 1-d array with one label per image.")
     if not 0 < fraction <= 0.5:
         raise ValueError(f"calibration_fraction={fraction!r} must be greater than 0 and at most 0.5.")
     if min_per_class < 1:
@@ -98,9 +98,8 @@ def _check_split(labels: npt.NDArray[np.generic], fraction: float, min_per_class
     if small.size:
         others = f" (and {small.size - 1} other classes likewise)" if small.size > 1 else ""
         raise ValueError(
-            f"y: class {classes.tolist()[small[0]]!r} has {counts[small[0]]} image(s){others}, "
-            f"at least {min_per_class} are wanted, to hold some out and keep some for training: "
-            "give more images of it or leave the class out."
+            f"y: class {classes.tolist()[small[0]]!r} has {counts[small[0]]} image(s){others}: expected at least "
+            f"{min_per_class}, to hold some out and keep some for training; give more images of it or leave it out."
         )
     if fraction * labels.size < 1:
         raise ValueError(

@@ -16,10 +16,10 @@ from skdfb.images import Images, spread_evenly
 from skdfb.masks import CAMMaskGenerator
 from skdfb.persistence._encode import Encoder
 from skdfb.training import Trainer
-from skdfb.training._checkpoints import Checkpoints
+from skdfb.training._checkpoints import Checkpoints, StageCheckpoints
 from skdfb.utils import PackedMasks, digest_of
 
-__all__ = ["check_kept_split", "detector_checkpoints", "kept_masks", "kept_seeds"]
+__all__ = ["check_kept_split", "detector_checkpoints", "forget_masks", "kept_masks", "kept_seeds", "stage_of"]
 
 # The parameters that the networks depend on. Scorers, fusion and alpha may change when a fit goes on; they can change
 # how many images are held out, so the held-out images are compared apart.
@@ -50,6 +50,7 @@ def detector_checkpoints(detector: Any, images: Images, y: Any) -> Checkpoints |
     fingerprint |= {name: _described(_value_of(detector, name)) for name in _PARAMETERS}
     fingerprint |= {"X": _images_described(images), "y": "None" if y is None else _described(np.asarray(y))}
     checkpoints = Checkpoints(Path(detector.checkpoint_dir), fingerprint)
+    # A folder that cannot be written to is reported here, before the training.
     checkpoints.prepare()
     return checkpoints
 
@@ -58,6 +59,7 @@ def kept_seeds(checkpoints: Checkpoints | None, draw: Callable[[], list[int]]) -
     """Return the seeds of a fit: the kept ones, or new ones, which are kept."""
     if checkpoints is None:
         return draw()
+    # Drawn again, seeds would differ if random_state is None or a RandomState that moved on.
     kept = checkpoints.get("seeds")
     if kept is not None:
         return [int(seed) for seed in kept[0]["seeds"]]
@@ -70,6 +72,7 @@ def check_kept_split(checkpoints: Checkpoints | None, train: npt.NDArray[np.intp
     """Refuse to go on with a fit that trained on other images."""
     if checkpoints is None:
         return
+    # The order of the held-out images may change: they train nothing.
     kept = checkpoints.get("split")
     if kept is None:
         checkpoints.put("split", {}, {"train": torch.from_numpy(train)})
@@ -87,14 +90,26 @@ def kept_masks(
     """Return the masks of a fit: the kept ones, or new ones, which are kept."""
     if checkpoints is None:
         return make()
-    if checkpoints.get("dense") is not None:  # the network is trained already: nothing will read its masks
+    # The dense network is trained already: nothing will read its masks.
+    if checkpoints.get("dense") is not None:
         return np.zeros((n_images, 1, 1), dtype=np.uint8)
     kept = checkpoints.get("masks")
     if kept is not None:
         return PackedMasks.from_arrays({name: tensor.numpy() for name, tensor in kept[1].items()})
     masks = make()
-    checkpoints.put("masks", {}, {name: torch.from_numpy(array) for name, array in masks.arrays().items()})
+    checkpoints.put("masks", {}, {name: torch.tensor(array) for name, array in masks.arrays().items()})
     return masks
+
+
+def forget_masks(checkpoints: Checkpoints | None) -> None:
+    """Remove the masks, once the network that they are for is trained."""
+    if checkpoints is not None:
+        checkpoints.remove("masks")
+
+
+def stage_of(checkpoints: Checkpoints | None, name: str) -> StageCheckpoints | None:
+    """Return the checkpoints of one training."""
+    return None if checkpoints is None else checkpoints.stage(name)
 
 
 def _value_of(detector: Any, name: str) -> Any:
@@ -103,7 +118,7 @@ def _value_of(detector: Any, name: str) -> Any:
     if value is None and name in _DEFAULTS:
         value = _DEFAULTS[name]()
     if isinstance(value, Trainer):
-        value = clone(value).set_params(checkpoint_every=1)  # changes no weight
+        value = clone(value).set_params(checkpoint_every=Trainer().checkpoint_every)  # it changes no weight
     return value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value
 
 
@@ -111,6 +126,7 @@ def _described(value: Any) -> str:
     """Return a text that is the same for equal values: the value if it is short, or else its digest."""
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
+    # The encoder of saved models: arrays and weights are compared by their content.
     encoder = Encoder()
     try:
         text = json.dumps(encoder.encode(value, "value"))
@@ -132,6 +148,7 @@ def _described_by_parts(value: Any) -> str:
 def _images_described(images: Images) -> str:
     """Return number and digest of images, from all pixels of at most a thousand of them, spread evenly."""
     digest = hashlib.sha256()
+    # One by one: images may be large. Size and type too, since equal bytes can be several images.
     for row in spread_evenly(len(images), _N_SAMPLES):
         (pixels,) = images.read(np.array([row]))
         digest.update(f"{pixels.dtype}{tuple(pixels.shape)}".encode())

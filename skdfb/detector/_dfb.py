@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -13,7 +14,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skdfb.detector._checkpoints import check_kept_split, detector_checkpoints, kept_masks, kept_seeds
+from skdfb.detector._checkpoints import (
+    check_kept_split,
+    detector_checkpoints,
+    forget_masks,
+    kept_masks,
+    kept_seeds,
+    stage_of,
+)
 from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks
 from skdfb.detector._network_detector import NetworkDetector, requests_for
@@ -301,7 +309,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
             "classifier_trainer": Trainer.paper_classifier(),
             "dense_trainer": Trainer.paper_dense(),
         }
-        if not isinstance(backbone, DenseClassifier):  # which has its size
+        # A trained network has its own size.
+        if not isinstance(backbone, DenseClassifier):
             recipe["image_size"] = _PAPER_IMAGE_SIZE
         return cls(backbone, **recipe | changes)
 
@@ -325,7 +334,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
         fitted = shallow_copy(self, fitted_state=False)
-        with torch.inference_mode(False):  # gradients, also if the caller has switched them off
+        # Gradients, also if the caller has switched them off, and full precision, unless a trainer asks for less.
+        with torch.inference_mode(False), torch.autocast(resolve_device(self.device).type, enabled=False):
             fitted._fit(X, y)
         self.__dict__ = fitted.__dict__  # all at once
         return self
@@ -335,13 +345,14 @@ class DFBDetector(PartsParameters, NetworkDetector):
         device = resolve_device(self.device)
         check_components(self)
         joint_score = self._joint_score()
-        images, y = check_images(self, X, reset=True), labels_given(X, y)
+        images = check_images(self, X, reset=True)
+        y = labels_given(images, y)
         check_readable(images, self.batch_size, self.n_jobs)
         checkpoints = detector_checkpoints(self, images, y)
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
 
         # 2. Hold out images for the threshold; the others train.
-        self._split_, self._labels_ = self._hold_out(images, X, y, joint_score, seeds, device)
+        self._split_, self._labels_ = self._hold_out(images, y, joint_score, seeds, device)
         self.calibration_fraction_ = self._split_.fraction
         check_kept_split(checkpoints, self._split_.train)
         train, labels = images.subset(self._split_.train), self._labels_[self._split_.train]
@@ -353,44 +364,43 @@ class DFBDetector(PartsParameters, NetworkDetector):
         options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         if not trained:
-            stage = None if checkpoints is None else checkpoints.stage("classifier")
-            self.training_history_["classifier"] = (self.classifier_trainer or Trainer()).train(
-                classifier, train, labels, random_state=seeds.classifier, checkpoints=stage, **options
-            )
+            options |= {"random_state": seeds.classifier, "checkpoints": stage_of(checkpoints, "classifier")}
+            trainer = self.classifier_trainer or Trainer()
+            self.training_history_["classifier"] = trainer.train(classifier, train, labels, **options)
         self.classifier_ = classifier.to(device).eval()
 
         # 4. Make the pseudo masks, and train the dense network on them.
         masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
         trainer = self.dense_trainer or Trainer()
-        untrained = None if trained else lambda: self._build(len(self.classes_), images, seeds.build)
+        untrained = partial(self._build, len(self.classes_), images, seeds.build)
         self.dense_network_ = start_dense_network(self.classifier_, trainer, untrained)
-        stage = None if checkpoints is None else checkpoints.stage("dense")
-        self.training_history_["dense"] = trainer.train(
-            self.dense_network_, train, labels, masks, random_state=seeds.dense, checkpoints=stage, **options
-        )
-        del masks
-        if checkpoints is not None:
-            checkpoints.remove("masks")
+        options |= {"random_state": seeds.dense, "checkpoints": stage_of(checkpoints, "dense")}
+        self.training_history_["dense"] = trainer.train(self.dense_network_, train, labels, masks, **options)
+        forget_masks(checkpoints)
 
         # 5. Fit the scorers and the fusion, and set the threshold.
         self._fit_joint_score(joint_score, images)
 
     def _hold_out(
-        self, images: Images, X: Any, y: Any, joint_score: JointScore, seeds: _Seeds, device: torch.device
+        self, images: Images, y: Any, joint_score: JointScore, seeds: _Seeds, device: torch.device
     ) -> tuple[HeldOutSplit, npt.NDArray[np.intp]]:
         """Set ``classes_``, and return which images to hold out, and class indices; clusters if there are no labels."""
+        # A trained classifier has its own classes: clusters would be others.
         unlabelled = y is None and not isinstance(self.backbone, DenseClassifier)
         if unlabelled:
             check_unlabelled(len(images))
             stratified_by: npt.NDArray[Any] = np.zeros(len(images), dtype=np.intp)
         else:
-            self.classes_, labels = check_labels(y, images, X)
+            self.classes_, labels = check_labels(y, images)
             stratified_by = self.classes_[labels]
+        # Two seeds: which images are held out does not depend on how their order is drawn.
         n_needed = joint_score.n_held_out_needed
         options = {"choice_seed": seeds.split, "order_seed": seeds.order}
         split = hold_out(stratified_by, self.calibration_fraction, n_needed, **options)
+        # Before the features for the clusters: they take time.
         joint_score.check_number(len(split.held_out), len(images))
-        if unlabelled:  # the held-out images must not influence the clusters
+        # Clustered after the split, since the held-out images must not influence the clusters.
+        if unlabelled:
             network = self._build(2, images, seeds.build).to(device)
             with batch_size_of(self) as batch_size:
                 labels = pseudo_labels(network, images, split.train, seeds.build, batch_size, self.n_jobs)
@@ -402,12 +412,14 @@ class DFBDetector(PartsParameters, NetworkDetector):
         return build_classifier(self.backbone, n_classes, images, image_size=self.image_size, seed=seed)
 
     def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> Any:
+        # A generator that is given keeps its own batch size.
         default = CAMMaskGenerator(batch_size=self.batch_size)
         generator = default if self.mask_generator is None else self.mask_generator
         return make_masks(generator, self.classifier_, images, labels, random_state=seed, n_jobs=self.n_jobs)
 
     def _joint_score(self) -> JointScore:
         """Return the unfitted joint score that the parameters describe."""
+        # Names of parts are names of nested parameters, and must not be those of other parameters.
         self._validate_names([name for name, _ in self._listed_scorers])
         return make_joint_score(self.scorer, self.background_scorer, self.fusion, self.alpha)
 
@@ -419,6 +431,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         self._kept_ = None if any(joint_score.view_needs().values()) else (train, held_out)
 
     def _views_of_fit(self, images: Images, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews]:
+        # Training images are computed without what only scorers that do not learn from images need.
         def views_of(rows: npt.NDArray[np.intp], training: bool) -> LabelledViews:
             requests = requests_for(joint_score.view_needs(training=training))
             return self._collect(images.subset(rows), requests), self._labels_[rows]
@@ -453,7 +466,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         fusion : Fusion, default=None
             As for the class; None keeps that of this detector.
         alpha : float, default=None
-            As for the class; None keeps that of this detector.
+            As for the class; None keeps that of this detector. For no threshold call ``with_alpha(None)`` first.
 
         Returns
         -------
@@ -466,6 +479,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
             If X is needed, or if X and y are not those of ``fit``, as far as the number of images and the labels show.
         """
         check_is_fitted(self)
+        # 1. Check all that can be checked before views are computed.
         changes = {"scorer": scorer, "background_scorer": background_scorer, "fusion": fusion, "alpha": alpha}
         other = shallow_copy(self, fitted_state=True)
         for name, value in changes.items():
@@ -474,7 +488,16 @@ class DFBDetector(PartsParameters, NetworkDetector):
         other._validate_params()
         joint_score = other._joint_score()
         n_train, n_held_out = (len(rows) for rows in self._split_)
+        # The error of check has remedies that only another fit can use.
+        if n_held_out < joint_score.n_held_out_needed:
+            raise ValueError(
+                f"{n_held_out} of {n_train + n_held_out} images are held out, but with alpha={other.alpha} these "
+                f"scorers and this fusion need at least {joint_score.n_held_out_needed}. Pass a larger alpha, call "
+                "with_alpha(None) first, which sets no threshold, or fit again with a larger calibration_fraction."
+            )
         joint_score.check(self.classifier_.num_features, len(self.classes_), n_train, n_held_out)
+
+        # 2. Fit the scorers on views that are computed anew, or on those that were kept from fit.
         if X is not None:
             other._fit_joint_score(joint_score, other._images_of_fit(X, y))
         elif (kept := other._kept_for(joint_score)) is not None:
@@ -490,6 +513,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
 
     def _kept_for(self, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews] | None:
         """Return the views kept from ``fit``, if they are all that a joint score needs."""
+        # Kept views are of inputs as they are, without activations.
         kept, needs = self._kept_, joint_score.view_needs()
         return None if kept is None or any(needs.values()) or not set(needs) <= set(kept[0][0]) else kept
 
@@ -530,8 +554,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
         images, n_expected = check_images(self, X, reset=False), len(self._labels_)
         if len(images) != n_expected:
             raise ValueError(f"X has {len(images)} images: expected the {n_expected} of fit.")
+        # Pixels are not compared, which would take as long as a pass of the networks.
         if y is not None:
-            classes, labels = check_labels(y, images, X)
+            classes, labels = check_labels(y, images)
             if not np.array_equal(classes, self.classes_) or not np.array_equal(labels, self._labels_):
                 raise ValueError("y differs from the labels of fit: expected the same X and y in the same order.")
         return images

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
+from skdfb.scorers._composite import check_nested_parameters
 from skdfb.scorers._needs import needs_of
 from skdfb.scoring import JointScore, hold_out
 from skdfb.scoring._parts import CLASSIFIER
@@ -169,14 +170,16 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         # 1. Check all that can be checked before anything is fitted.
         if self.scorer is not None:
             _check_scorer(self.scorer)
+            check_nested_parameters(self.scorer, "scorer")
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
+        # Labels and class indices: the head may be a classifier of the caller, which takes labels of any kind.
         self.classes_, indices = _class_indices(X, y)
         labels, n_features = self.classes_[indices], X.shape[1]
         head = checked_head(self.head, self.classes_, n_features)
         scorer = _default_scorer(len(self.classes_)) if self.scorer is None else self.scorer
         joint_score = JointScore([("foreground", CLASSIFIER, scorer)], alpha=self.alpha)
 
-        # 2. Hold out rows for the threshold.
+        # 2. Hold out rows for the threshold: which ones and in which order is drawn from two seeds.
         choice, order = spawn_seeds(self.random_state, 2)
         split = hold_out(
             labels,
@@ -189,6 +192,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         joint_score.check(n_features, len(self.classes_), len(split.train), len(split.held_out))
 
         # 3. Fit the head, the scorer and the threshold.
+        # Held-out rows must not influence the head either.
         if not isinstance(head, LinearHead):
             head = fitted_head(head, X[split.train], labels[split.train])
         self.weight_, self.bias_ = head
@@ -210,7 +214,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         scores : ndarray of shape (n,)
             Higher is more in-distribution.
         """
-        return self.joint_score_.score_samples({CLASSIFIER: self._represent(self._checked(X))})
+        X = self._checked(X)
+        return self.joint_score_.score_samples({CLASSIFIER: self._represent(X)})
 
     def score_and_classify(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
         """Return what ``score_samples`` and ``classify`` return.
@@ -300,6 +305,7 @@ def _check_scorer(scorer: Any) -> None:
     """Refuse objects that are no scorers, and scorers that need a network."""
     check_scorer(scorer)
     if needs := needs_of(scorer):
+        # Perturbation is a number that can be set to 0; activations cannot be switched off.
         remedy = "choose a scorer that needs features and logits alone"
         if needs.perturbation:
             remedy = "set its input_perturbation to 0"
@@ -312,6 +318,7 @@ def _class_indices(X: Features, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[n
     """Return the class labels and the class index of each row; without labels there is one class."""
     if y is None:
         return np.zeros(1, dtype=np.intp), np.zeros(len(X), dtype=np.intp)
+    # The checks of a classifier of scikit-learn, in its order, with its messages.
     y = column_or_1d(y, warn=True)
     check_consistent_length(X, y)
     assert_all_finite(y, input_name="y")

@@ -8,6 +8,7 @@ from skdfb.scorers import BackgroundLogit, Mahalanobis, ViM
 from skdfb.scorers._composite import check_nested_parameters, named_scorers
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import BACKGROUND, DENSE, VIEWS, Part
+from skdfb.training._stages import check_dense_start
 from skdfb.utils import launched_processes
 
 __all__ = ["check_components", "make_joint_score", "named_parts"]
@@ -22,8 +23,9 @@ def make_joint_score(scorer: Any, background_scorer: Any, fusion: Fusion | None,
         If they do not describe one.
     """
     parts = named_parts(ViM() if scorer is None else scorer, _default_background(background_scorer))
-    joint_score = JointScore(parts, fusion=fusion, alpha=alpha)
+    joint_score = JointScore([tuple(part) for part in parts], fusion=fusion, alpha=alpha)
     joint_score.check_parameters()
+    # A joint score takes any names of views, a detector computes only these.
     unknown = [part for part in parts if part.view not in VIEWS]
     if unknown:
         raise ValueError(f"part {unknown[0].name!r} is on the view {unknown[0].view!r}: expected one of {list(VIEWS)}.")
@@ -39,12 +41,13 @@ def named_parts(scorer: Any, background_scorer: Any) -> list[Part]:
     """Return the parts of one or several foreground scorers and of one or several background scorers.
 
     A single foreground scorer is the part ``"foreground"`` on the dense network's view; several come as (name, view,
-    scorer). A single background scorer is ``"background"``; each of several is named after its class, like
-    ``"background_mahalanobis"``, or as its tuple (name, scorer) says.
+    scorer). A single background scorer is ``"background"``. Each of several is named after its class, like
+    ``"background_mahalanobis"``, or by its tuple (name, scorer), with "background_" before the name if it lacks it.
     """
     parts = _foreground_parts(scorer) if _is_list(scorer) else [Part("foreground", DENSE, scorer)]
     if not _is_list(background_scorer):
         return [*parts, Part("background", BACKGROUND, background_scorer)]
+    # Tuples that name a view are for ``scorer``: background scorers have one view.
     for member in background_scorer:
         if isinstance(member, tuple) and not (len(member) == 2 and isinstance(member[0], str)):
             raise ValueError(f"background_scorer holds {member!r}: expected scorers, or tuples (name, scorer).")
@@ -62,16 +65,19 @@ def _foreground_parts(scorer: Sequence[Any]) -> list[Part]:
 
 
 def _is_list(scorers: Any) -> bool:
+    # Not a string, so that the error for it is that of a single scorer.
     return isinstance(scorers, Sequence) and not isinstance(scorers, str)
 
 
 def check_components(detector: Any) -> None:
     """Refuse parameters of a detector that would only fail in a later step."""
+    # Each process draws its own seeds: only from an int are they the same.
     if detector.random_state is None and launched_processes() > 1:
         raise ValueError(
             f"random_state=None in each of {launched_processes()} processes that train together, which would hold out "
             "different images: expected an int."
         )
+    # The masks come after the first training, the trainer of the dense network after the masks.
     generator = detector.mask_generator
     has_method = callable(getattr(generator, "fit_transform", None))
     if generator is not None and (isinstance(generator, type) or not has_method):
@@ -80,3 +86,4 @@ def check_components(detector: Any) -> None:
     for name in ("classifier_trainer", "dense_trainer"):
         if getattr(detector, name) is not None:
             getattr(detector, name).validate(name)
+    check_dense_start(detector.backbone, detector.dense_trainer)

@@ -1,4 +1,4 @@
-"""The linear head of a detector on features: given, or fitted."""
+"""The linear head of a detector on features: given by the user, or fitted."""
 
 from typing import Any, NamedTuple
 
@@ -15,42 +15,43 @@ Features = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 
 class LinearHead(NamedTuple):
-    """Logits are ``X @ weight.T + bias``."""
+    """Weight and bias of a linear layer: the logits are ``X @ weight.T + bias``."""
 
     weight: Features  # (K, C)
     bias: Features  # (K,)
 
 
 def checked_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> Any:
-    """Return a head of K rows, or, where it has to be fitted first, an unfitted classifier or None."""
+    """Return a head of K rows, or the unfitted classifier (None for the default) if the head has to be fitted."""
     if isinstance(head, tuple | list):
         return _given_head(head, classes, n_features)
-    wanted = "None, a linear classifier with coef_ and intercept_, or a tuple (weight, bias[, labels])"
-    is_estimator = isinstance(head, BaseEstimator)  # and no class
+    expected = "expected None, a linear classifier with coef_ and intercept_, or a tuple (weight, bias[, labels])"
+    is_estimator = isinstance(head, BaseEstimator)  # an instance, not a class
     if head is not None and not (is_estimator and is_classifier(head) and hasattr(head, "decision_function")):
-        raise TypeError(f"head={head!r}; {wanted} is wanted.")
+        raise TypeError(f"head={head!r}: {expected}.")
+    # A single class needs no classifier: its only logit is the constant 1.
     if len(classes) == 1:
         return LinearHead(np.zeros((1, n_features)), np.ones(1))
     return head
 
 
 def _given_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> LinearHead:
-    """Return the rows of a network's head in the order of the classes."""
+    """Return the head (weight, bias[, labels]) of a network, with its rows in the order of the classes."""
     if len(head) not in (2, 3):
-        raise ValueError(f"head has {len(head)} items; (weight, bias) or (weight, bias, labels) are wanted.")
+        raise ValueError(f"head has {len(head)} items: expected (weight, bias) or (weight, bias, labels).")
     weight, bias = (_float_array(array) for array in head[:2])
     if weight.ndim != 2 or weight.shape[1] != n_features or bias.shape != weight.shape[:1]:
         raise ValueError(
-            f"head has a weight of shape {weight.shape} and a bias of shape {bias.shape}; wanted (K, {n_features}) and "
-            "(K,), the layer that takes these features."
+            f"head has a weight of shape {weight.shape} and a bias of shape {bias.shape}: expected (K, {n_features}) "
+            "and (K,), the layer that takes these features."
         )
     for array in (weight, bias):
         assert_all_finite(array, input_name="head")
     if len(head) == 2:
         if len(weight) != len(classes):
             raise ValueError(
-                f"head has {len(weight)} rows, and y has {len(classes)} class(es); one row a class is wanted. Pass the "
-                "label of each row, head=(weight, bias, labels), so that those of classes not in y are dropped."
+                f"head has {len(weight)} rows and y has {len(classes)} class(es): expected one row per class. Pass "
+                "the label of each row, head=(weight, bias, labels), to drop the rows of classes that are not in y."
             )
         return LinearHead(weight, bias)
     rows = _rows_of_classes(classes.tolist(), np.asarray(head[2]).tolist(), len(weight))
@@ -58,26 +59,25 @@ def _given_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> Linear
 
 
 def _rows_of_classes(classes: list[Any], labels: Any, n_rows: int) -> list[int]:
+    """Return the row of the head for each class, found by the labels of the rows."""
     if not isinstance(labels, list) or len(labels) != n_rows or len(set(labels)) != n_rows:
-        raise ValueError(
-            f"head has {n_rows} rows with the labels {labels!r}; one label a row, no two alike, is wanted."
-        )
+        raise ValueError(f"head has {n_rows} rows and the labels {labels!r}: expected one different label per row.")
     row_of = {label: row for row, label in enumerate(labels)}
     missing = [label for label in classes if label not in row_of]
     if missing:
         raise ValueError(
-            f"head has no row for the class {missing[0]!r} of y ({len(missing)} missing); its labels are {labels!r}."
+            f"head has no row for the class {missing[0]!r} of y ({len(missing)} missing): expected each class of y "
+            f"among its labels, got {labels!r}."
         )
     return [row_of[label] for label in classes]
 
 
 def _float_array(array: Any) -> Features:
-    """Return an array of float32 where it is at most that precise, else of float64.
-
-    Scorers judge by the type how much of a weight is rounding, so that float32 must not pass for float64.
-    """
+    """Return an array of float32 if its own type is a float of at most 32 bits, else of float64."""
+    # Scorers derive the size of rounding errors in a weight from its type, so float32 must not be cast to float64.
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
+        # NumPy has no bfloat16.
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
     array = np.asarray(array)
     is_single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
@@ -86,21 +86,24 @@ def _float_array(array: Any) -> Features:
 
 
 def fitted_head(head: Any, X: Features, labels: npt.NDArray[Any]) -> LinearHead:
-    """Fit a linear classifier and return its head."""
+    """Fit a linear classifier on X (n, C) and return its head; None is a logistic regression on scaled features."""
     if head is not None:
         return _head_of(clone(head).fit(X, labels), X)
     mean = X.mean(axis=0, dtype=np.float64)
-    # One scale for all features: their own would blow up those that hardly vary, and with them the logits of OOD rows.
+    # One scale for all features. A scale per feature would enlarge features that hardly vary in training, so that they
+    # would dominate the logits of OOD rows in which they do vary.
     scale = np.sqrt(X.var(axis=0, dtype=np.float64).mean()) or 1.0
     scaled = ((X - mean) / scale).astype(X.dtype)
     weight, bias = _head_of(LogisticRegression(max_iter=1000).fit(scaled, labels), scaled)
-    weight = weight / scale  # as a function of X
+    # Centring and scaling become part of the head, which then takes X itself.
+    weight = weight / scale
     return LinearHead(weight, bias - weight @ mean)
 
 
 def _head_of(classifier: Any, X: Features) -> LinearHead:
-    """Return weight and bias of a fitted linear classifier, with a row for each class."""
-    K, rows = len(classifier.classes_), X[:100]
+    """Return weight (K, C) and bias (K,) of a fitted linear classifier; refuse a classifier that is not linear."""
+    K, rows = len(classifier.classes_), X[:100]  # some rows, to compare the head with the classifier
+    # 1. Read the coefficients. A binary classifier has one row.
     n_rows = 1 if K == 2 else K
     weight = np.atleast_2d(np.asarray(getattr(classifier, "coef_", np.nan), dtype=np.float64))
     bias = np.ravel(getattr(classifier, "intercept_", np.nan)).astype(np.float64)
@@ -108,8 +111,10 @@ def _head_of(classifier: Any, X: Features) -> LinearHead:
         raise _not_linear(classifier)
     weight, bias = _without_rounding(weight), np.broadcast_to(bias, n_rows)
     if K == 2:
+        # The softmax of the rows -w/2 and w/2 is the sigmoid of w.
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    # One against one has a row a pair, as many as classes where there are three: so look at the classes, too.
+    # 2. Compare the logits with the decisions of the classifier. Its classes are compared as well, because a one-
+    # against-one classifier has one row per pair, and three classes have three pairs.
     logits, decisions = rows @ weight.T + bias, classifier.decision_function(rows)
     margin = logits[:, 1] - logits[:, 0] if K == 2 else logits
     tolerance = 1e-3 * np.abs(decisions).max()  # wide enough for float32
@@ -120,10 +125,9 @@ def _head_of(classifier: Any, X: Features) -> LinearHead:
 
 
 def _without_rounding(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return a weight whose least singular values, where they are made of the fit's rounding, are 0.
-
-    The rows of a softmax head sum to 0, but for rounding. Scorers that invert the weight would blow that up.
-    """
+    """Return the weight without its smallest singular values, which come from the rounding of the fit."""
+    # The rows of a fitted softmax head sum to 0 up to rounding, so one singular value is almost 0. Scorers that invert
+    # the weight would enlarge it.
     U, singular_values, Vt = np.linalg.svd(weight, full_matrices=False)
     kept = singular_values > 1e-5 * singular_values.max()
     return weight if kept.all() else (U[:, kept] * singular_values[kept]) @ Vt[kept]
@@ -131,6 +135,6 @@ def _without_rounding(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 
 def _not_linear(classifier: Any) -> ValueError:
     return ValueError(
-        f"head={classifier!r} is not linear: its decision_function is not X @ coef_.T + intercept_, with a row a "
-        "class. A classifier like LogisticRegression is wanted."
+        f"head={classifier!r} is not linear: expected a classifier like LogisticRegression, whose decision_function "
+        "is X @ coef_.T + intercept_ with one row per class."
     )

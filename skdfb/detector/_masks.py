@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skdfb.images import Images
-from skdfb.masks._base import BaseMaskGenerator
-from skdfb.masks._inner import check_masks, hand_over
+from skdfb.masks._inner import fit_pack, hand_over
 from skdfb.networks import DenseClassifier
 from skdfb.utils import PackedMasks
 
@@ -28,6 +27,7 @@ def make_masks(
     The classifier is passed as ``backbone``. Other settings that the user left open (None or "auto") are filled in as
     well, also in generators inside the generator.
     """
+    # A mask at the network's input size needs no resizing in the training.
     settings = {
         "backbone": classifier,
         "mask_size": classifier.preprocessor.image_size,
@@ -35,9 +35,4 @@ def make_masks(
         "random_state": random_state,
         "n_jobs": n_jobs,
     }
-    prepared, n_classes = hand_over(generator, settings), classifier.num_classes
-    if isinstance(prepared, BaseMaskGenerator):  # batch by batch: dense masks of all images may not fit into memory
-        batches = prepared.fit(images, labels).iter_masks(images, labels)
-        return PackedMasks.from_batches(batches, labels, n_classes)
-    masks = check_masks(prepared.fit_transform(images, labels), len(images), n_classes, "mask_generator")
-    return PackedMasks.pack(masks, labels, n_classes)
+    return fit_pack(hand_over(generator, settings), images, labels, classifier.num_classes, "mask_generator")

@@ -21,7 +21,8 @@ from skdfb.scoring._parts import DENSE, VIEWS
 
 __all__ = ["NetworkDetector", "requests_for"]
 
-_WHOLE = "whole image"  # key of the dense view as it is, next to views with what scorers need
+# Key of the dense view of inputs as they are, beside views of the inputs that scorers need. No view has this name.
+_WHOLE = "whole image"
 
 
 class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
@@ -60,7 +61,9 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         scores : ndarray of shape (n,)
             Higher is more in-distribution.
         """
-        return self.joint_score_.combine(self.score_parts(X))
+        # Joined after the last batch, so that no fusion has to take a batch of one image.
+        parts = self.score_parts(X)
+        return self.joint_score_.combine(parts)
 
     def score_parts(self, X: Any) -> dict[str, Scores]:
         """Return the scores before they are joined.
@@ -127,9 +130,11 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         scores : ndarray of shape (n,)
             Higher is more in-distribution.
         labels : ndarray of shape (n,)
-            Most probable label of each image.
+            Most probable label of each image. With ``on_error="nan"``, an image that cannot be read has the score NaN,
+            and its label has no meaning.
         """
         check_is_fitted(self)
+        # Beside the views of the scorers, since that of the dense network may be of perturbed inputs.
         requests = self._score_requests() | {_WHOLE: ViewRequest(DENSE)}
         parts, logits = self._run(X, requests, [self.joint_score_.score_parts, _logits])
         return self.joint_score_.combine(parts), self.classes_[logits.argmax(1)]
@@ -149,6 +154,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         probabilities : ndarray of shape (n, K)
             In the order of ``classes_``. They do not tell whether an image is in-distribution.
         """
+        # Of inputs as they are: a scorer that needs perturbed ones must not change the probabilities.
         logits = torch.from_numpy(self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_logits])[0])
         return logits.softmax(1).numpy()
 
@@ -170,6 +176,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         skdfb.exceptions.UnreadableImageError
             If an image cannot be read, also with ``on_error="nan"``: there is no label for it.
         """
+        # Not lenient: a label has no NaN that could mark an unreadable image.
         (logits,) = self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_logits], lenient=False)
         labels: npt.NDArray[Any] = self.classes_[logits.argmax(1)]
         return labels
@@ -265,8 +272,10 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         ValueError
             If there is no such view.
         """
+        requests = requests_for(views)
+        # Not lenient: a third-party scorer would not know that the features of an unreadable image have no meaning.
         images = self._checked_images(X, lenient=False)
-        return self._collect(images, requests_for(views))
+        return self._collect(images, requests)
 
     # -------------------------------------------------------------- private
 
@@ -311,8 +320,11 @@ def _features(found: dict[str, Representation]) -> npt.NDArray[np.floating]:
 
 def requests_for(views: Sequence[str] | Mapping[str, ScorerNeeds]) -> dict[str, ViewRequest]:
     """Return a request for each view, under its name."""
+    # A string is a sequence, too: its letters would be taken for views.
+    if isinstance(views, str):
+        raise ValueError(f"views={views!r}: expected a list of some of {list(VIEWS)}.")
     needs = views if isinstance(views, Mapping) else {view: ScorerNeeds() for view in views}
     unknown = [view for view in needs if view not in VIEWS]
-    if isinstance(views, str) or unknown:
-        raise ValueError(f"views={views!r}: expected a list of some of {list(VIEWS)}.")
+    if unknown:
+        raise ValueError(f"views={list(needs)}: expected a list of some of {list(VIEWS)}.")
     return {view: ViewRequest(view, need) for view, need in needs.items()}

@@ -29,6 +29,7 @@ def outputs_of(
     views: NetworkViews, images: Images, requests: dict[str, ViewRequest], outputs: Sequence[Output]
 ) -> list[Any]:
     """Return what each of ``outputs`` reads of the requested views of all images, from one pass over them."""
+    # Outputs are read batch by batch, so that the views of only one batch exist at a time.
     batches = ([output(found) for output in outputs] for _, found in views.batches(images, requests))
     joined = [_joined(pieces) for pieces in zip(*batches, strict=True)]
     _mark_unreadable(images, joined)
@@ -45,8 +46,10 @@ def class_probability_maps(views: NetworkViews, images: Images) -> npt.NDArray[n
 
     @torch.no_grad()
     def probabilities(indices: Indices, inputs: Tensor) -> npt.NDArray[np.float32]:
-        logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
-        return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
+        # Under the caller's autocast, logits would be computed in half precision.
+        with torch.autocast(inputs.device.type, enabled=False):
+            logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
+            return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
 
     def batches() -> Iterator[npt.NDArray[np.float32]]:
         with evaluation_mode(network):
@@ -66,9 +69,11 @@ def _joined(pieces: Sequence[Any]) -> Any:
 
 def _mark_unreadable(images: Images, outputs: Sequence[Any]) -> None:
     """Set the rows of images that could not be read to NaN, and warn."""
+    # Readers note the errors while the batches are computed, so this comes after the last batch.
     if not isinstance(images, LenientImages) or not images.errors:
         return
     _warn_of_unreadable(images.errors, len(images))
+    # Until here these rows hold the outputs for one black pixel.
     rows = list(images.errors)
     for output in outputs:
         for array in output.values() if isinstance(output, dict) else [output]:

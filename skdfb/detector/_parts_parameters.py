@@ -1,16 +1,17 @@
 """Nested parameters of scorers that are given as lists, by the name of their part."""
 
-from typing import Any, Self
-
-from sklearn.utils.metaestimators import _BaseComposition
+from typing import Any, ClassVar
 
 from skdfb.detector._input import named_parts
+from skdfb.utils import NestedByName
 
 __all__ = ["PartsParameters"]
 
 
-class PartsParameters(_BaseComposition):
+class PartsParameters(NestedByName):
     """``get_params`` and ``set_params`` that reach into lists given as ``scorer`` and ``background_scorer``."""
+
+    _named: ClassVar[str] = "_listed_scorers"
 
     scorer: Any
     background_scorer: Any
@@ -26,41 +27,10 @@ class PartsParameters(_BaseComposition):
 
     @_listed_scorers.setter
     def _listed_scorers(self, pairs: list[tuple[str, Any]]) -> None:
+        # Pairs come in the order of the getter: first the foreground, then the background, of lists alone.
         n_foreground = len(self.scorer) if isinstance(self.scorer, list | tuple) else 0
         if n_foreground:
             views = [view for _, view, _ in self.scorer]
             self.scorer = [(name, view, scorer) for view, (name, scorer) in zip(views, pairs, strict=False)]
         if len(pairs) > n_foreground:
             self.background_scorer = list(pairs[n_foreground:])
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to add nested parameters as ``name__parameter``, those of parts by the name of the part.
-
-        Returns
-        -------
-        params : dict
-            Values by name.
-        """
-        params: dict[str, Any] = self._get_params("_listed_scorers", deep=deep)
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of the detector, or nested ones.
-
-        Parameters
-        ----------
-        **params : dict
-            Values by name; ``name__parameter`` is a parameter of a part or of another nested object.
-
-        Returns
-        -------
-        self : detector
-            The detector itself.
-        """
-        self._set_params("_listed_scorers", **params)
-        return self

@@ -38,15 +38,21 @@ def pseudo_labels(
     views = NetworkViews(network, network, network.num_classes, batch_size, n_jobs)
     collected = views.collect(images, {CLASSIFIER: ViewRequest(CLASSIFIER)})
     features = collected[CLASSIFIER].features.numpy().astype(np.float64)
+    # 1. Cluster the training images, if their features differ enough for as many clusters.
     rng = np.random.RandomState(seed)
     n_clusters = max(2, min(_MOST_CLUSTERS, len(features) // _IMAGES_PER_CLUSTER))
     if len(np.unique(features[train], axis=0)) >= n_clusters:
         clustering = KMeans(n_clusters, n_init=3, random_state=rng).fit(features[train])
         shared = np.bincount(clustering.labels_, minlength=n_clusters) > 1
+        # A cluster of one image is mostly an outlier, and no class can be learned from it.
         if shared.sum() > 1:
             distances = np.where(shared, clustering.transform(features), np.inf)  # (n, n_clusters)
             places: npt.NDArray[np.intp] = np.searchsorted(np.flatnonzero(shared), distances.argmin(1))
-            return places
+            # Features that differ by rounding alone can all be nearest to one centre.
+            if np.bincount(places[train], minlength=shared.sum()).min() > 1:
+                return places
+
+    # 2. Otherwise split at random, in two halves of the training images and of the others.
     labels = np.empty(len(features), dtype=np.intp)
     others = np.setdiff1d(np.arange(len(features)), train)
     labels[np.concatenate([rng.permutation(train), others])] = np.arange(len(features)) % 2

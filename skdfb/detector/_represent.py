@@ -34,6 +34,7 @@ def represent(
     if needs.perturbation:
         inputs = _perturbed(network, view, n_classes, inputs, needs)
     layers: Mapping[str, Tensor] = {}
+    # Layers are recorded by hooks during a forward pass, so a known map is of no use for them.
     if feature_map is None or needs.perturbation or record:
         recording: AbstractContextManager[Mapping[str, Tensor]] = (
             recorded_layers(network) if record else nullcontext({})
@@ -71,13 +72,16 @@ def representation_of_map(
     The foreground view has the class logits of these features. The only logit of the background view is the background
     logit of the whole image, :math:`S_b = (W' \mathrm{GAP}(F) + b')_K` (Eq. 6).
     """
+    # The head of the dense network has the background in row K; that of the classifier ends before.
     rows = slice(n_classes, None) if view == BACKGROUND else slice(0, n_classes)
     weight, bias = network.head.weight[rows].detach(), network.head.bias[rows].detach()
     mean = feature_map.mean((2, 3))  # (b, C)
     features = mean
     if view in (FOREGROUND, BACKGROUND):
         logit_map = network.map_head(feature_map)  # (b, K + 1, h, w)
+        # In at least float32: half precision has too few digits for a sum of exponentials.
         log_p = logit_map.to(torch.promote_types(logit_map.dtype, torch.float32)).log_softmax(1)
+        # For the foreground the sum over the K classes, not 1 - p(K), which may round to 0.
         features = _pooled(feature_map, log_p[:, rows].logsumexp(1))
     return Representation(
         features=features,
@@ -94,6 +98,7 @@ def _pooled(feature_map: Tensor, log_p: Tensor) -> Tensor:
 
     The probabilities come as logarithms, since all of an image's may be too small for floating-point numbers.
     """
+    # A softmax over the places normalises without leaving the logarithms.
     weights = log_p.flatten(1).softmax(1).to(feature_map.dtype)  # (b, h * w)
     return torch.einsum("bcp,bp->bc", feature_map.flatten(2), weights)
 
@@ -105,6 +110,7 @@ def _perturbed(network: DenseClassifier, view: str, n_classes: int, inputs: Tens
         images = inputs.detach().clone().requires_grad_()
         logits = representation_of_map(network, view, n_classes, network.feature_map(images)).logits
         (gradient,) = torch.autograd.grad(needs.objective(logits).sum(), images)
+    # Inputs are normalised: a step in 0..1 is divided by the standard deviation of its channel.
     preprocessor: Preprocessor = network.preprocessor
     step: Tensor = gradient.sign() * needs.perturbation / preprocessor.channel_std(images)
     return (images + step).detach()

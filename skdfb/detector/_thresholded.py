@@ -110,6 +110,7 @@ class ThresholdedDetector(OutlierMixin, ABC):
         labels : ndarray of shape (n,)
             +1 in-distribution, -1 OOD.
         """
+        # The comparison is false for NaN: an image that could not be read is not accepted.
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def p_values(self, X: Any) -> Scores:
@@ -126,7 +127,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
             In (0, 1]; an in-distribution sample gets a p-value of at most a with probability at most a. ``predict``
             rejects where it is at most ``alpha``.
         """
-        return self.joint_score_.p_values(self.score_samples(X))
+        scores = self.score_samples(X)
+        return self.joint_score_.p_values(scores)
 
     def predict_open_set(self, X: Any, unknown_label: Any = None) -> npt.NDArray[Any]:
         """Return the most probable label of in-distribution samples, and ``unknown_label`` for the others.
@@ -150,6 +152,7 @@ class ThresholdedDetector(OutlierMixin, ABC):
             If ``unknown_label`` is one of ``classes_``.
         """
         check_is_fitted(self)
+        # The label has the type of the classes, so that the result has one type.
         if unknown_label is None:
             unknown_label = "unknown" if self.classes_.dtype.kind in "OUS" else -1
         if unknown_label in self.classes_.tolist():
@@ -165,6 +168,7 @@ class ThresholdedDetector(OutlierMixin, ABC):
         """Return the share of samples whose label :meth:`classify` finds."""
         if y is None:
             raise ValueError("y is None: expected the label of each sample.")
+        # Not an error: cross-validation without stratification may leave a class out of a small part.
         n_unseen = int((~np.isin(np.asarray(y), self.classes_)).sum())
         if n_unseen:
             warnings.warn(
@@ -198,6 +202,7 @@ class ThresholdedDetector(OutlierMixin, ABC):
         """
         check_is_fitted(self)
         other = shallow_copy(self, fitted_state=True)
+        # The parameter too, so that a clone or a refit has the same alpha.
         other.joint_score_ = self.joint_score_.with_alpha(alpha)
         other.alpha = alpha
         return other

@@ -45,19 +45,25 @@ register_class(_FormerSplit, "Split")
 
 
 def _upgrade_dfb(state: State) -> State:
-    former = {name: state.pop(name) for name in ("pretrained", "checkpoint_path", "recipe")}
-    views = _views(state.pop("foreground_network"), state.pop("foreground_pooling"))
-    every = state.pop("checkpoint_every")
-    state.pop("deterministic")
-    if former["recipe"] == "paper":
+    # The oldest files lack the youngest parameters of that format.
+    views = _views(state.pop("foreground_network", "dense"), state.pop("foreground_pooling", "image"))
+    pretrained, recipe_name = state.pop("pretrained", True), state.pop("recipe", "default")
+    every = state.pop("checkpoint_every", 500)
+    for name in ("checkpoint_path", "deterministic"):
+        state.pop(name, None)
+    # The recipe gave values to parameters that were None, and only to those.
+    if recipe_name == "paper":
         recipe = DFBDetector.paper(state["backbone"]).get_params(deep=False)
         names = ("background_scorer", "fusion", "classifier_trainer", "dense_trainer", "image_size")
         state |= {name: recipe[name] for name in names if state[name] is None}
+    # It was a parameter of the detector, and is one of its trainers.
     for name in ("classifier_trainer", "dense_trainer"):
         if state[name] is not None:
             state[name].checkpoint_every = every
-    if isinstance(state["backbone"], str) and not former["pretrained"]:
+    # A name alone now stands for pre-trained weights.
+    if isinstance(state["backbone"], str) and not pretrained:
         state["backbone"] = create_backbone(state["backbone"], pretrained=False, random_state=0)
+    # A single scorer on the dense network is what a scorer without a list still means.
     if list(views) != ["foreground"] or views["foreground"] != DENSE:
         scorer = ViM() if state["scorer"] is None else state["scorer"]
         state["scorer"] = [(name, view, clone(scorer, safe=False)) for name, view in views.items()]
@@ -78,6 +84,7 @@ def _upgrade_fitted_dfb(state: State, views: Mapping[str, str]) -> State:
     joint_score.fusion_ = state.pop("fusion_")
     joint_score._group_fusions_ = state.pop("_group_fusions_")
     split = state["_split_"]
+    # These are properties now, which read the joint score.
     for name in ("offset_", "part_scorers_", "scorer_", "background_scorer_"):
         del state[name]
     return state | {
@@ -93,6 +100,7 @@ def _upgrade_fitted_dfb(state: State, views: Mapping[str, str]) -> State:
 def _upgrade_features(state: State) -> State:
     if "scorer_" in state:
         parts = [("foreground", CLASSIFIER, state.pop("scorer_"))]
+        # A single part stays as it is, without a fusion.
         state["joint_score_"] = _joint_score(parts, None, state["alpha"], state.pop("calibrator_"))
         del state["offset_"]
     return state
@@ -100,6 +108,7 @@ def _upgrade_features(state: State) -> State:
 
 def _joint_score(parts: list[tuple[str, str, Any]], fusion: Any, alpha: float, calibrator: Any) -> JointScore:
     """Return a fitted joint score without a fitted fusion."""
+    # Parameters are unfitted clones, so that clone and refit start anew.
     unfitted = [(name, view, clone(scorer, safe=False)) for name, view, scorer in parts]
     joint_score = JointScore(unfitted, fusion=fusion, alpha=alpha)
     joint_score.parts_, joint_score.fusion_, joint_score._group_fusions_ = parts, None, {}

@@ -56,14 +56,19 @@ class NetworkViews:
         def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
             maps: dict[int, Tensor] = {}  # by network: one forward pass per batch
             found = {}
-            for key in order:
-                (view, needs), network = requests[key], networks[key]
-                known = maps.get(id(network))
-                found[key], feature_map = represent(network, view, self.n_classes, inputs, needs, known)
-                if not needs.perturbation:
-                    maps[id(network)] = feature_map
+            # Under the caller's autocast, features would be computed in half precision.
+            with torch.autocast(inputs.device.type, enabled=False):
+                for key in order:
+                    (view, needs), network = requests[key], networks[key]
+                    known = maps.get(id(network))
+                    found[key], feature_map = represent(network, view, self.n_classes, inputs, needs, known)
+                    # The map of perturbed inputs is of no use for other requests, whose inputs are as they are.
+                    if not needs.perturbation:
+                        maps[id(network)] = feature_map
+            # In the order of the requests again.
             return indices, {key: found[key] for key in requests}
 
+        # Only networks that are needed, each once: a view of the classifier alone must not touch the dense network.
         with ExitStack() as stack:
             for network in {id(network): network for network in networks.values()}.values():
                 stack.enter_context(evaluation_mode(network))
@@ -75,6 +80,7 @@ class NetworkViews:
         Features and logits are on the CPU, as float32 (float64 for a float64 network); large arrays are mapped to
         files. Activations are not kept: :meth:`StreamedRepresentation.batches` computes them again.
         """
+        # 1. Features (n, C) and logits (n, K) of each view, filled batch by batch.
         stores: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
         last: dict[str, Representation] = {}
         for indices, last in self.batches(images, requests):
@@ -83,11 +89,14 @@ class NetworkViews:
                     stores[key] = _store(len(images), part.features), _store(len(images), part.logits)
                 stores[key][0][indices] = part.features.numpy()
                 stores[key][1][indices] = part.logits.numpy()
+
+        # 2. A representation of each view, with weight and bias of the last batch: they are the same in all.
         collected = {}
         for key, (features, logits) in stores.items():
             collected[key] = replace(
                 last[key], features=torch.from_numpy(features), logits=torch.from_numpy(logits), activations=None
             )
+            # Maps and layers of all images would not fit into the memory.
             if requests[key].needs.activations:
                 kept = {field.name: getattr(collected[key], field.name) for field in fields(Representation)}
                 collected[key] = StreamedRepresentation(**kept, source=self, images=images, request=requests[key])
@@ -124,5 +133,6 @@ def _store(n_images: int, like: Tensor) -> npt.NDArray[Any]:
     shape = (n_images, like.shape[1])
     if n_images * like.shape[1] * dtype.itemsize <= MEMORY_BUDGET:
         return np.empty(shape, dtype)
+    # The file has no name, so no later clean-up is needed, also if the process is killed.
     with tempfile.TemporaryFile(prefix="skdfb-") as file:
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

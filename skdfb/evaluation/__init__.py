@@ -1,4 +1,4 @@
-"""Tables of how well detectors do, and the choice of their parameters without OOD data."""
+"""Metrics of detectors as tables, and the choice of parameters without OOD data."""
 
 from skdfb.evaluation._compare import class_accuracy, compare_scorers, format_comparison
 from skdfb.evaluation._evaluate import evaluate

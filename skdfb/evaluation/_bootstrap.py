@@ -1,4 +1,4 @@
-"""Bootstrap distributions of the metrics, from counts of drawn images instead of resampled scores."""
+"""Bootstrap distributions of the metrics, computed from counts instead of resampled scores."""
 
 from collections.abc import Iterator
 
@@ -12,20 +12,20 @@ __all__ = ["bootstrap_metrics", "bootstrap_share", "metrics_of_counts", "percent
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.intp]
 
-# Counts per side that are computed at once. They fit into a processor's cache: three times as fast as 2**18.
+# Counts per side that are processed at once. They fit into a processor's cache: 2**18 take three times as long.
 _MOST_COUNTS = 2**16
 
 
 def bootstrap_metrics(
     id_scores: Floats, ood_scores: Floats, *, n_bootstrap: int, id_seed: int, ood_seed: int
 ) -> dict[str, Floats]:
-    """Return each metric in each of ``n_bootstrap`` resamples, shape (n_bootstrap,).
+    """Return each metric in each resample, shape (n_bootstrap,).
 
-    ID and OOD images are resampled separately, with replacement, to their own numbers. A resample is represented by how
-    often each image was drawn: after one sort of all scores, its metrics are cumulative sums. The draws of a side
-    depend only on its seed and its number of images.
+    ID and OOD images are resampled separately, to as many as there are. A resample counts how often each image was
+    drawn. After all scores are sorted once, the metrics of a resample are cumulative sums of its counts. The draws of a
+    side depend on its seed and its number of images alone.
     """
-    # Levels are the different scores, from low to high.
+    # The place of a score is its rank among the different scores; metrics depend on ranks only.
     levels, places = np.unique(np.concatenate([id_scores, ood_scores]), return_inverse=True)
     # Sorted, so that the order of the images does not matter.
     id_places, ood_places = np.sort(places[: len(id_scores)]), np.sort(places[len(id_scores) :])
@@ -43,27 +43,27 @@ def bootstrap_metrics(
 
 
 def _drawn_counts(places: Counts, n_levels: int, batches: list[int], seed: int) -> Iterator[Counts]:
-    """Yield how often images of each level were drawn, (b, n_levels), for b resamples at once."""
+    """Yield how often images at each level were drawn, (b, n_levels), for b resamples at a time."""
     rng = np.random.default_rng(seed)
     for b in batches:
+        # Each resample has its own range of levels, so that one bincount serves all b of them.
         drawn = places[rng.integers(0, len(places), size=(b, len(places)))]
-        # Each resample gets its own range of levels, so that one bincount counts all of them.
         drawn += n_levels * np.arange(b)[:, None]
         yield np.bincount(drawn.ravel(), minlength=b * n_levels).reshape(b, n_levels)
 
 
 def metrics_of_counts(id_counts: Counts, ood_counts: Counts) -> dict[str, Floats]:
-    """Return the metrics of b sets of scores that are given as histograms, one row per set.
+    """Return the metrics of b sets of scores that are given as histograms, one per row.
 
-    Column j counts the images at the j-th lowest of the different scores, shape (b, n_levels); a count may be 0. All
+    Both arrays have the shape (b, n_levels). Column j counts the images at the j-th lowest score, which may be 0. All
     rows of a side have the same sum. The metrics are those of :mod:`skdfb.metrics`, shape (b,).
     """
     n_id, n_ood = int(id_counts[0].sum()), int(ood_counts[0].sum())
     id_up_to, ood_up_to = id_counts.cumsum(1), ood_counts.cumsum(1)
     id_from, ood_from = n_id - id_up_to + id_counts, n_ood - ood_up_to + ood_counts
-    # AUROC counts a tie as half a pair. Twice the pairs are whole numbers, so no rounding occurs before the division.
+    # Twice the number of (ID, OOD) pairs with the higher ID score; a tie counts as half a pair.
     pairs_won_twice = (id_counts * (2 * ood_up_to - ood_counts)).sum(1)
-    # The largest threshold that keeps 95 % of the ID images, in whole numbers: 0.95 * n would be rounded.
+    # The highest threshold that keeps 95 % of the ID images, in integers: 0.95 * n is subject to rounding.
     n_kept = -(-95 * n_id // 100)
     threshold = (id_from >= n_kept).sum(1) - 1
     return {
@@ -75,20 +75,20 @@ def metrics_of_counts(id_counts: Counts, ood_counts: Counts) -> dict[str, Floats
 
 
 def _average_precision(positives: Counts, true_positives: Counts, false_positives: Counts) -> Floats:
-    # Without true or false positives there are no positives to weight either, so any divisor but 0 gives 0.
+    # At a level with no positives so far the term is 0: the maximum only avoids 0 / 0.
     precision = true_positives / np.maximum(true_positives + false_positives, 1)
     values: Floats = (positives * precision).sum(1) / positives.sum(1)
     return values
 
 
 def bootstrap_share(hits: npt.NDArray[np.bool_], *, n_bootstrap: int, seed: int) -> Floats:
-    """Return the share of hits in each of ``n_bootstrap`` resamples, shape (n_bootstrap,)."""
-    # The number of hits among n images drawn with replacement is binomial.
+    """Return the share of hits in each resample, shape (n_bootstrap,)."""
+    # The number of hits in a draw with replacement is binomial, so that no images need to be drawn.
     n = len(hits)
     return np.random.default_rng(seed).binomial(n, np.mean(hits), size=n_bootstrap) / n
 
 
 def percentile_interval(values: Floats, confidence: float) -> tuple[float, float]:
-    """Return the two quantiles that leave out (1 - confidence) / 2 of the values on each side."""
+    """Return the interval that excludes (1 - confidence) / 2 of the values on each side."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

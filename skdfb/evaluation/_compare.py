@@ -1,4 +1,4 @@
-"""The plain classifier against DFB, with several scorers."""
+"""A comparison of the classifier alone with DFB, scorer by scorer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from skdfb.utils import numbered
 
 __all__ = ["class_accuracy", "compare_scorers", "format_comparison"]
 
-_ID = "in-distribution"  # key of that image set; keys of OOD sets are tuples, so that an OOD set may have any name
+_ID = "in-distribution"  # key of that image set; keys of OOD sets are tuples, so that a user may choose any name
 
 
 def compare_scorers(
@@ -30,54 +30,55 @@ def compare_scorers(
     y: Any,
     scorers: Sequence[ForegroundScorer] | None = None,
 ) -> Table:
-    """Compare scorers on the plain classifier and in DFB, on each OOD set.
+    """Compare scorers on the classifier alone with the same scorers in DFB.
 
-    Nothing is trained. Both networks run over each set once, training images included, and once more for each scorer
-    that needs perturbed images or activations.
+    No network is trained. Both networks pass over each image set once, including the training images, and once more for
+    each scorer that needs perturbed images or activations.
 
     Parameters
     ----------
     detector : DFBDetector
-        Fitted. It is not changed.
+        Fitted.
     X_id : images
         Test images of the known classes.
     ood : mapping of str to images
         OOD test images by name.
     X : images
-        The images of the detector's ``fit``, in the same order. Scorers are fitted on them.
+        The n images of the detector's ``fit``. The scorers are fitted on them.
     y : array-like of shape (n,)
-        The labels of ``fit``.
+        The labels of the detector's ``fit``.
     scorers : sequence of ForegroundScorer, default=None
-        None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. If several scorers are of one class, their
-        labels have their parameters.
+        None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. The table names a scorer by its class, or by
+        class and parameters if several are of this class.
 
     Returns
     -------
     table : Table
-        A row for each scorer, method and OOD set, with the columns
+        One row per scorer, method and OOD set, with the columns
 
-        - ``scorer``: label of the scorer;
-        - ``method``: ``"plain"`` is the scorer on the classifier of K classes, ``"dfb"`` the detector's joint score
-          with this scorer on all foreground views, ``"background"`` the background parts of that score alone;
+        - ``scorer``: name of the scorer;
+        - ``method``: ``"plain"`` is the scorer on the classifier alone, ``"dfb"`` the joint score of the detector with
+          this scorer, ``"background"`` its background parts alone;
         - ``ood``: name of the OOD set;
-        - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: fractions, see :mod:`skdfb.metrics`; in-distribution is the
-          positive class, except for ``aupr_out``.
+        - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: fractions, see :mod:`skdfb.metrics`. In-distribution is the
+          positive class, except in ``aupr_out``.
 
     Raises
     ------
     TypeError
         If `ood` is not a mapping or is empty, or `scorers` is not a list of scorers.
     ValueError
-        If `X` and `y` are not those of ``fit``, or a scorer cannot be fitted on them.
+        If `X` and `y` are not those of ``fit``, as far as the number of images and the labels show.
 
     See Also
     --------
-    format_comparison : The table as a wide text.
+    format_comparison : A wide text of the table.
+    evaluate : One detector, with confidence intervals.
 
     Notes
     -----
-    The plain classifier is the network of stage 1. The dense network starts from it by default, so it has trained for
-    the steps of both stages.
+    The classifier is the network of stage 1. By default the dense network starts from its weights, so it has been
+    trained for the steps of both stages.
 
     Examples
     --------
@@ -95,7 +96,7 @@ def compare_scorers(
     >>> table = compare_scorers(
     ...     detector, data.images_test, data.ood_images, X=data.images, y=data.target, scorers=[Energy()]
     ... )
-    >>> len(table.auroc)  # 1 scorer, 3 methods, 4 OOD sets
+    >>> len(table["auroc"])  # 1 scorer, 3 methods, 4 OOD sets
     12
     """
     check_is_fitted(detector)
@@ -112,7 +113,7 @@ def compare_scorers(
 
 
 def check_scorers(scorers: Any) -> None:
-    """Refuse anything but a list of scorers."""
+    """Refuse what is not a list of scorers."""
     if not isinstance(scorers, Sequence) or isinstance(scorers, str) or not scorers:
         raise TypeError(f"scorers={scorers!r}: expected a list of scorers, like [MSP(), ViM()].")
     for place, scorer in enumerate(scorers):
@@ -120,16 +121,16 @@ def check_scorers(scorers: Any) -> None:
 
 
 def _labelled(scorers: Sequence[Any]) -> dict[str, Any]:
-    """Return scorers by their label: the class, with parameters if two share a class, with a number if these are equal.
+    """Return the scorers by the name of their class.
 
-    The labels are different from each other.
+    If several are of one class, they are named by class and parameters; if these are equal, numbers are added.
     """
     names = [type(scorer).__name__ for scorer in scorers]
     names = [name if names.count(name) == 1 else repr(scorer) for name, scorer in zip(names, scorers, strict=True)]
     return dict(zip(numbered(names, " #"), scorers, strict=True))
 
 
-# The scores of each image set by its key.
+# Scores of each image set by its key.
 SetScores = dict[Any, npt.NDArray[np.float64]]
 
 
@@ -140,9 +141,9 @@ def _all_scores(
     shared: _Views | None = None
     for label, scorer in scorers.items():
         dfb = detector.joint_score_.with_foreground(scorer)
-        # With the same alpha, a scorer that learns from held-out images gets the same ones in both joint scores.
+        # The same alpha, so that a scorer that learns from held-out images learns from as many as it does in DFB.
         plain = JointScore([("foreground", CLASSIFIER, scorer)], alpha=detector.joint_score_.alpha)
-        # A scorer that needs perturbed images or activations has its own pass over the images; the others share one.
+        # Perturbed images and activations serve one scorer only. All other scorers share one pass over the images.
         if any(dfb.view_needs().values()):
             views = _views(detector, [dfb, plain], image_sets, X, y)
         else:
@@ -150,7 +151,6 @@ def _all_scores(
         for joint_score in (dfb, plain):
             joint_score.fit(*views.train, held_out=views.held_out)
         yield label, "plain", {key: plain.score_parts(found)["foreground"] for key, found in views.sets.items()}
-        # The parts are scored once for the joint score and for the background alone.
         parts = {key: dfb.score_parts(found) for key, found in views.sets.items()}
         yield label, "dfb", {key: dfb.combine(part) for key, part in parts.items()}
         if any(view == BACKGROUND for _, view, _ in dfb.parts):
@@ -158,7 +158,7 @@ def _all_scores(
 
 
 class _Views(NamedTuple):
-    """The views of the images of ``fit``, as :meth:`JointScore.fit` takes them, and those of each image set."""
+    """Views of the images of ``fit``, in the form that :meth:`JointScore.fit` takes, and of each image set."""
 
     train: Any
     held_out: Any
@@ -168,8 +168,8 @@ class _Views(NamedTuple):
 def _views(
     detector: DFBDetector, joint_scores: Sequence[JointScore], image_sets: Mapping[Any, Any], X: Any, y: Any
 ) -> _Views:
-    """Return the views that all of the joint scores need, from one pass over each image set."""
-    # One joint score with the parts of all, under different names, needs the views of all.
+    """Return all views that the joint scores need, from one pass over each image set."""
+    # A joint score of all parts is never fitted: it collects what all scorers need. Its names must differ.
     parts = [
         (f"{index}_{name}", view, scorer)
         for index, joint_score in enumerate(joint_scores)
@@ -187,7 +187,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     Parameters
     ----------
     detector : DFBDetector
-        A fitted detector.
+        Fitted.
     X : images
         The n in-distribution test images.
     y : array-like of shape (n,), default=None
@@ -196,12 +196,12 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     Returns
     -------
     accuracy : dict of str to float
-        In [0, 1]: ``"plain"`` is that of the classifier, ``"dfb"`` that of the dense network.
+        Fractions in [0, 1]: ``"plain"`` for the classifier, ``"dfb"`` for the dense network.
 
     Raises
     ------
     ValueError
-        If there are no labels, not one label per image, or a label that is not one of ``classes_``.
+        If there is not one label per image, or a label is not in ``classes_``.
 
     Examples
     --------
@@ -222,8 +222,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     check_is_fitted(detector)
     y = labels_given(X, y)
     if y is None:
-        raise ValueError("y is None, and X has no labels: expected one label per image.")
-    # Both networks in one pass over the images.
+        raise ValueError("y is None: expected the label of each image.")
     views = detector.represent(X, [CLASSIFIER, DENSE])
     labels = checked_labels(detector, y, len(views[DENSE]), "X", "y")
     predicted = {
@@ -234,30 +233,26 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
 
 
 def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -> str:
-    """Return a comparison as a wide text: a row per scorer, a column per OOD set.
+    """Format a comparison as a wide text, with one row per scorer and one column per OOD set.
 
-    Each cell has the metric of the plain classifier and that of DFB, in percent.
+    Each cell is "classifier alone -> DFB", in percent. The last column is the mean of the others.
 
     Parameters
     ----------
     table : Table or DataFrame
-        What :func:`compare_scorers` returns.
+        From :func:`compare_scorers`.
     metrics : sequence of str, default=("auroc", "fpr95")
-        Columns of the table. The text has one block of rows for each.
+        Columns of the table. There is one block of rows per metric.
 
     Returns
     -------
     text : str
-        Lines of aligned columns.
+        Several lines of aligned columns.
 
     Raises
     ------
     ValueError
-        If the table does not have such a column.
-
-    See Also
-    --------
-    compare_scorers : Makes the table.
+        If a metric is not a column of the table.
 
     Examples
     --------
@@ -271,18 +266,17 @@ def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -
     """
     known = [name for name in table if name not in ("scorer", "method", "ood")]
     if isinstance(metrics, str) or not set(metrics) <= set(known):
-        raise ValueError(f"metrics={metrics!r}: expected a list of some of the table's columns {known}.")
-    # Lists, whether the table is a Table, a dict or a data frame.
+        raise ValueError(f"metrics={metrics!r}: expected some of the table's columns {known}.")
     columns = {name: list(table[name]) for name in ("scorer", "method", "ood", *metrics)}
     keys = list(zip(columns["scorer"], columns["method"], columns["ood"], strict=True))
     scorers, oods = list(dict.fromkeys(columns["scorer"])), list(dict.fromkeys(columns["ood"]))
-    lines: list[list[str]] = []
+    lines: list[list[str]] = []  # of cells
     for metric in metrics:
         value = dict(zip(keys, columns[metric], strict=True))
         lines.append([f"{metric.upper()} [%]", *oods, "mean"])
         for scorer in scorers:
             cells = [(value[scorer, "plain", name], value[scorer, "dfb", name]) for name in oods]
-            cells.append(tuple(np.mean(cells, axis=0)))  # of the OOD sets
+            cells.append(tuple(np.mean(cells, axis=0)))
             lines.append([scorer, *(f"{100 * plain:.1f} -> {100 * dfb:.1f}" for plain, dfb in cells)])
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

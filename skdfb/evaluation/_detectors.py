@@ -1,4 +1,4 @@
-"""Scores and labels of any detector: scikit-learn's, a third party's, or one inside a pipeline or a search."""
+"""What the evaluation needs of a detector of any kind, and checks of labels."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -13,13 +13,12 @@ __all__ = ["can_classify", "checked_labels", "labels_in", "scoring_method", "sho
 
 
 def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the last step of pipelines and parameter searches, and a function that transforms their input for it.
+    """Return the last step of pipelines and parameter searches, and the function that transforms X into its input.
 
-    The last step is needed, because pipelines and searches pass on its scores, but neither ``offset_`` nor
-    ``classify``.
+    Pipelines and searches have the scores of their last step, but neither its ``offset_`` nor its ``classify``.
     """
-    # From the outside to the inside; the steps before the last one transform the images in this order.
     before = []
+    # They can be nested: a search of a pipeline that ends in another pipeline.
     while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
         if isinstance(detector, Pipeline):
             before += [detector[:-1]] if len(detector) > 1 else []
@@ -30,19 +29,22 @@ def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def can_classify(step: Any) -> bool:
-    """Return whether a fitted last step can label images with classes."""
+    """Return whether a fitted last step predicts class labels."""
     return hasattr(step, "classify") or (hasattr(step, "classes_") and hasattr(step, "predict_proba"))
 
 
 def labels_in(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return which labels are one of the classes, shape (n,)."""
-    # Not by np.isin, which compares texts if either side has texts, so that 1 is "1".
+    """Return which labels are one of the classes, as a mask of shape (n,)."""
+    # Not np.isin: it may compare as text, so that 1 equals "1".
     known = set(classes.tolist())
     return np.asarray([label in known for label in labels.tolist()], dtype=bool)
 
 
 def scoring_method(estimator: Any) -> Any:
-    """Return the method that scores images, higher for in-distribution: ``score_samples`` or ``decision_function``."""
+    """Return the method that scores images, higher for in-distribution ones.
+
+    It is ``score_samples``, or ``decision_function`` if there is no ``score_samples``.
+    """
     for name in ("score_samples", "decision_function"):
         if hasattr(estimator, name):
             return getattr(estimator, name)
@@ -53,38 +55,27 @@ def scoring_method(estimator: Any) -> Any:
 
 
 def shown_labels(classes: Any, most: int = 6) -> str:
-    """Return labels as a text for messages, only the first ``most`` of them."""
+    """Return labels as a text for messages; of many labels, the first ones."""
     shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
     return f"{shown}, ..." if len(classes) > most else shown
 
 
 def checked_labels(step: Any, y: Any, n_images: int, X_name: str, y_name: str) -> npt.NDArray[Any]:
-    """Return the labels of images as an array.
-
-    Raises
-    ------
-    TypeError
-        If the fitted last step ``step`` does not classify.
-    ValueError
-        If there is not one label per image, or a label is not one of the ``classes_`` of the last step.
-    """
+    """Return the labels of images as an array; refuse labels that are not classes of the fitted last step."""
     if not can_classify(step):
         raise TypeError(
-            f"{y_name} is given, but {step!r} has neither classify nor predict_proba to compare it with: expected "
-            f"{y_name}=None."
+            f"{y_name} is given, but {step!r} has neither classify nor predict_proba: expected {y_name}=None."
         )
     labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
     if len(labels) != n_images:
         raise ValueError(
             f"{X_name} has {n_images} images and {y_name} has {len(labels)} labels: expected one label per image."
         )
-    # Labels of other classes would count as wrong, although no classifier could be right.
-    unseen = ~labels_in(labels, step.classes_)
-    if unseen.any():
-        others = list(dict.fromkeys(labels[unseen].tolist()))
+    unknown = ~labels_in(labels, step.classes_)
+    if unknown.any():
+        others = list(dict.fromkeys(labels[unknown].tolist()))
         raise ValueError(
-            f"{y_name} has {unseen.sum()} of {len(labels)} labels that are not classes of the detector, "
-            f"{shown_labels(others)}: expected {shown_labels(step.classes_)}. Images of other classes are OOD: move "
-            "them to a set of ood."
+            f"{y_name}: expected labels of the classes of fit, {shown_labels(step.classes_)}, but {unknown.sum()} of "
+            f"{len(labels)} labels are not: {shown_labels(others)}. Images of other classes are OOD: move them to ood."
         )
     return labels

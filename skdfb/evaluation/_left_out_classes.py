@@ -1,4 +1,4 @@
-"""Tuning without OOD images: some classes are left out of the training and tested as unknown classes."""
+"""Tuning without OOD images: some of the known classes take the place of unknown ones."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,58 +16,57 @@ from skdfb.metrics import auroc_score
 
 __all__ = ["LeaveClassesOut", "left_out_auroc"]
 
-_LEAST_KEPT = 2  # classes that an estimator needs for its training
+_LEAST_KEPT = 2  # classes that an estimator can still be trained on
 
 
 class LeaveClassesOut(BaseCrossValidator):
-    r"""Cross-validator whose test parts have classes that the training part does not have.
+    r"""Cross-validator whose test parts contain classes that the training part does not contain.
 
-    In each split some classes are left out: all their images are in the test part, and none in the training part. Of
-    each other class, a share of the images is tested and the rest trains. With :func:`left_out_auroc` as ``scoring``,
-    parameters of an OOD detector can be chosen with labelled in-distribution images alone.
+    In each split some classes are left out: all their images are in the test part. Of each other class, a share of the
+    images is in the test part and the rest in the training part. With :func:`left_out_auroc` as the metric, a parameter
+    search chooses parameters of an OOD detector from labelled in-distribution images alone.
 
     Parameters
     ----------
     n_splits : int, default=5
-        Number of splits. If ``n_left_out`` is None, it is at most the number of classes.
+        Number of splits; with ``n_left_out=None`` at most the number of classes.
     n_left_out : int, default=None
-        Number of classes that are left out in each split. None divides all classes into `n_splits` groups at random, so
-        that each class is left out in one split. With a number, how often two classes are left out differs by at most
-        one.
+        Number of classes that are left out in each split. None divides all classes into `n_splits` random groups, so
+        that each class is left out in one split. With a number, the classes are left out equally often, or some of them
+        once more than others.
     test_size : float, default=0.2
-        Share of the images of each kept class that is tested, in (0, 1). At least one image of each is tested, and at
-        least one trains.
+        Share of the images of each kept class that is in the test part, in (0, 1). At least one image of each kept
+        class is in the test part, and at least one in the training part.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are left out together and which images are tested. With an int, each call of `split` gives
-        the same splits.
+        Fixes which classes are left out together and which images are in the test part. With an int, each call of
+        `split` gives the same splits.
 
     Raises
     ------
     TypeError, ValueError
-        From the constructor, if a parameter is out of range. From `split`, if `y` is missing or has no class labels, if
-        a class has only one image, or if fewer than two classes would be kept.
+        From the constructor if a parameter is out of range; from `split` if `y` is missing or is not class labels, if a
+        class has one image, or if fewer than two classes would be kept.
 
     See Also
     --------
-    left_out_auroc : AUROC between kept and left-out classes.
+    left_out_auroc : How well an estimator separates kept from left-out classes.
     skdfb.detector.FeatureDetector : A detector that is fitted in seconds.
 
     Notes
     -----
-    All images of the left-out classes are tested, not a share of them. The expected AUROC does not depend on how many
-    images its two sides have, so more images only make it more precise. (AUPR does depend on these numbers.)
+    All images of the left-out classes are in the test part, not a share of them: the expected AUROC does not depend on
+    the number of images, and more images make it less noisy. (AUPR does depend on the numbers.)
 
-    The tested images of a kept class are the next ones in a random order of its images. So each split tests other
-    images until all were tested, and the mean over the splits covers more images than independent draws would.
+    The images of a kept class are tested in turn, in a random order, so that no image is tested twice before all have
+    been tested once. The mean over the splits then covers more images than with independent draws.
 
-    Left-out classes are like unknown images *of the same kind*: objects without a label that were photographed in the
-    same way. They are not like noise, or like images from other sources.
+    Left-out classes represent unknown images *of the same kind*: similar photographs of objects that are not among the
+    labels. They say little about noise, or about images from other sources.
 
     References
     ----------
-    Left-out classes instead of OOD images (to train classifiers, not to choose parameters): Vyas et al.,
-    "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV 2018,
-    :arxiv:`1809.03576`.
+    Vyas et al., "Out-of-Distribution Detection Using an Ensemble of Self Supervised Leave-out Classifiers", ECCV 2018,
+    :arxiv:`1809.03576`. It leaves out classes to train classifiers, not to tune them.
 
     Examples
     --------
@@ -104,13 +103,13 @@ class LeaveClassesOut(BaseCrossValidator):
 
         Parameters
         ----------
-        X, y, groups : object
+        X, y, groups : object, default=None
             Ignored.
 
         Returns
         -------
         n_splits : int
-            The parameter.
+            The parameter `n_splits`.
         """
         return int(self.n_splits)
 
@@ -124,21 +123,21 @@ class LeaveClassesOut(BaseCrossValidator):
         X : array-like or sequence of length n
             Images or features; only their number matters.
         y : array-like of shape (n,)
-            Class labels of any type.
+            Class labels of any kind.
         groups : object, default=None
             Ignored, with a warning: images of one group may be in both parts.
 
         Yields
         ------
         train : ndarray of shape (n_train,)
-            Indices of the training part, in ascending order.
+            Indices of the training part, ascending.
         test : ndarray of shape (n_test,)
-            Indices of the test part, in ascending order.
+            Indices of the test part, ascending.
 
         Raises
         ------
         ValueError
-            When the first split is generated, if `y` is missing, has no class labels, or cannot be split.
+            See the class. It is raised when the first split is requested, since this is a generator.
         """
         if groups is not None:
             warnings.warn("The groups parameter is ignored by LeaveClassesOut.", UserWarning, stacklevel=2)
@@ -147,9 +146,8 @@ class LeaveClassesOut(BaseCrossValidator):
     def _iter_test_indices(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[npt.NDArray[np.intp]]:
         indices, n_classes = self._class_indices(y)
         rng = check_random_state(self.random_state)
-        # The images of each class in random order; the first ones are tested next.
+        # For each class, its images in random order; those to test next come first.
         members = [rng.permutation(np.flatnonzero(indices == k)) for k in range(n_classes)]
-        # At least one image of each class in both parts, also of small classes.
         n_tested = [int(np.clip(round(self.test_size * len(images)), 1, len(images) - 1)) for images in members]
         for left_out in self._left_out_classes(n_classes, rng):
             test = []
@@ -160,17 +158,16 @@ class LeaveClassesOut(BaseCrossValidator):
             yield np.concatenate(test)
 
     def _left_out_classes(self, n_classes: int, rng: np.random.RandomState) -> Iterator[npt.NDArray[np.intp]]:
-        """Yield the class indices left out in each split: those that were left out least often, ties at random."""
-        n_times = np.zeros(n_classes, dtype=np.intp)
+        """Yield the class indices left out in each split: those left out least often so far, with ties at random."""
+        n_times = np.zeros(n_classes, dtype=np.intp)  # how often each class was left out
         for size in self._group_sizes(n_classes):
+            # The stable sort keeps the random order among classes that were left out equally often.
             order = rng.permutation(n_classes)
-            # A stable sort keeps the random order of classes that were left out equally often.
             left_out = order[np.argsort(n_times[order], kind="stable")[:size]]
             n_times[left_out] += 1
             yield left_out
 
     def _group_sizes(self, n_classes: int) -> list[int]:
-        """Return the number of classes left out in each split."""
         if self.n_left_out is not None:
             return [self.n_left_out] * self.n_splits
         return [len(part) for part in np.array_split(np.arange(n_classes), self.n_splits)]
@@ -178,17 +175,16 @@ class LeaveClassesOut(BaseCrossValidator):
     def _class_indices(self, y: Any) -> tuple[npt.NDArray[np.intp], int]:
         """Return the class index of each image and the number of classes; refuse labels that cannot be split."""
         if y is None:
-            raise ValueError("y is None: expected one class label per image, so that classes can be left out.")
+            raise ValueError("y is None: expected one class label per image.")
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         classes, indices, counts = np.unique(y, return_inverse=True, return_counts=True)
-        # The numbers of classes first: with too few classes, more images of one would not help.
         self._check_number(len(classes))
         if counts.min() < 2:
             raise ValueError(
-                f"class {classes.tolist()[counts.argmin()]!r} of y has 1 image: expected at least 2 per class, one to "
-                "train and one to test; give more images of it or leave the class out."
+                f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image: expected at least 2 per class, one to "
+                "train on and one to test. Add images of this class, or remove it."
             )
         return indices, len(classes)
 
@@ -201,44 +197,44 @@ class LeaveClassesOut(BaseCrossValidator):
         if self.n_left_out is None and self.n_splits > n_classes:
             raise ValueError(
                 f"n_splits={self.n_splits} is more than the {n_classes} classes of y, each of which is left out once: "
-                f"expected n_splits <= {n_classes}; lower n_splits, or set n_left_out to leave classes out repeatedly."
+                f"expected n_splits <= {n_classes}. Lower n_splits, or pass n_left_out, which leaves classes out "
+                "repeatedly."
             )
         n_left_out = max(self._group_sizes(n_classes))
         if n_classes - n_left_out < _LEAST_KEPT:
-            remedy = "raise n_splits" if self.n_left_out is None else "lower n_left_out"
+            remedy = "Raise n_splits" if self.n_left_out is None else "Lower n_left_out"
             raise ValueError(
                 f"n_splits={self.n_splits}, n_left_out={self.n_left_out} leaves out {n_left_out} of the {n_classes} "
-                f"classes of y: expected at least {_LEAST_KEPT} kept classes; {remedy}, or give more classes."
+                f"classes of y: expected at least {_LEAST_KEPT} to be kept. {remedy}, or add classes."
             )
 
 
 def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
-    """Return the AUROC between images of the estimator's classes and images of other classes.
+    """Compute the AUROC between images of the classes of a fitted estimator and images of other classes.
 
-    Pass it as ``scoring=left_out_auroc`` to scikit-learn's ``GridSearchCV`` or ``cross_val_score``, with
-    ``cv=LeaveClassesOut()``.
+    Pass it as ``scoring=`` to ``GridSearchCV`` or ``cross_val_score`` of scikit-learn, with ``cv=LeaveClassesOut()``.
 
     Parameters
     ----------
     estimator : estimator
-        Fitted, with ``classes_`` and ``score_samples`` or, without it, ``decision_function``; higher is more
-        in-distribution. It is a detector, or a pipeline that ends in one.
+        Fitted, with ``classes_`` and ``score_samples`` (or, without it, ``decision_function``), higher for more
+        in-distribution images: a detector, or a pipeline that ends in one.
     X : array-like or sequence of length n
-        Images or features of known and of left-out classes.
+        Images or features of kept and of left-out classes.
     y : array-like of shape (n,)
-        Their labels. Images whose label is in ``estimator.classes_`` are in-distribution, all others are OOD.
+        Their labels. Images with a label in ``estimator.classes_`` are in-distribution, all others are OOD.
 
     Returns
     -------
     auroc : float
-        In [0, 1]; 1 if all known images score higher than all others, 0.5 for chance.
+        In [0, 1]; 1 if all in-distribution images score higher than all others, 0.5 for chance.
 
     Raises
     ------
     TypeError
         If the estimator has no ``classes_``, or neither ``score_samples`` nor ``decision_function``.
     ValueError
-        If `y` is None, or has only labels of known classes, or none of them.
+        If `y` is None, or if all labels are in ``classes_``, or none of them.
 
     See Also
     --------
@@ -247,9 +243,8 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
 
     Notes
     -----
-    A pipeline passes on ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
-    ``decision_function`` is infinite for every image, so without any order, if a detector has no threshold
-    (``alpha=None``).
+    A pipeline has ``classes_`` and ``score_samples`` of its last step. ``score_samples`` is preferred because
+    ``decision_function`` is infinite for every image of a detector with ``alpha=None``.
 
     Examples
     --------
@@ -271,17 +266,16 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     classes = getattr(estimator, "classes_", None)
     if classes is None:
         raise TypeError(
-            f"{estimator!r} has no classes_, the labels of known classes: expected a fitted detector such as "
-            "FeatureDetector or DFBDetector, or a pipeline that ends in one."
+            f"{estimator!r} has no classes_, which separate known labels from left-out ones: expected a fitted "
+            "detector such as FeatureDetector or DFBDetector, or a pipeline that ends in one."
         )
     if y is None:
-        raise ValueError("y is None: expected one label per image, images of left-out classes included.")
-    # Without images on both sides there is no AUROC; other splitters than LeaveClassesOut lead here.
+        raise ValueError("y is None: expected one label per image, also for images of left-out classes.")
     known = labels_in(np.ravel(y), classes)
     if known.all() or not known.any():
         raise ValueError(
-            f"y has {'only' if known.all() else 'none of the'} labels that the estimator was fitted on, "
-            f"{shown_labels(classes)}: expected images of these and of other classes; pass cv=LeaveClassesOut()."
+            f"{'All' if known.all() else 'None'} of the labels of y are classes of the estimator, "
+            f"{shown_labels(classes)}: expected images of these and of other classes. Pass cv=LeaveClassesOut()."
         )
     scores = np.asarray(scoring_method(estimator)(X))
     return auroc_score(scores[known], scores[~known])

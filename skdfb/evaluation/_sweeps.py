@@ -1,4 +1,4 @@
-"""Metrics of a detector for several temperatures of the fusion, and for several numbers of classes."""
+"""Metrics of a detector as a function of the temperature of its fusion, or of the number of classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -27,7 +27,7 @@ __all__ = ["class_count_sweep", "temperature_sweep"]
 
 Rows = list[dict[str, Any]]
 
-# The parts of the paper's Eq. 7, if a detector has several foreground or several background parts.
+# The default choice among several foreground or background parts: those of the paper's Eq. 7.
 _EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}
 
 
@@ -41,47 +41,47 @@ def temperature_sweep(
 ) -> Table:
     r"""Join the foreground and the background score of a fitted detector by Eq. 7 at several temperatures.
 
-    Nothing is trained or fitted, and the networks run over each set once.
+    Nothing is trained or fitted. The networks pass over each image set once.
 
     Parameters
     ----------
     detector : DFBDetector
-        Fitted, with any fusion, which is ignored. Or a pipeline that ends in such a detector.
+        Fitted, or a pipeline or parameter search that ends in one. Its own fusion is not used.
     X_id : images
         Test images of the known classes.
     ood : mapping of str to images
         OOD test images by name.
     temperatures : sequence of float, default=(1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
-        Finite numbers above 0. The larger the temperature, the less the background counts.
+        Each is finite and greater than 0. The higher the temperature, the lower the weight of the background.
     parts : tuple of (str, str), default=None
-        Name of a foreground part and name of a background part of ``detector.score_parts(X)``. None takes the only
-        part of each kind. If there are several, it takes those of the paper, ``"foreground_dense"`` and
-        ``"background_logit"``.
+        Names of the foreground and of the background part, as in ``detector.score_parts(X)``. Background parts are
+        those on the view ``"background"``. None takes the only part of each kind, or, if there are several, those of
+        the paper: ``"foreground_dense"`` and ``"background_logit"``.
 
     Returns
     -------
     table : Table
-        A row for each temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``, ``aupr_in``,
-        ``aupr_out``, ``fpr95``. All metrics are fractions; in-distribution is the positive class, except for
+        One row per temperature and OOD set, with the columns ``temperature``, ``ood``, ``auroc``, ``aupr_in``,
+        ``aupr_out`` and ``fpr95``. All metrics are fractions. In-distribution is the positive class, except in
         ``aupr_out``.
 
     Raises
     ------
     TypeError
-        If the detector has no parts, if `ood` is not a mapping or is empty, or if `temperatures` is not a list or is
-        empty.
+        If the detector has no parts, `ood` is not a mapping or is empty, or `temperatures` is not a list of numbers.
     ValueError
         If a temperature is out of range, if `parts` does not name a foreground and a background part, or if `parts` is
-        None and there are several parts of a kind, but not that of the paper.
+        None and the detector has several parts of a kind, but not that of the paper.
 
     See Also
     --------
     skdfb.fusion.TemperatureFusion : Eq. 7.
-    skdfb.DFBDetector.refit_scorer : Changes the temperature of a detector, by its ``fusion``.
+    skdfb.DFBDetector.refit_scorer : Gives a detector a fusion with another temperature.
 
     Notes
     -----
-    This is the paper's Fig. 6. With foreground score :math:`S_f`, background score :math:`S_b` and temperature T,
+    This is Fig. 6 of the paper. With the foreground score :math:`S_f`, the background score :math:`S_b` and the
+    temperature T,
 
     .. math::
         S = \begin{cases}
@@ -89,11 +89,11 @@ def temperature_sweep(
             S_f + \log(\mathrm{softplus}(S_b)) / T & S_f \text{ a probability (MSP, ODIN)}
         \end{cases}
 
-    The output kind of the fitted foreground scorer decides between the two cases. The paper takes T = 2.5 in the first
-    case and, in effect, T = 1 in the second.
+    The output of the fitted scorer of the foreground part decides between the two, see
+    :func:`skdfb.scorers.scorer_output`. The paper takes T = 2.5 in the first case and, in effect, T = 1 in the second.
 
-    If a temperature is chosen on the same OOD images that it is then evaluated on, the metrics are too good. The sweep
-    shows how much they depend on the temperature.
+    The table shows how much the temperature matters. Do not report the best row: its temperature was chosen on the same
+    OOD images, so its metrics are too good.
 
     Examples
     --------
@@ -117,17 +117,15 @@ def temperature_sweep(
     temperatures = _checked_temperatures(temperatures)
     step, prepared = unwrapped(detector)
     if not hasattr(step, "score_parts"):
-        raise TypeError(f"{step!r} has no score_parts, so no background score: expected a fitted DFBDetector.")
+        raise TypeError(f"Expected a fitted DFBDetector, got {step!r}, which has no score_parts.")
     check_is_fitted(step)
-    names = _part_names(_parts_by_kind(step), parts)
-
-    # One pass over each set; the temperatures need only the scores.
+    names = _part_names(step.joint_score_.parts_, parts)
     known = _chosen(step.score_parts(prepared(X_id)), names)
     unknown = {name: _chosen(step.score_parts(prepared(X)), names) for name, X in ood.items()}
+    # Eq. 7 has a branch for probabilities: the chosen part decides, which need not be the first one.
     outputs = {"foreground": scorer_output(step.part_scorers_[names["foreground"]])}
     rows = []
     for temperature in temperatures:
-        # The output kind of the scorer decides which of the two divisors is used.
         fusion = TemperatureFusion(temperature, probability_temperature=temperature).fit(known, outputs=outputs)
         known_scores = fusion.combine(known)
         for name, scores in unknown.items():
@@ -141,47 +139,39 @@ def _checked_temperatures(temperatures: Any) -> list[float]:
         raise TypeError(f"temperatures={temperatures!r}: expected a list of numbers, like [1.0, 2.5].")
     for temperature in listed:
         if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
-            raise ValueError(f"temperatures={listed} has {temperature!r}: expected finite numbers above 0.")
+            raise ValueError(f"temperatures={listed}: expected finite numbers greater than 0, got {temperature!r}.")
     return [float(temperature) for temperature in listed]
 
 
-def _parts_by_kind(step: Any) -> dict[str, list[str]]:
-    """Return the names of the foreground parts and of the background parts; their views decide, not their names."""
-    names: dict[str, list[str]] = {kind: [] for kind in _EQ_7}
-    for name, view, _ in step.joint_score_.parts_:
-        names["background" if view == BACKGROUND else "foreground"].append(name)
-    return names
-
-
-def _part_names(names: Mapping[str, list[str]], parts: Any) -> dict[str, str]:
-    """Return the name of the foreground part and that of the background part to join."""
+def _part_names(fitted: Sequence[tuple[str, str, Any]], parts: Any) -> dict[str, str]:
+    """Return the names of the two parts by ``"foreground"`` and ``"background"``, from (name, view, scorer) tuples."""
+    names_of: dict[str, list[str]] = {kind: [] for kind in _EQ_7}
+    for name, view, _ in fitted:
+        names_of["background" if view == BACKGROUND else "foreground"].append(name)
     if parts is None:
-        return {kind: _only_part(names, kind) for kind in _EQ_7}
+        return {kind: _only_part(names_of, kind) for kind in _EQ_7}
     if isinstance(parts, str) or not isinstance(parts, Sequence) or len(parts) != len(_EQ_7):
-        raise ValueError(f"parts={parts!r}: expected the name of a foreground part and that of a background part.")
+        raise ValueError(f"parts={parts!r}: expected the names of a foreground and of a background part.")
     chosen = dict(zip(_EQ_7, parts, strict=True))
     for kind, name in chosen.items():
-        if name not in names[kind]:
-            raise ValueError(
-                f"parts={parts!r}: {name!r} is not a {kind} part of the detector: expected one of {names[kind]}."
-            )
+        if name not in names_of[kind]:
+            raise ValueError(f"parts={parts!r}: expected a {kind} part, one of {names_of[kind]}, got {name!r}.")
     return chosen
 
 
-def _only_part(names: Mapping[str, list[str]], kind: str) -> str:
-    """Return the only part of a kind, or that of the paper if there are several."""
-    if len(names[kind]) > 1 and _EQ_7[kind] in names[kind]:
+def _only_part(names_of: Mapping[str, list[str]], kind: str) -> str:
+    names = names_of[kind]
+    if len(names) > 1 and _EQ_7[kind] in names:
         return _EQ_7[kind]
-    if len(names[kind]) != 1:
+    if len(names) != 1:
         raise ValueError(
-            f"parts is None, but the detector has the foreground parts {names['foreground']} and the background parts "
-            f"{names['background']}: expected one of each; pass parts=(foreground, background) with two of these names."
+            f"parts is None: expected one foreground and one background part, got {names_of['foreground']} and "
+            f"{names_of['background']}. Pass parts=(foreground, background), two of these names."
         )
-    return names[kind][0]
+    return names[0]
 
 
 def _chosen(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the scores of two parts under the names that the fusion expects."""
     return {kind: scores[name] for kind, name in names.items()}
 
 
@@ -189,13 +179,11 @@ def _chosen(scores: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 
 class _LabelledImages(NamedTuple):
-    """Images, or features, and their labels."""
-
     images: Any
     labels: npt.NDArray[Any]
 
     def of(self, classes: npt.NDArray[Any]) -> "_LabelledImages":
-        """Return the images of some of the classes."""
+        """Return the images of some classes."""
         rows = np.flatnonzero(labels_in(self.labels, classes))
         return _LabelledImages(_subset(self.images, rows), self.labels[rows])
 
@@ -213,10 +201,10 @@ def class_count_sweep(
     scorers: Sequence[ForegroundScorer] | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Table:
-    """Fit a detector on several numbers of classes, and measure how well each separates the same OOD images.
+    """Fit a detector on different numbers of classes, and compute how well it separates the same OOD images.
 
     For each number of classes, that many classes are drawn at random, and a clone of the detector is fitted on their
-    training images. Its in-distribution test images are those of the same classes. Within a repeat, the smaller sets of
+    training images. The in-distribution test images are those of the same classes. Within a repeat, the smaller sets of
     classes are subsets of the larger ones.
 
     Parameters
@@ -225,55 +213,56 @@ def class_count_sweep(
         A :class:`~skdfb.DFBDetector`, a :class:`~skdfb.detector.FeatureDetector`, another outlier detector with ``fit``
         and ``score_samples`` or ``decision_function``, or a pipeline that ends in one. It is cloned and stays unfitted.
     X : images or features
-        The n training images in any form that the estimator takes: an array, a data frame, a sequence, a torch dataset.
+        The n training images, in any form that the estimator takes: an array, a data frame, a sequence, a torch
+        dataset.
     y : array-like of shape (n,)
         Their labels. None takes those of a torch dataset of (image, label) items.
     X_test : images or features
-        The in-distribution test images, in the same form as `X`.
-    y_test : array-like of shape (n_test,)
-        Their labels, like `y`. Images whose label is not in `y` are ignored.
+        The m in-distribution test images, in any of these forms. Images with a label that is not in `y` are ignored.
+    y_test : array-like of shape (m,)
+        Their labels. None takes those of a torch dataset of (image, label) items.
     ood : mapping of str to images or features
         OOD test images by name. They must not belong to any of the classes.
     counts : sequence of int
         Numbers of classes, each from 2 to the number of classes in `y`.
     n_repeats : int, default=1
-        How often the sweep is repeated, each time with other classes.
+        Number of repeats of all counts, each with a new random order of the classes.
     scorers : sequence of ForegroundScorer, default=None
-        For a :class:`~skdfb.DFBDetector`: scorers to compare on each fitted detector by :func:`compare_scorers`,
+        For a :class:`~skdfb.DFBDetector` only. Each fitted detector compares these scorers by :func:`compare_scorers`,
         without further training.
     random_state : int, RandomState or None, default=None
-        Fixes which classes are drawn. It also seeds each parameter ``random_state`` of the estimator that is None, with
-        another seed for each repeat. A parameter that is set stays; then repeats differ by their classes only.
+        Fixes which classes are drawn. It also seeds each parameter ``random_state`` of the estimator that is None, anew
+        for each repeat. A ``random_state`` that is set stays as it is; then repeats differ in their classes only.
 
     Returns
     -------
     table : Table
-        A row for each repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat`` (from 0) and
-        those of :func:`evaluate` without intervals; ``accuracy`` is NaN if the estimator does not classify. With
-        `scorers` there is a row for each scorer and method as well, with the columns ``n_classes``, ``repeat``, those
-        of :func:`compare_scorers`, and ``accuracy``, which is that of the classifier for the method ``"plain"`` and
-        that of the dense network for the others.
+        One row per repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat`` (from 0) and those
+        of :func:`evaluate` without intervals. ``accuracy`` is NaN if the estimator does not classify. With `scorers`,
+        one row per repeat, number of classes, scorer, method and OOD set, with ``n_classes``, ``repeat``, the columns
+        of :func:`compare_scorers` and ``accuracy``: that of the classifier for the method ``"plain"``, else that of the
+        dense network.
 
     Raises
     ------
     TypeError
-        If `ood` is not a mapping or is empty, if `counts` is not a list of integers or is empty, or if there are
-        `scorers` and the estimator is not a ``DFBDetector``. Nothing is fitted before.
+        If `ood` is not a mapping or is empty, if `counts` is not a list of integers, or if there are `scorers` and the
+        estimator is not a ``DFBDetector``.
     ValueError
-        If a count is out of range, if images and labels differ in number, if labels are missing or continuous, or if a
-        class has no test images. Nothing is fitted before.
+        Before anything is fitted, if a count is out of range, images and labels differ in number, labels are missing or
+        continuous, or a class has no test images.
 
     See Also
     --------
-    evaluate : Describes the columns.
-    LeaveClassesOut : Tests the left-out classes as OOD images.
+    evaluate : The columns.
+    LeaveClassesOut : Splits for tuning, in which images of left-out classes are the OOD images.
 
     Notes
     -----
     This is Fig. 7 of the paper, which has 200 to 1,000 classes of ImageNet.
 
-    Compare ``auroc`` and ``fpr95`` between numbers of classes. ``aupr_in`` and ``aupr_out`` depend on the ratio of
-    ``n_id`` to ``n_ood``, and there are more test images if there are more classes.
+    Compare ``auroc`` and ``fpr95`` between numbers of classes. ``aupr_in`` and ``aupr_out`` also depend on the ratio of
+    ``n_id`` to ``n_ood``, which grows with the number of classes.
 
     Examples
     --------
@@ -293,7 +282,6 @@ def class_count_sweep(
     >>> table.n_classes.tolist()
     [2, 4, 8]
     """
-    # 1. Check everything before anything is fitted.
     check_ood(ood)
     check_scalar(n_repeats, "n_repeats", Integral, min_val=1)
     _check_scorers(estimator, scorers)
@@ -301,12 +289,10 @@ def class_count_sweep(
     classes = np.unique(train.labels)
     counts = _checked_counts(counts, len(classes))
     _check_tested(classes, test.labels)
-
-    # 2. Fit and evaluate. Each repeat has a seed for the classes and one for the estimator.
     seeds = spawn_seeds(random_state, 2 * n_repeats)
     rows: Rows = []
     for repeat in range(n_repeats):
-        # One order per repeat, so that smaller sets of classes are subsets of larger ones.
+        # All counts share one order, so that the smaller sets of classes are subsets of the larger ones.
         order = np.random.RandomState(seeds[2 * repeat]).permutation(classes)
         seeded = _seeded(clone(estimator), seeds[2 * repeat + 1])
         for count in counts:
@@ -323,22 +309,21 @@ def _rows_of_fitted(
     ood: Mapping[str, Any],
     scorers: Sequence[ForegroundScorer] | None,
 ) -> Rows:
-    """Fit an estimator, and return the rows of its evaluation or of the comparison of scorers."""
     estimator.fit(train.images, train.labels)
     if scorers is None:
         classifies = can_classify(unwrapped(estimator)[0])
         return evaluation_rows(estimator, test.images, ood, test.labels if classifies else None)
     table = compare_scorers(estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers)
-    # From columns to rows, to which the accuracy is added.
+    # From columns to rows, so that the accuracy can be added to each.
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     accuracy = class_accuracy(estimator, test.images, test.labels)
     return [row | {"accuracy": accuracy["plain" if row["method"] == "plain" else "dfb"]} for row in rows]
 
 
 def _seeded(estimator: Any, seed: int) -> Any:
-    """Set each parameter ``random_state`` that is None, also those of nested estimators."""
+    """Set each ``random_state`` that is None, also in steps of a pipeline and in nested estimators."""
     parameters = estimator.get_params(deep=True)
-    # Sorted, so that the seeds do not depend on the order of the parameters.
+    # Sorted, so that seeds do not depend on the order of the parameters.
     missing = sorted(
         name for name, value in parameters.items() if name.split("__")[-1] == "random_state" and value is None
     )
@@ -346,14 +331,14 @@ def _seeded(estimator: Any, seed: int) -> Any:
 
 
 def _subset(X: Any, rows: npt.NDArray[np.intp]) -> Any:
-    """Return some of the images, in the form that they have."""
+    # scikit-learn's indexing handles neither image sequences that read files lazily nor torch datasets.
     if isinstance(X, Images):
         return X.subset(rows)
     return Subset(X, rows.tolist()) if isinstance(X, Dataset) else _safe_indexing(X, rows)
 
 
 def _labelled(X: Any, y: Any, suffix: str) -> _LabelledImages:
-    """Return images and labels after checking them; ``suffix`` is that of their names in messages."""
+    """Return images with their labels; refuse labels that do not fit the images."""
     y = labels_given(X, y)
     if y is None:
         raise ValueError(f"y{suffix} is None: expected one class label per image of X{suffix}.")
@@ -374,28 +359,26 @@ def _checked_counts(counts: Any, n_classes: int) -> list[int]:
         check_scalar(count, "each of counts", Integral)
         if not 2 <= count <= n_classes:
             raise ValueError(
-                f"counts={listed} has {count}: expected numbers from 2 to {n_classes}, the number of classes of y."
+                f"counts={listed}: expected numbers from 2 to {n_classes}, the number of classes of y, got {count}."
             )
     return [int(count) for count in listed]
 
 
 def _check_tested(classes: npt.NDArray[Any], test_labels: npt.NDArray[Any]) -> None:
-    """Refuse classes without test images, since each class may be drawn."""
     untested = classes[~labels_in(classes, test_labels)]
     if len(untested):
         raise ValueError(
             f"y_test has no image of {len(untested)} of the {len(classes)} classes of y, {shown_labels(untested)}: "
-            "expected test images of each class; give some, or leave the class out of X and y."
+            "expected test images of each class, since each may be drawn. Add some, or remove the class from X and y."
         )
 
 
 def _check_scorers(estimator: Any, scorers: Any) -> None:
-    """Refuse scorers for an estimator without networks, and objects that are no scorers."""
     if scorers is None:
         return
     if not isinstance(estimator, DFBDetector):
         raise TypeError(
-            f"scorers are given, but estimator is {estimator!r}: expected a DFBDetector; or leave scorers=None and "
-            "call once per scorer, with the scorer set in the estimator."
+            f"scorers are given, but {estimator!r} is not a DFBDetector: expected scorers=None. To compare scorers, "
+            "call this function once per scorer, with that scorer in the estimator."
         )
     check_scorers(scorers)

@@ -1,4 +1,4 @@
-"""The table that the functions of this package return."""
+"""The tables that the functions of this package return, and the metrics in them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,23 +15,17 @@ METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 
 class Table(Bunch):
-    """A table of results: a dict of columns, which are arrays of equal length and attributes as well.
-
-    It needs no pandas. :meth:`to_frame` returns the table as a data frame.
+    """Columns of equal length by name: a dict of arrays, which are attributes as well.
 
     Parameters
     ----------
     **columns : array-like of shape (n_rows,)
-        Columns by name.
+        The columns by name.
 
     Raises
     ------
     ValueError
-        If columns differ in length, or are not 1-d.
-
-    See Also
-    --------
-    evaluate : Returns a table of metrics.
+        If the columns are not 1-d arrays of one length.
 
     Examples
     --------
@@ -48,8 +42,8 @@ class Table(Bunch):
     def __init__(self, **columns: Any) -> None:
         arrays = {name: _as_array(values) for name, values in columns.items()}
         shapes = {name: array.shape for name, array in arrays.items()}
-        if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
-            raise ValueError(f"columns have the shapes {shapes}: expected 1-d columns of equal length.")
+        if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) > 1:
+            raise ValueError(f"Expected 1-d columns of one length, got the shapes {shapes}.")
         super().__init__(**arrays)
 
     @classmethod
@@ -58,14 +52,24 @@ class Table(Bunch):
 
         Parameters
         ----------
-        rows : sequence of mapping of str to object
-            At least one row: values by the name of the column.
+        rows : sequence of mappings
+            Values by the name of the column.
 
         Returns
         -------
         table : Table
-            Table with the columns of the first row, in that order.
+            Its columns are in the order of the first row.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, or a row has other columns than the first one.
         """
+        if not len(rows):
+            raise ValueError("Expected at least one row, got none.")
+        other = next((row for row in rows if set(row) != set(rows[0])), None)
+        if other is not None:
+            raise ValueError(f"Expected the columns {list(rows[0])} in each row, got {list(other)}.")
         return cls(**{column: [row[column] for row in rows] for column in rows[0]})
 
     def to_frame(self) -> Any:
@@ -74,7 +78,7 @@ class Table(Bunch):
         Returns
         -------
         frame : pandas.DataFrame
-            Data frame with the same columns, in the same order.
+            With the same columns.
 
         Raises
         ------
@@ -84,25 +88,20 @@ class Table(Bunch):
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("to_frame() needs pandas, which is not installed: run pip install pandas.") from error
+            raise ImportError("to_frame() needs pandas: run pip install pandas.") from error
         return pd.DataFrame(dict(self))
 
-    def __dir__(self) -> list[str]:
-        # A Bunch lists only its items, so that tab completion would not find to_frame.
-        return sorted({*self, *object.__dir__(self)})
-
     def __repr__(self) -> str:
-        # A column of texts, with the name of the column first.
-        cells = [[name, *(_as_text(value) for value in values.tolist())] for name, values in self.items()]
+        # A column that was assigned after the table was made may be a list.
+        cells = [[name, *map(_as_text, _as_array(values).tolist())] for name, values in self.items()]
         widths = [max(map(len, column)) for column in cells]
         lines = zip(*cells, strict=True)
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def _as_array(values: Any) -> npt.NDArray[Any]:
-    """Return a column as an array; texts as an object array, so that its items are Python's own strings."""
-    # NumPy's own texts have a fixed width, and their items would be np.str_.
     array = np.asarray(values)
+    # Texts are stored as objects, so that an item is a Python string and not an np.str_.
     return np.asarray(values, dtype=object) if array.dtype.kind in "US" else array
 
 
@@ -111,7 +110,7 @@ def _as_text(value: Any) -> str:
 
 
 def metric_values(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> dict[str, float]:
-    """Return the metrics by the name of their column; in-distribution is positive except for ``aupr_out``."""
+    """Return the metrics by the name of their column; in-distribution is the positive class except in ``aupr_out``."""
     return {
         "auroc": auroc_score(id_scores, ood_scores),
         "aupr_in": aupr_score(id_scores, ood_scores, positive="id"),
@@ -124,4 +123,4 @@ def check_ood(ood: Any) -> None:
     """Refuse OOD images without names."""
     if not isinstance(ood, Mapping) or not ood:
         given = "empty" if isinstance(ood, Mapping) else f"a {type(ood).__name__}"
-        raise TypeError(f"ood is {given}: expected a mapping from names to OOD images, like {{'noise': X_noise}}.")
+        raise TypeError(f"ood is {given}: expected OOD images by name, like {{'noise': X_noise}}.")

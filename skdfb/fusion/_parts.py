@@ -1,4 +1,4 @@
-"""What all fusions check of the parts they are given."""
+"""The check of parts that all fusions share."""
 
 from collections.abc import Iterable, Mapping
 
@@ -16,13 +16,14 @@ def check_parts(parts: Mapping[str, npt.ArrayLike], part_names: Iterable[str]) -
     Raises
     ------
     ValueError
-        If parts has other names, or its scores are no finite 1-d arrays of one length.
+        If parts has other names, or its scores are not finite 1-d arrays of one length.
     """
     part_names = list(part_names)
+    # The order of a mapping has no meaning: parts are found by name, never by position.
     if set(parts) != set(part_names):
-        raise ValueError(f"parts has the names {list(parts)}: those given to fit are wanted, {part_names}.")
+        raise ValueError(f"Expected parts with the names given to fit, {part_names}, got {list(parts)}.")
     arrays = [check_scores(parts[name], f"parts[{name!r}]") for name in part_names]
     sizes = [array.size for array in arrays]
     if len(set(sizes)) > 1:
-        raise ValueError(f"parts {part_names} hold {sizes} scores: all parts must be of the same images.")
+        raise ValueError(f"Expected one score per image in each part, got {sizes} scores in the parts {part_names}.")
     return arrays

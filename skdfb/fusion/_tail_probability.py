@@ -1,28 +1,18 @@
-"""Parts brought to in-distribution tail probabilities and joined by a rule for p-values."""
+"""Parts as in-distribution tail probabilities, joined by a rule for p-values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri_exp
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.fusion._parts import check_parts
-from skdfb.utils import TailProbability
+from skdfb.utils import TAIL_RULES, TailProbability, joined_tails
 
 Scores = npt.NDArray[np.float64]
-
-
-def _normal_quantiles(log_probabilities: Scores) -> Scores:
-    # The quantile of 1 is infinite, which a rounded probability may be.
-    return np.asarray(ndtri_exp(np.minimum(log_probabilities, -np.finfo(np.float64).tiny)), dtype=np.float64)
-
-
-# What each rule adds up, a function of the logarithm of the tail probability.
-_TERMS: dict[str, Callable[[Scores], Scores]] = {"fisher": lambda log_p: log_p, "stouffer": _normal_quantiles}
 
 
 class TailProbabilityFusion(BaseEstimator):
@@ -33,8 +23,9 @@ class TailProbabilityFusion(BaseEstimator):
         p_j(s) = P(S_j(X) \le s)
 
     where :math:`S_j` is part j, X an in-distribution image, and g the logarithm (Fisher) or the normal quantile
-    (Stouffer). Both P are learned from held-out in-distribution images and go on smoothly beyond their scores. So no
-    part's scale needs tuning, any number of parts is taken, and images far from all known ones keep their order.
+    (Stouffer). Both P are learned from held-out in-distribution images and continue smoothly beyond their scores. So
+    the scale of a part needs no tuning, the number of parts is free, and images far from all known ones keep their
+    order.
 
     The joint score is itself the logarithm of a tail probability: about 5 % of in-distribution images score below
     log 0.05 = -3.0. Higher is more in-distribution; scores are at most 0.
@@ -42,40 +33,43 @@ class TailProbabilityFusion(BaseEstimator):
     Parameters
     ----------
     rule : {"fisher", "stouffer"}, default="stouffer"
-        What is added up. Fisher's rule is led by the part that finds an image strangest; in Stouffer's, parts that
-        find it usual make up for one that does not.
+        The function g. With "fisher" the part with the lowest tail probability dominates. With "stouffer" high tail
+        probabilities of some parts compensate for a low one of another.
 
     Attributes
     ----------
     part_names_ : tuple of str
         Names of the parts.
     tails_ : dict of str to TailProbability
-        What :math:`p_j` was learned, by the name of the part.
+        The learned :math:`p_j` by the name of the part.
+    rule_ : str
+        The rule of `fit`, which `combine` uses.
     joint_tail_ : TailProbability
-        What was learned of the sum.
+        The learned tail probability of the sum.
 
     See Also
     --------
     TemperatureFusion : Eq. 7 of the paper, for two parts, with a fixed scale.
-    skdfb.scorers.ScorerEnsemble : Several scorers of one representation, joined likewise.
+    skdfb.scorers.ScorerEnsemble : Several scorers of one representation, joined in the same way.
 
     Notes
     -----
-    For independent parts minus twice Fisher's sum would be chi-squared, and Stouffer's sum normal. Scores of one image
-    are not independent: foreground and background come from one network. So no such law is assumed: the distribution
-    of the sum is learned from the same held-out images, in which the parts are as correlated as they are. Correlation
-    then does no harm to what the score says, only to how much it can find: of two equal parts the second adds nothing,
-    yet its voice counts, which takes weight from the others.
+    For independent parts, minus twice Fisher's sum would be chi-squared, and Stouffer's sum normal. The scores of one
+    image are not independent: foreground and background come from one network. So no such law is assumed. The
+    distribution of the sum is learned from the same held-out images, in which the parts have their true correlation.
+    The joint score is then a correct tail probability for any correlation, but correlated parts detect less: of two
+    equal parts the second adds no information, and it reduces the weight of the others.
 
     `learns_from_scores` is true: a detector fits the fusion on half of the held-out images and sets its threshold on
-    the other half. Its promise therefore rests on conformal calibration alone, not on the tail probabilities.
+    the other half. So the guarantee of the threshold depends on conformal calibration alone, not on the tail
+    probabilities.
 
-    Below the tenth part with the lowest held-out scores (at least ten scores), tail probabilities fall exponentially
-    in the score, above the highest they are bounded. So an image that one part finds far enough out is rejected,
-    whatever the others say; by Stouffer's rule it takes more for that than by Fisher's.
+    From the lowest tenth of the held-out scores (at least ten scores) downwards, tail probabilities fall exponentially
+    in the score. Above the highest score they are bounded. So an image with a low enough score of one part is rejected,
+    for any scores of the others. By Stouffer's rule this takes a lower score than by Fisher's.
 
     The default was chosen on the embedded images and on left-out classes of CIFAR-10's training set, where Stouffer's
-    rule ranked a little better than Fisher's; how, is told under :ref:`measured`.
+    rule ranked a little better than Fisher's; see :ref:`measured`.
 
     References
     ----------
@@ -90,20 +84,37 @@ class TailProbabilityFusion(BaseEstimator):
     >>> held_out = {"foreground": rng.normal(size=1000), "background": 1000 * rng.normal(size=1000)}
     >>> fusion = TailProbabilityFusion().fit(held_out)
     >>> new = {"foreground": np.array([0.0, -2.5, -2.5]), "background": np.array([0.0, 0.0, -2500.0])}
-    >>> np.exp(fusion.combine(new)).round(3)  # as the share of in-distribution images that are stranger
+    >>> np.exp(fusion.combine(new)).round(3)  # share of in-distribution images with a lower score
     array([0.533, 0.047, 0.001])
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {"rule": [StrOptions(set(_TERMS))]}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"rule": [StrOptions(set(TAIL_RULES))]}
 
     learns_from_scores: ClassVar[bool] = True
 
     part_names_: tuple[str, ...]
     tails_: dict[str, TailProbability]
+    rule_: str
     joint_tail_: TailProbability
 
     def __init__(self, rule: str = "stouffer") -> None:
         self.rule = rule
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse an empty list of parts; any other names can be joined.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the parts.
+
+        Raises
+        ------
+        ValueError
+            If there are no names.
+        """
+        if not list(names):
+            raise ValueError("parts is empty: expected at least one part, like {'foreground': scores}.")
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, parts: Mapping[str, npt.ArrayLike]) -> Self:
@@ -112,7 +123,7 @@ class TailProbabilityFusion(BaseEstimator):
         Parameters
         ----------
         parts : mapping of str to array-like of shape (n,)
-            Scores of in-distribution images that trained nothing, by the name of the part; higher is more
+            Scores of in-distribution images that were not used for training, by the name of the part; higher is more
             in-distribution.
 
         Returns
@@ -123,19 +134,20 @@ class TailProbabilityFusion(BaseEstimator):
         Raises
         ------
         ValueError
-            If there are no parts, or they differ in length, are empty, not 1-d or not finite.
+            If there are no parts, or if they differ in length, are empty, not 1-d or not finite.
         """
-        if not parts:
-            raise ValueError("parts is empty: at least one part is wanted, like {'foreground': scores}.")
+        # Checked here too, since the fusion may be used without a detector.
+        self.check_names(parts)
         arrays = check_parts(parts, parts)
         self.tails_ = {name: TailProbability.fit(array) for name, array in zip(parts, arrays, strict=True)}
         self.part_names_ = tuple(parts)
         self.rule_ = self.rule  # set_params after fit must not mix two rules
+        # The law of the sum for independent parts does not hold, so it is learned as well.
         self.joint_tail_ = TailProbability.fit(self._sum(arrays))
         return self
 
     def combine(self, parts: Mapping[str, npt.ArrayLike]) -> Scores:
-        """Joint scores of images.
+        """Join the parts.
 
         Parameters
         ----------
@@ -152,12 +164,11 @@ class TailProbabilityFusion(BaseEstimator):
         NotFittedError
             Before `fit`.
         ValueError
-            If names differ from those of `fit`, or parts differ in length, are not 1-d or not finite.
+            If the names differ from those of `fit`, or if parts differ in length, are not 1-d or not finite.
         """
         check_is_fitted(self)
         return self.joint_tail_.log_p(self._sum(check_parts(parts, self.part_names_)))
 
     def _sum(self, arrays: list[Scores]) -> Scores:
-        term, tails = _TERMS[self.rule_], self.tails_.values()
-        joint: Scores = np.sum([term(tail.log_p(array)) for tail, array in zip(tails, arrays, strict=True)], axis=0)
-        return joint
+        # The tails are in the order of ``part_names_``, as the arrays are.
+        return joined_tails(self.tails_.values(), arrays, self.rule_)

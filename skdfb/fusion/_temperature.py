@@ -1,6 +1,6 @@
-"""Eq. 7 of DFB: foreground score plus tempered background score."""
+"""Eq. 7 of DFB: the foreground score plus the background score divided by a temperature."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -16,22 +16,24 @@ _OUTPUTS = ("logit", "probability", "log_probability")
 
 
 class TemperatureFusion(BaseEstimator):
-    r"""Joint score of DFB, Eq. 7: one foreground and one background part, added on a fixed scale.
+    r"""Joint score of DFB, Eq. 7: the sum of one foreground and one background part, on a fixed scale.
 
     Parameters
     ----------
     temperature : float, default=2.5
-        Divisor T of the background score where the foreground score comes from logits; greater than 0. The larger,
-        the less the background counts.
+        Divisor T of the background score where the foreground score comes from logits; greater than 0. A larger
+        value gives the background less weight.
     probability_temperature : float, default=1.0
         Divisor of the logarithm of the background score where the foreground score is a probability; greater than 0.
 
     Attributes
     ----------
     part_names_ : tuple of str
-        Name of the foreground part and name of the background part.
+        Names of the foreground part and of the background part.
     outputs_ : dict of str to str
-        Output kind of each part: "logit", "probability" or "log_probability". Only the foreground's is used.
+        Output kind of each part: "logit", "probability" or "log_probability". Only that of the foreground is used.
+    temperature_, probability_temperature_ : float
+        The temperatures of `fit`, which `combine` uses.
 
     See Also
     --------
@@ -40,7 +42,7 @@ class TemperatureFusion(BaseEstimator):
 
     Notes
     -----
-    With foreground score :math:`S_f` and background score :math:`S_b`, of which higher is more in-distribution,
+    With foreground score :math:`S_f` and background score :math:`S_b`, both higher for in-distribution images,
 
     .. math::
         S = \begin{cases}
@@ -49,9 +51,9 @@ class TemperatureFusion(BaseEstimator):
         \end{cases}
 
     with `temperature` :math:`T` and `probability_temperature` :math:`T_p`; softplus is :math:`\log(1 + e^s)`. A
-    "log_probability" is exponentiated first. The paper has :math:`\log S_b`, which is undefined where
-    :math:`S_b \le 0`; softplus keeps the order of the scores, and its logarithm tends to :math:`\log S_b` for large
-    and to :math:`S_b` for very negative scores. In the paper :math:`T_p = 1`.
+    "log_probability" is exponentiated first. The paper uses :math:`\log S_b`, which is undefined where
+    :math:`S_b \le 0`. Softplus keeps the order of the scores. Its logarithm tends to :math:`\log S_b` for large scores
+    and to :math:`S_b` for very negative ones. The paper has :math:`T_p = 1`.
 
     References
     ----------
@@ -79,21 +81,40 @@ class TemperatureFusion(BaseEstimator):
 
     part_names_: tuple[str, str]
     outputs_: dict[str, str]
+    temperature_: float
+    probability_temperature_: float
 
     def __init__(self, temperature: float = 2.5, probability_temperature: float = 1.0) -> None:
         self.temperature = temperature
         self.probability_temperature = probability_temperature
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names of parts that Eq. 7 cannot join; a detector calls this before any training.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Names of the parts.
+
+        Raises
+        ------
+        ValueError
+            If there is not exactly one name that starts with "foreground", one that starts with "background", and no
+            other.
+        """
+        _foreground_and_background(names)
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, parts: Mapping[str, npt.ArrayLike], outputs: Mapping[str, str] | None = None) -> Self:
-        """Note which part is which; nothing is learned from the scores.
+        """Store the names, output kinds and temperatures; nothing is learned from the scores.
 
         Parameters
         ----------
         parts : mapping of str to array-like of shape (n,)
-            Scores by the name of the part: one name starts with "foreground", the other with "background".
+            Scores by the name of the part; higher is more in-distribution. One name starts with "foreground", the
+            other with "background".
         outputs : mapping of str to {"logit", "probability", "log_probability"}, default=None
-            Output kind by the name of the part; "logit" where a part is missing.
+            Output kind by the name of the part; "logit" for parts that are not in the mapping.
 
         Returns
         -------
@@ -103,17 +124,20 @@ class TemperatureFusion(BaseEstimator):
         Raises
         ------
         ValueError
-            If the parts are others than one foreground and one background part, differ in length, are not 1-d or
-            not finite, or an output kind is unknown.
+            If the parts are not one foreground and one background part, differ in length, are not 1-d or not
+            finite, or if an output kind is unknown.
         """
         part_names = _foreground_and_background(parts)
         check_parts(parts, part_names)
         self.outputs_ = _check_outputs(outputs or {}, part_names)
         self.part_names_ = part_names
+        # Kept, so that set_params after fit changes no score before the next fit.
+        self.temperature_ = self.temperature
+        self.probability_temperature_ = self.probability_temperature
         return self
 
     def combine(self, parts: Mapping[str, npt.ArrayLike]) -> npt.NDArray[np.float64]:
-        """Joint scores of images.
+        """Join the parts.
 
         Parameters
         ----------
@@ -130,31 +154,34 @@ class TemperatureFusion(BaseEstimator):
         NotFittedError
             Before `fit`.
         ValueError
-            If names differ from those of `fit`, or parts differ in length, are not 1-d or not finite.
+            If the names differ from those of `fit`, or if parts differ in length, are not 1-d or not finite.
         """
         check_is_fitted(self)
-        self._validate_params()  # set_params may have changed a temperature since `fit`
         foreground, background = check_parts(parts, self.part_names_)
         output = self.outputs_[self.part_names_[0]]
+        # Eq. 7 has one branch for scores from logits and one for probabilities.
         if output == "logit":
-            return foreground + background / self.temperature
+            return foreground + background / self.temperature_
+        # The paper adds the probability itself, for example of MSP, to the logarithm of the background score.
         if output == "log_probability":
             foreground = np.exp(foreground)
-        return foreground + _log_softplus(background) / self.probability_temperature
+        return foreground + _log_softplus(background) / self.probability_temperature_
 
 
 def _log_softplus(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # Far below zero softplus underflows; there log(log(1 + e^s)) = s - e^s / 2 + O(e^2s), exact to rounding at -30.
+    # Far below zero softplus underflows. There log(log(1 + e^s)) = s - e^s / 2 + O(e^2s), exact to rounding at -30.
     log_of_softplus = np.log(np.logaddexp(0.0, np.maximum(scores, -30.0)))
     return np.where(scores < -30.0, scores - np.exp(np.minimum(scores, -30.0)) / 2, log_of_softplus)
 
 
-def _foreground_and_background(parts: Mapping[str, Any]) -> tuple[str, str]:
-    foreground = [name for name in parts if name.startswith("foreground")]
-    background = [name for name in parts if name.startswith("background")]
-    if len(parts) != 2 or len(foreground) != 1 or len(background) != 1:
+def _foreground_and_background(names: Iterable[str]) -> tuple[str, str]:
+    # By the start of the names: several scorers of one kind get longer names.
+    names = list(names)
+    foreground = [name for name in names if name.startswith("foreground")]
+    background = [name for name in names if name.startswith("background")]
+    if len(names) != 2 or len(foreground) != 1 or len(background) != 1:
         raise ValueError(
-            f"parts has the names {list(parts)}: Eq. 7 joins one part whose name starts with 'foreground' and one "
+            f"parts has the names {names}: Eq. 7 joins one part whose name starts with 'foreground' and one "
             "whose name starts with 'background'; leave the others out or use a fusion for any number of parts."
         )
     return foreground[0], background[0]
@@ -163,8 +190,8 @@ def _foreground_and_background(parts: Mapping[str, Any]) -> tuple[str, str]:
 def _check_outputs(outputs: Mapping[str, str], part_names: tuple[str, str]) -> dict[str, str]:
     unknown = [name for name in outputs if name not in part_names]
     if unknown:
-        raise ValueError(f"outputs names {unknown}, which are no parts: the parts are {list(part_names)}.")
+        raise ValueError(f"Expected outputs for the parts {list(part_names)}, got outputs for {unknown}.")
     for name, output in outputs.items():
         if output not in _OUTPUTS:
-            raise ValueError(f"outputs[{name!r}]={output!r} is no output kind: use one of {list(_OUTPUTS)}.")
+            raise ValueError(f"Expected outputs[{name!r}] to be one of {list(_OUTPUTS)}, got {output!r}.")
     return {name: outputs.get(name, "logit") for name in part_names}

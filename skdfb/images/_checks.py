@@ -49,6 +49,7 @@ def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) 
     ValueError, TypeError
         If ``X`` is not in an accepted form, or differs in form from the images of ``fit``.
     """
+    # 1. The form of X; 2. its pixels, in fit against each other, and later against those of fit.
     images = _readable(estimator, X, reset, lenient)
     formats = images.pixel_formats
     if reset:
@@ -140,6 +141,7 @@ def _described(pixel: float, value_range: tuple[float, float] | None) -> str:
 
 def _check_formats(given: frozenset[PixelFormat], fitted: Any) -> None:
     """Refuse arrays of another kind than those of ``fit``: the same images have been read in two ways."""
+    # Without a format in fit, as for files, there is nothing to compare with.
     others = [] if fitted is None else sorted(given - {PixelFormat(*fitted)})
     if not others:
         return
@@ -188,7 +190,7 @@ def labels_given(X: Any, y: Any) -> Any:
     return as_images(X).labels() if y is None and isinstance(X, Images | Dataset) else y
 
 
-def check_labels(y: Any, images: Images, X: Any = None) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+def check_labels(y: Any, images: Images) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
     """Check class labels and encode them.
 
     Parameters
@@ -197,8 +199,6 @@ def check_labels(y: Any, images: Images, X: Any = None) -> tuple[npt.NDArray[Any
         None takes the labels of a torch dataset whose items are (image, label); see :func:`labels_given`.
     images : Images
         The n images.
-    X : any, default=None
-        Not used: ``images`` have the labels of their dataset.
 
     Returns
     -------
@@ -217,6 +217,7 @@ def check_labels(y: Any, images: Images, X: Any = None) -> tuple[npt.NDArray[Any
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None: expected class labels, one per image."
         )
+    # As scikit-learn's classifiers: a column of labels is accepted, with a warning.
     y = column_or_1d(y, warn=True)
     if len(y) != len(images):
         raise ValueError(f"X has {len(images)} images and y has {len(y)} labels: expected one label per image.")

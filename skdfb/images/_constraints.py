@@ -1,4 +1,4 @@
-"""Constraints of parameters that estimators share."""
+"""Constraints on parameters that many estimators share."""
 
 from numbers import Integral
 from typing import Any
@@ -7,5 +7,5 @@ from sklearn.utils._param_validation import Interval
 
 __all__ = ["N_JOBS"]
 
-# joblib's convention: -1 is all cores; 0 has no meaning.
+# joblib's numbers of threads; 0 has no meaning there and would raise an error only when the first image is read.
 N_JOBS: list[Any] = [Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left"), None]

@@ -1,4 +1,4 @@
-"""Attention maps drawn to the edges of their images."""
+"""Attention maps refined by the colours of their images."""
 
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from joblib import Parallel, delayed
 from sklearn.utils._param_validation import Interval
 
-from skdfb.images import Images, Indices, batch_size_of
+from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, hand_over
@@ -23,10 +23,10 @@ __all__ = ["AffinityMaskGenerator"]
 
 
 class AffinityMaskGenerator(BaseMaskGenerator):
-    r"""Masks from attention maps that local likeness of colour has refined.
+    r"""Masks from attention maps that are refined by the colours of the image.
 
-    Attention maps are coarse: their edges are those of a small feature map, drawn large. Here each map is averaged,
-    again and again, over neighbouring pixels of like colour, which draws it to the edges that the image shows:
+    Attention maps are coarse, because they are enlarged from a small feature map. Here each map is averaged repeatedly
+    over neighbouring pixels of similar colour. This moves the edges of the map to the edges in the image:
 
     .. math::
 
@@ -34,58 +34,59 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         \qquad
         \text{mask} = \begin{cases} y & M_y \ge \theta \\ K & \text{elsewhere} \end{cases}
 
-    with the other generator's attention map :math:`M'_y`, the matrix A(x) of affinities between pixels of the image,
-    which is written out in :func:`skdfb.networks.refine_by_affinity`, number of iterations t, threshold
+    with the other generator's attention map :math:`M'_y`, the matrix A(x) of affinities between the pixels of the
+    image, given in :func:`skdfb.networks.refine_by_affinity`, the number of iterations t, the threshold
     :math:`\theta`, and K the index of the background.
 
     Parameters
     ----------
     generator : mask generator, default=None
-        Whose attention maps are refined; None is ``CAMMaskGenerator()``. Another object needs ``fit(X, y)``,
-        ``attention_maps(X, y)``, which returns floats (n, H, W), and ``classify(X)``, which returns labels. Its ``y``
-        are class indices, its ``X`` has ``len(X)`` and ``X.read(indices)``. Of a scikit-learn estimator ``fit`` trains
-        a clone.
+        Makes the attention maps; None is ``CAMMaskGenerator()``. ``fit`` fits a clone. A user-defined object needs
+        ``fit(X, y)``, ``attention_maps(X, y)``, which returns floats of shape (n, H, W), and ``classify(X)``, which
+        returns labels. Its ``y`` are class indices; its ``X`` has ``len(X)`` and ``X.read(indices)``.
     dilations : sequence of int, default=(1, 2, 4, 8, 12, 24)
         Distances of the neighbours that a pixel is compared with, in pixels of the mask; eight neighbours each.
     n_iterations : int, default=20
-        How often a map is averaged.
+        Number of times that a map is averaged.
     bandwidth : float, default=0.1
-        Difference of colour, in local standard deviations, that counts as an edge; the smaller it is, the fainter the
-        edges that hold a map back.
+        Difference of colour, in local standard deviations, that counts as an edge. With a smaller bandwidth, fainter
+        edges stop the map.
     threshold : float, default=0.5
         The threshold :math:`\theta`.
     image_shape : tuple of int, default=None
         (H, W, C) of the images in the rows of a 2-d ``X``.
     batch_size : int, default=128
-        Images that are refined at a time.
+        Number of images that are refined at a time.
     device : str, default="auto"
-        "auto" is the GPU where there is one. Handed to ``generator`` where that has "auto", too.
+        A torch device; "auto" is the GPU where there is one. If the device of ``generator`` is "auto", it gets this
+        one.
     n_jobs : int, default=None
-        Threads that read images. Handed to ``generator`` where that has None, too.
+        Number of threads that read images, as in joblib; None is 1. If ``n_jobs`` of ``generator`` is None, it gets
+        this number.
 
     Attributes
     ----------
     generator_ : mask generator
-        As fitted.
+        The fitted generator.
     classes_ : ndarray of shape (K,)
         Labels; the masks hold indices into them.
     batch_size_ : int
-        Images a forward pass, as found to fit into the device's memory.
+        Number of images in a forward pass that fits into the device's memory.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     pixel_format_ : tuple of (str, int) or None
-        Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
-        Arrays of another kind are refused.
+        The pixels of the arrays given to ``fit``: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of
+        channels. Arrays of another kind are refused. None if ``fit`` was not given arrays.
 
     See Also
     --------
     skdfb.networks.refine_by_affinity : The refinement alone, of tensors.
-    DenseMaskGenerator : Another way to better masks; either may stand inside the other.
-    skdfb.metrics.mask_iou : Tells how good masks are, where true ones are known.
+    DenseMaskGenerator : Improves masks by training a network; either generator can be inside the other.
+    skdfb.metrics.mask_iou : Measures masks against true ones.
 
     Notes
     -----
-    Masks have the size of the generator's attention maps; images of another size are resized to it.
+    Masks have the size of the generator's attention maps. Images of another size are resized to it.
 
     References
     ----------
@@ -98,20 +99,20 @@ class AffinityMaskGenerator(BaseMaskGenerator):
     >>> from skdfb.networks import create_backbone
     >>> from skdfb.training import Trainer
     >>> data = load_digits_on_photos(n_train=60, n_test=6, n_ood=6, random_state=0)
-    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
     >>> cam = CAMMaskGenerator(backbone, image_size=32, trainer=Trainer(max_steps=2), random_state=0)
     >>> masks = AffinityMaskGenerator(cam).fit_transform(data.images, data.target)
     >>> masks.shape, masks.dtype
     ((60, 32, 32), dtype('uint8'))
 
-    In a detector, the classifier that it trains is handed to the generator inside:
+    A detector passes its trained classifier to the generator inside:
 
     >>> from skdfb import DFBDetector
     >>> detector = DFBDetector(backbone, mask_generator=AffinityMaskGenerator())
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "generator": "no_validation",  # a protocol: checked by check_generator
+        "generator": "no_validation",  # a protocol; check_generator checks it
         "dilations": ["array-like"],
         "n_iterations": [Interval(Integral, 0, None, closed="left")],
         "bandwidth": [Interval(Real, 0, None, closed="neither")],
@@ -119,7 +120,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         "image_shape": ["array-like", None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "n_jobs": [Integral, None],
+        "n_jobs": N_JOBS,
     }
 
     def __init__(
@@ -147,9 +148,10 @@ class AffinityMaskGenerator(BaseMaskGenerator):
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        # scikit-learn's constraints do not check the items of a sequence.
         dilations = np.asarray(self.dilations)
         if dilations.ndim != 1 or dilations.dtype.kind not in "iu" or not len(dilations) or dilations.min() < 1:
-            raise ValueError(f"dilations={self.dilations!r}; a sequence of at least one integer above 0 is wanted.")
+            raise ValueError(f"dilations={self.dilations!r}: expected a sequence of at least one integer above 0.")
         if self.generator is not None:
             check_generator(self.generator, ("fit", "attention_maps", "classify"))
 
@@ -166,9 +168,11 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         device = resolve_device(self.device)
         with batch_size_of(self) as batch_size:
             for indices in batch_size.batches(len(images)):
+                # The other generator makes the maps of a batch in batches of its own; they are refined in pieces
+                # that fit into the device's memory.
                 batch = images.subset(indices)
                 targets = self._classify(batch) if labels is None else labels[indices]
-                maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets)))
+                maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets)))  # (b, H, W)
 
                 def refined(rows: slice, images: Images = batch, maps: torch.Tensor = maps) -> torch.Tensor:
                     return self._refined(images.subset(np.arange(rows.start, rows.stop)), maps[rows].to(device))
@@ -178,7 +182,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
             batch_size.warn_if_halved("refining by colour")
 
     def _refined(self, images: Images, maps: torch.Tensor) -> torch.Tensor:
-        """Return the maps (b, H, W) of images, drawn to their edges."""
+        """Return the maps (b, H, W) of images, refined and scaled to [0, 1]."""
         indices, size = np.arange(len(images)), (maps.shape[1], maps.shape[2])
         refined = refine_by_affinity(
             maps,
@@ -187,16 +191,18 @@ class AffinityMaskGenerator(BaseMaskGenerator):
             n_iterations=self.n_iterations,
             bandwidth=self.bandwidth,
         )
+        # Averaging narrows the range of a map, but the threshold is for a range of [0, 1].
         return min_max(refined)
 
 
 def _pixels(
     images: Images, indices: Indices, size: tuple[int, int], device: torch.device, n_jobs: int | None
 ) -> torch.Tensor:
-    """Return images as floats (b, 3, *size), in 0..1; those of several sizes are resized where they are read."""
+    """Return images as floats (b, 3, *size) in 0..1."""
     if images.size is not None:
         return _resized(torch.as_tensor(images.read(indices)).to(device), size)
 
+    # Images of several sizes are resized one by one, where they are read: a batch of photographs is large.
     def read(index: int) -> torch.Tensor:
         (pixels,) = images.read(np.array([index]))
         return _resized(pixels[None], size)

@@ -1,4 +1,4 @@
-"""What all mask generators share: labels, thresholds, and fits that succeed or change nothing."""
+"""Base class of the mask generators: labels, the threshold, and a fit that changes nothing where it fails."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,13 +15,15 @@ from skdfb.utils import resolve_device, shallow_copy
 
 __all__ = ["BaseMaskGenerator"]
 
+Masks = npt.NDArray[np.unsignedinteger]
+
 
 class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     """Masks that are attention maps at or above a threshold.
 
-    A generator says how it learns (``_train``), how it makes maps, a batch at a time (``_stream``), and which class it
-    sees in an image (``_classify``). In all three, classes are indices 0..K-1. It has the parameters ``threshold``,
-    ``image_shape``, ``batch_size``, ``device`` and ``n_jobs``.
+    A subclass defines how it learns (``_train``), how it computes attention maps batch by batch (``_stream``), and how
+    it predicts the class of an image (``_classify``). In all three, classes are indices 0..K-1. It has the parameters
+    ``threshold``, ``image_shape``, ``batch_size``, ``device`` and ``n_jobs``.
     """
 
     threshold: float
@@ -33,7 +35,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
-        """Learn from checked images and class indices; ``classes_`` is known."""
+        """Learn from checked images and class indices; ``classes_`` is set already."""
 
     @abstractmethod
     def _stream(
@@ -47,73 +49,102 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train what makes the masks, or take over what is trained.
+        """Train the network that makes the masks, or take over a trained one.
 
         Parameters
         ----------
         X : images
-            n images in any of the accepted forms.
+            The n training images, in any of the accepted forms.
         y : array-like of shape (n,)
-            Class labels. A torch dataset of (image, label) items brings its own.
+            Class labels. None takes the labels of a torch dataset of (image, label) items.
 
         Returns
         -------
         self : estimator
-            After an error as it was before.
+            The fitted generator. After an error it is as it was before.
 
         Raises
         ------
         ValueError, TypeError
-            If images, labels or parameters are not as wanted; before any training.
+            If images, labels or parameters are invalid; before any training.
         """
         self._fit(X, y)
         return self
 
     def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
-        """Fit a copy and take its state over at the end: a failed fit leaves the generator as it was."""
+        """Fit a copy and take over its state at the end, so that a failed fit leaves the generator as it was."""
         fitted = shallow_copy(self, fitted_state=False)
-        with torch.inference_mode(False):  # gradients, also where the caller has switched them off
+        with torch.inference_mode(False):  # training needs gradients, also where the caller has switched them off
             resolve_device(self.device)
             images = check_images(fitted, X, reset=True)
-            if not isinstance(X, Images):  # those have been checked by who made them
+            if not isinstance(X, Images):  # whoever made an Images object has checked its files
                 check_readable(images, self.batch_size, self.n_jobs)
-            fitted.classes_, labels = check_labels(y, images, X)
+            fitted.classes_, labels = check_labels(y, images)
+            # The first pass tries the given batch size; later passes start from the one that fitted into memory.
             fitted.batch_size_, fitted._batch_size_asked_ = self.batch_size, self.batch_size
             fitted._train(images, labels)
+        # All attributes at once: nothing of an earlier fit stays, as n_features_in_ would.
         self.__dict__ = fitted.__dict__
         return images, labels
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any = None) -> npt.NDArray[np.unsignedinteger]:
+    def fit_transform(self, X: Any, y: Any = None) -> Masks:
         """Fit, and return the masks of the images' true classes.
 
         Parameters
         ----------
-        X, y
-            As in :meth:`fit`.
+        X : images
+            The n training images, as for :meth:`fit`.
+        y : array-like of shape (n,)
+            Class labels, as for :meth:`fit`.
 
         Returns
         -------
         masks : ndarray of shape (n, H, W)
-            Class indices 0..K-1 on the foreground, K on the background, as the smallest unsigned integers.
+            Class indices 0..K-1 on the foreground, K on the background, in the smallest unsigned integer type.
         """
         images, labels = self._fit(X, y)
-        return self._masks(images, labels)
+        return self._masks(images, self._mask_classes(labels))
 
-    def transform(self, X: Any, y: Any = None) -> npt.NDArray[np.unsignedinteger]:
-        """Return masks of the predicted classes, or of given ones.
+    def iter_masks(self, images: Images, labels: npt.NDArray[np.intp]) -> Iterator[tuple[Indices, Masks]]:
+        """Return the masks of the training images batch by batch, after ``fit``.
+
+        Together they are the masks of :meth:`fit_transform`, but only one batch is in memory at a time. This is for the
+        packages of the library: images and labels are not checked.
+
+        Parameters
+        ----------
+        images : Images
+            The n images of ``fit``.
+        labels : ndarray of int of shape (n,)
+            Class index of each image, in 0..K-1.
+
+        Returns
+        -------
+        batches : iterator of (ndarray of shape (b,), ndarray of shape (b, H, W))
+            Indices of images, and the masks of these images.
+        """
+        check_is_fitted(self, "classes_")
+        return self._iter_masks(images, self._mask_classes(labels))
+
+    def _mask_classes(self, labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp] | None:
+        """Return the classes that the masks of training images are of: the true ones; None stands for predicted."""
+        return labels
+
+    def transform(self, X: Any, y: Any = None) -> Masks:
+        """Return masks of the predicted classes, or of given classes.
 
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
         y : array-like of shape (n,), default=None
-            Labels of the classes meant; None takes the predicted ones.
+            Label of the class that each mask is of. None takes the predicted classes.
 
         Returns
         -------
         masks : ndarray of shape (n, H, W)
-            As from :meth:`fit_transform`.
+            Class indices 0..K-1 on the foreground, K on the background, in the smallest unsigned integer type.
         """
         return self._masks(*self._check_input(X, y))
 
@@ -123,16 +154,17 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
         y : array-like of shape (n,), default=None
-            Labels of the classes meant; None takes the predicted ones.
+            Label of the class that each map is of. None takes the predicted classes.
 
         Returns
         -------
         maps : ndarray of shape (n, H, W)
-            In [0, 1]; higher is more likely foreground.
+            Numbers in [0, 1]; higher is more likely foreground.
         """
         images, labels = self._check_input(X, y)
+        # A float64 network gives maps in float64; maps of all images are large, so float32 has to do.
         stream = self._stream(images, labels)
         maps: npt.NDArray[np.float32] = _gather(
             len(images), ((indices, maps.float().cpu().numpy()) for indices, maps, _ in stream)
@@ -140,17 +172,17 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         return maps
 
     def classify(self, X: Any) -> npt.NDArray[Any]:
-        """Return the predicted classes.
+        """Predict the class of each image.
 
         Parameters
         ----------
         X : images
-            n images.
+            The n images.
 
         Returns
         -------
         labels : ndarray of shape (n,)
-            Those of ``classes_`` whose masks :meth:`transform` makes without labels.
+            Labels of ``classes_``: the classes whose masks :meth:`transform` returns without ``y``.
         """
         images, _ = self._check_input(X, None)
         labels: npt.NDArray[Any] = self.classes_[self._classify(images)]
@@ -159,45 +191,27 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     def _check_input(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp] | None]:
         check_is_fitted(self, "classes_")
         images = check_images(self, X, reset=False)
-        return images, None if y is None else self._encode(y, len(images))
-
-    def _encode(self, y: Any, n_images: int) -> npt.NDArray[np.intp]:
+        if y is None:
+            return images, None
         y = np.asarray(y)
+        # For a label that is not in classes_, searchsorted would return the index of another one.
         unknown = ~np.isin(y, self.classes_)
-        if y.shape != (n_images,) or unknown.any():
+        if y.shape != (len(images),) or unknown.any():
             raise ValueError(
-                f"y has shape {y.shape} for {n_images} images and {int(unknown.sum())} labels that fit did not see; "
-                "one label of classes_ for each image is wanted."
+                f"y has shape {y.shape} for {len(images)} images and {int(unknown.sum())} labels that are not in "
+                "classes_: expected one label of classes_ per image."
             )
-        indices: npt.NDArray[np.intp] = np.searchsorted(self.classes_, y).astype(np.intp)
-        return indices
+        return images, np.searchsorted(self.classes_, y).astype(np.intp)
 
-    def _masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> npt.NDArray[np.unsignedinteger]:
-        return _gather(len(images), self.iter_masks(images, labels))
+    def _masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> Masks:
+        return _gather(len(images), self._iter_masks(images, labels))
 
-    def iter_masks(
-        self, images: Images, labels: npt.NDArray[np.intp] | None
-    ) -> Iterator[tuple[Indices, npt.NDArray[np.unsignedinteger[Any]]]]:
-        """Yield masks of images, one batch at a time, for image sets whose masks do not fit into memory.
-
-        Parameters
-        ----------
-        images : Images
-            The n images, checked.
-        labels : ndarray of int of shape (n,) or None
-            Class indices; None takes the predicted classes.
-
-        Yields
-        ------
-        indices : ndarray of shape (b,)
-            Which images.
-        masks : ndarray of shape (b, H, W)
-            Their masks, as from :meth:`fit_transform`.
-        """
+    def _iter_masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> Iterator[tuple[Indices, Masks]]:
         background = len(self.classes_)
         dtype = np.min_scalar_type(background)
+        # The threshold is applied on the device: masks take less to copy than maps.
         for indices, maps, targets in self._stream(images, labels):
-            values = torch.where(maps >= self.threshold, targets[:, None, None], background)
+            values = torch.where(maps >= self.threshold, targets[:, None, None], background)  # (b, H, W)
             yield indices, values.cpu().numpy().astype(dtype)
 
     def __sklearn_tags__(self) -> Any:
@@ -209,7 +223,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
 
 
 def _gather(n_images: int, batches: Iterator[tuple[Indices, npt.NDArray[Any]]]) -> npt.NDArray[Any]:
-    """Put batches together in one array, whose shape and dtype the first one tells."""
+    """Put all batches into one array."""
+    # The first batch tells height, width and dtype.
     indices, part = next(batches)
     whole = np.empty((n_images, *part.shape[1:]), dtype=part.dtype)
     whole[indices] = part

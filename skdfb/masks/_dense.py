@@ -1,4 +1,4 @@
-"""Masks re-estimated by a dense network that was trained on a first set of masks."""
+"""Masks from a dense network that was trained on a first set of masks."""
 
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
@@ -13,11 +13,11 @@ from torch import nn
 
 from skdfb.images import Images, Indices
 from skdfb.masks._cam import CAMMaskGenerator
-from skdfb.masks._inner import check_generator, check_masks, hand_over
+from skdfb.masks._inner import check_generator, fit_pack, hand_over
 from skdfb.masks._network import NetworkMaskGenerator
 from skdfb.networks._foreground_maps import foreground_maps
 from skdfb.training import Trainer
-from skdfb.utils import resolve_device, spawn_seeds
+from skdfb.utils import PackedMasks, resolve_device, spawn_seeds
 
 __all__ = ["DenseMaskGenerator"]
 
@@ -25,8 +25,9 @@ __all__ = ["DenseMaskGenerator"]
 class DenseMaskGenerator(NetworkMaskGenerator):
     r"""Masks of foreground and background read from a dense network.
 
-    The dense network of K + 1 classes is trained on another generator's masks. What it says of the same images is its
-    second opinion: where the first masks are wrong, each in its own way, it has learned what they have in common.
+    A dense network of K + 1 classes is trained on the masks of another generator. Then it makes masks of the same
+    images itself. These can be better than the first masks: errors that differ from image to image average out in the
+    training.
 
     .. math::
 
@@ -34,8 +35,8 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         \qquad
         \text{mask} = \begin{cases} y & M_y \ge \theta \\ K & \text{elsewhere} \end{cases}
 
-    with the logit :math:`l_k` of class k at a pixel, class y of the image, threshold :math:`\theta`, and K the index
-    of the background.
+    with the logit :math:`l_k` of class k at a pixel, the class y of the image, the threshold :math:`\theta`, and K the
+    index of the background.
 
     Parameters
     ----------
@@ -45,19 +46,20 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         :func:`~skdfb.networks.create_backbone`. A :class:`~skdfb.networks.DenseClassifier` of K classes counts as
         trained and is used as it is.
     generator : mask generator, default=None
-        What makes the first masks; None is ``CAMMaskGenerator()``. ``fit`` trains a clone, which gets the classifier as
+        Makes the first masks; None is ``CAMMaskGenerator()``. ``fit`` fits a clone. The clone gets the classifier as
         ``backbone`` and, where it has None or "auto", this object's ``mask_size``, ``device``, ``random_state`` and
-        ``n_jobs``; so does a generator inside it. Another object needs ``fit_transform(X, y)`` and, for masks of given
-        classes, ``transform(X, y)``. Its ``y`` are class indices, its ``X`` has ``len(X)`` and ``X.read(indices)``.
+        ``n_jobs``; so does a generator inside it. A user-defined object needs ``fit_transform(X, y)`` and, for masks of
+        given classes, ``transform(X, y)``. Its ``y`` are class indices; its ``X`` has ``len(X)`` and
+        ``X.read(indices)``.
     n_rounds : int, default=1
-        How many dense networks are trained, each on the masks of the one before it, and each from the classifier's
-        weights. The last is kept.
+        Number of dense networks that are trained, each on the masks of the one before, and each from the classifier's
+        weights. The last one is kept.
     scales : sequence of float, default=(1.0, 1.5, 2.0)
-        Factors on the side of the network's input; one forward pass each. Networks that take one size only are given
-        that one, with a warning.
+        Factors on the side of the network's input: one forward pass each. Where the network does not take the size of
+        a scale, the scale is left out, with a warning.
     flip : bool, default=False
-        Whether each scale is passed mirrored, too. Leave it off where ``dense_trainer`` does not mirror: such images
-        are new to the network.
+        Whether the mirrored images are added at each scale. Leave it off if ``dense_trainer`` does not mirror: the
+        network was not trained on such images.
     threshold : float, default=0.5
         The threshold :math:`\theta`.
     trainer, dense_trainer : Trainer, default=None
@@ -68,50 +70,50 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         (H, W, C) of the images in the rows of a 2-d ``X``.
     mask_size : int, default=None
         Side of the masks in pixels. None gives masks of the images' own size, or of the network's input size where the
-        images' sizes differ.
+        images have several sizes.
     batch_size : int, default=128
-        Images a forward pass.
+        Number of images in a forward pass.
     device : str, default="auto"
-        "auto" is the GPU where there is one.
+        A torch device; "auto" is the GPU where there is one.
     n_jobs : int, default=None
-        Threads that read images.
+        Number of threads that read images, as in joblib; None is 1.
     random_state : int, RandomState or None, default=None
-        Fixes the training.
+        Seed of the training.
     verbose : int, default=0
         1 shows progress bars of the training.
 
     Attributes
     ----------
     network_ : DenseClassifier
-        The last dense network, of K + 1 classes.
+        The dense network of the last round, of K + 1 classes.
     generator_ : mask generator
-        What made the first masks, as fitted.
+        The fitted generator of the first masks.
     classes_ : ndarray of shape (K,)
         Labels; the masks hold indices into them.
     batch_size_ : int
-        Images a forward pass, as found to fit into the device's memory.
+        Number of images in a forward pass that fits into the device's memory.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     pixel_format_ : tuple of (str, int) or None
-        Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
-        Arrays of another kind are refused.
+        The pixels of the arrays given to ``fit``: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of
+        channels. Arrays of another kind are refused. None if ``fit`` was not given arrays.
 
     See Also
     --------
-    CAMMaskGenerator : The first masks.
-    AffinityMaskGenerator : Another way to better masks; either may stand inside the other.
-    skdfb.metrics.mask_iou : Tells how good masks are, where true ones are known.
+    CAMMaskGenerator : Makes the first masks by default.
+    AffinityMaskGenerator : Refines masks by colour; either generator can be inside the other.
+    skdfb.metrics.mask_iou : Measures masks against true ones.
 
     Notes
     -----
-    *Other classes.* The label says which class is on the image, so a pixel is a matter between this class and the
-    background alone. Where the network sees a third class, it still has to say which of the two is likelier.
+    *Other classes.* The class of the image is known, so each pixel is either of this class or background. The logits of
+    all other classes are ignored.
 
-    *Edges.* The maps are as coarse as the network's map of logits, so that thin objects fade. First masks that are
-    sharper, like those of :class:`AffinityMaskGenerator`, get worse: refine after this generator, not before.
+    *Edges.* The maps are as coarse as the network's logit map, so that thin objects get lost. Sharper first masks, like
+    those of :class:`AffinityMaskGenerator`, get worse: refine after this generator, not before it.
 
-    *Failures.* Where all pixels of an image are foreground, or none is, the image keeps its first mask, and its
-    attention map is 1 on the foreground of that mask and 0 elsewhere.
+    *Failures.* If all pixels of an image are foreground, or none is, the image keeps its first mask. Its attention map
+    is then 1 on the foreground of that mask and 0 elsewhere.
 
     References
     ----------
@@ -126,7 +128,7 @@ class DenseMaskGenerator(NetworkMaskGenerator):
     >>> from skdfb.networks import create_backbone
     >>> from skdfb.training import Trainer
     >>> data = load_digits_on_photos(n_train=60, n_test=6, n_ood=6, random_state=0)
-    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
+    >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
     >>> trainer = Trainer(max_steps=2)
     >>> generator = DenseMaskGenerator(
     ...     backbone, trainer=trainer, dense_trainer=trainer, image_size=32, random_state=0
@@ -137,7 +139,7 @@ class DenseMaskGenerator(NetworkMaskGenerator):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = NetworkMaskGenerator._parameter_constraints | {
-        "generator": "no_validation",  # a protocol: checked by check_generator
+        "generator": "no_validation",  # a protocol; check_generator checks it
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
         "threshold": [Interval(Real, 0, 1, closed="neither")],
         "dense_trainer": [Trainer, None],
@@ -189,7 +191,10 @@ class DenseMaskGenerator(NetworkMaskGenerator):
 
     def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
         build_seed, train_seed, mask_seed, *round_seeds = spawn_seeds(self.random_state, 3 + self.n_rounds)
+        # 1. The classifier: the first masks come from it, and each dense network starts from it.
         classifier = self._trained_classifier(images, labels, build_seed, train_seed)
+
+        # 2. The first masks.
         settings = {
             "backbone": classifier,
             "mask_size": self.mask_size,
@@ -199,11 +204,13 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         }
         first = CAMMaskGenerator(batch_size=self.batch_size) if self.generator is None else self.generator
         self.generator_ = hand_over(first, settings)
-        masks = check_masks(self.generator_.fit_transform(images, labels), len(images), len(self.classes_), "generator")
+        masks = fit_pack(self.generator_, images, labels, len(self.classes_), "generator")
+
+        # 3. The dense networks, one per round.
         trainer = Trainer() if self.dense_trainer is None else self.dense_trainer
         for round_number, seed in enumerate(round_seeds):
-            if round_number > 0:
-                masks = self._masks(images, labels)
+            if round_number > 0:  # the masks of the round before, which self.network_ still makes
+                masks = PackedMasks.from_batches(self._iter_masks(images, labels), len(images), len(self.classes_))
             self.network_ = classifier.with_background()
             trainer.train(
                 self.network_,
@@ -232,7 +239,8 @@ class DenseMaskGenerator(NetworkMaskGenerator):
         self, images: Images, labels: npt.NDArray[np.intp] | None
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
         for indices, maps, targets in super()._stream(images, labels):
-            foreground = (maps >= self.threshold).flatten(1)
+            # A mask of one value only says that the dense network failed on the image.
+            foreground = (maps >= self.threshold).flatten(1)  # (b, H * W)
             failed = (foreground.all(1) | ~foreground.any(1)).nonzero()[:, 0]
             if len(failed):
                 rows = failed.cpu().numpy()
@@ -240,7 +248,8 @@ class DenseMaskGenerator(NetworkMaskGenerator):
             yield indices, maps, targets
 
     def _first_foreground(self, images: Images, targets: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """Return the foreground of the first masks as 0 and 1, of the size of the maps that it is to stand among."""
+        """Return the foreground of the first masks as 0 and 1, in size and type of the maps ``like``."""
+        # The first generator was fitted to class indices, not to labels; its masks may have any size.
         masks = np.asarray(self.generator_.transform(images, targets.cpu().numpy()))
         foreground = torch.from_numpy(masks != len(self.classes_)).to(like)
         return F.interpolate(foreground[:, None], like.shape[1:], mode="nearest-exact")[:, 0]

@@ -1,4 +1,4 @@
-"""What mask generators with a network of their own share: its training, its views of an image, the masks' size."""
+"""Base class of the mask generators that read masks from a network of their own."""
 
 import warnings
 from abc import abstractmethod
@@ -12,7 +12,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
-from skdfb.images import Images, Indices, batch_size_of
+from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
@@ -24,7 +24,10 @@ __all__ = ["NetworkMaskGenerator"]
 
 
 class NetworkMaskGenerator(BaseMaskGenerator):
-    """Masks read from a network, ``network_``, at several scales of the image, each mirrored or not."""
+    """Masks read from a network at several scales of the image, each mirrored or not.
+
+    The attribute ``network_`` is that network: the classifier in one subclass, the dense network in the other.
+    """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": [str, nn.Module],
@@ -36,7 +39,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         "mask_size": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "n_jobs": [Integral, None],
+        "n_jobs": N_JOBS,
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -62,15 +65,16 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         input_sizes: Sequence[int],
         output_size: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return attention maps (b, H, W) of a batch of inputs, and the classes (b,) that they are of."""
+        """Return attention maps (b, H, W) of a batch of inputs, and the class (b,) of each map."""
 
     def _trained_classifier(
         self, images: Images, labels: npt.NDArray[np.intp], build_seed: int, train_seed: int
     ) -> DenseClassifier:
-        """Return the network of K classes: trained here, or a copy of the one given as trained."""
+        """Return the classifier of K classes: trained here, or a copy of the trained one given as ``backbone``."""
         device = resolve_device(self.device)
         if isinstance(self.backbone, DenseClassifier):
             return take_over(self, self.classes_).to(device).eval()
+        # Two seeds, so that the random weights do not depend on the number of random draws of the training.
         network = build_classifier(
             self.backbone, len(self.classes_), images, image_size=self.image_size, seed=build_seed
         )
@@ -90,6 +94,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         self, images: Images, labels: npt.NDArray[np.intp] | None
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
         network = self.network_
+        # Trial passes find the sizes: once per call, not per batch.
         output_size, input_sizes = self._output_size(images), self._input_sizes()
 
         def maps_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor, torch.Tensor]:
@@ -105,14 +110,15 @@ class NetworkMaskGenerator(BaseMaskGenerator):
 
         @torch.no_grad()
         def classes_of(indices: Indices, inputs: torch.Tensor) -> npt.NDArray[np.intp]:
-            found: torch.Tensor = network(inputs)[:, : len(self.classes_)].argmax(1)
-            return found.cpu().numpy()
+            logits = network(inputs)[:, : len(self.classes_)]  # (b, K): a dense network's background is no class
+            predicted: npt.NDArray[np.intp] = logits.argmax(1).cpu().numpy()
+            return predicted
 
         with evaluation_mode(network), batch_size_of(self) as batch_size:
-            batches = run_over(network, images, batch_size, self.n_jobs, classes_of)
-            return np.concatenate(list(batches))
+            return np.concatenate(list(run_over(network, images, batch_size, self.n_jobs, classes_of)))
 
     def _output_size(self, images: Images) -> tuple[int, int]:
+        # Masks of the images' own size cannot be stacked if the images have several sizes.
         if self.mask_size is not None:
             return self.mask_size, self.mask_size
         side = self.network_.preprocessor.image_size
@@ -120,37 +126,39 @@ class NetworkMaskGenerator(BaseMaskGenerator):
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        # scikit-learn's constraints check neither the items of a sequence nor the parameters of a parameter.
         self._checked_scales()
         if self.trainer is not None:
             self.trainer.validate("trainer")
 
     def _checked_scales(self) -> list[float]:
         scales = np.asarray(self.scales)
-        if scales.ndim != 1 or scales.dtype.kind not in "iuf" or not len(scales) or not (scales > 0).all():
-            raise ValueError(f"scales={self.scales!r}; a sequence of at least one factor above 0 is wanted.")
-        if not np.isfinite(scales).all():
-            raise ValueError(f"scales={self.scales!r}; finite factors are wanted.")
+        valid = scales.ndim == 1 and len(scales) > 0 and scales.dtype.kind in "iuf"
+        if not valid or not (np.isfinite(scales) & (scales > 0)).all():
+            raise ValueError(f"scales={self.scales!r}: expected a sequence of at least one finite factor above 0.")
         return [float(scale) for scale in scales]
 
     def _input_sizes(self) -> list[int]:
-        """Return the input sides of all scales that the network takes."""
+        """Return the side of the network's input at each scale that the network takes."""
         own = self.network_.preprocessor.image_size
         scales = self._checked_scales()
+        # The network's own size is known to work. Each other size costs a trial pass of one image.
         sizes = [own if scale == 1 else self._accepted_size(scale) for scale in scales]
         refused = [scale for scale, size in zip(scales, sizes, strict=True) if size is None]
         if refused:
             warnings.warn(
-                f"the network takes no inputs at the scales {refused}, which are left out; "
-                "set scales=(1.0,) to use its own size only.",
+                f"the network takes no inputs at the scales {refused}, which are left out; set scales=(1.0,) to use "
+                "only its own size.",
                 UserWarning,
                 stacklevel=2,
             )
         return [size for size in sizes if size is not None] or [own]
 
     def _accepted_size(self, scale: float) -> int | None:
-        """Return the input side nearest to ``scale``: as it is, or else a whole number of the map's places."""
+        """Return the input side for a scale that the network takes; None if it takes none."""
         own = self.network_.preprocessor.image_size
         stride = max(1, own // self.network_.map_size[0])
+        # The exact side first. Networks that split the image into patches take only multiples of the stride.
         for size in (round(own * scale), max(1, round(own * scale / stride)) * stride):
             if self.network_.accepts_size(max(1, size)):
                 return max(1, size)

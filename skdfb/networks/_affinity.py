@@ -1,4 +1,4 @@
-"""Maps drawn to the edges of their images: averaging over pixels of like colour."""
+"""Refinement of maps by averaging over neighbouring pixels of similar colour."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ from torch import Tensor
 
 __all__ = ["refine_by_affinity"]
 
-_LEAST_STD = 1 / 255  # fainter differences than one grey level are no edges
-_KERNEL_SIZE = 2**24  # numbers in the kernels that are held at a time: 64 MB in float32
+_LEAST_STD = 1 / 255  # differences below one grey level are noise, not edges
+_KERNEL_SIZE = 2**24  # numbers in the kernels of one part of the images: 64 MB in float32
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def refine_by_affinity(
     n_iterations: int,
     bandwidth: float = 0.1,
 ) -> Tensor:
-    r"""Average maps over neighbouring pixels of like colour, again and again.
+    r"""Average maps repeatedly over neighbouring pixels of similar colour.
 
     .. math::
 
@@ -30,33 +30,34 @@ def refine_by_affinity(
         \qquad
         \alpha_{i \cdot} = \mathrm{softmax}_j \Bigl(-\tfrac{1}{3} \sum_c \frac{|x_{ic} - x_{jc}|}{w \, s_{ic}}\Bigr)
 
-    The neighbours :math:`\mathcal{N}(i)` of a pixel are the eight around it at each of the dilations, its own place is
-    not among them, and beyond its edge an image goes on with its last pixel. :math:`x_{ic}` is channel c of the image,
-    :math:`s_{ic}` the channel's standard deviation over pixel and neighbours, but at least 1/255, and w the bandwidth.
-    So a map spreads over a region of one colour and stops at its edges. Each step takes weighted means: the range of a
-    map never grows, and a constant map stays as it is.
+    The neighbours :math:`\mathcal{N}(i)` of a pixel are the eight pixels around it at the distance of each dilation,
+    without the pixel itself. Beyond its edge, an image repeats its last pixel. :math:`x_{ic}` is channel c of the
+    image, :math:`s_{ic}` is the standard deviation of the channel over the pixel and its neighbours, but at least
+    1/255, and w is the bandwidth. So a map spreads over a region of one colour and stops at its edges. Each step takes
+    weighted means: the range of a map never grows, and a constant map does not change.
 
     Parameters
     ----------
     maps : Tensor of shape (n, H, W)
-        Floats.
+        The maps, as floats.
     images : Tensor of shape (n, C, H, W)
-        What they are maps of: floats in 0..1, not normalised.
+        The images that they are maps of: floats in 0..1, not normalised.
     dilations : sequence of int
         Distances of the neighbours, in pixels; eight neighbours each.
     n_iterations : int
-        How often the maps are averaged; 0 leaves them as they are.
+        Number of times that the maps are averaged; 0 does not change them.
     bandwidth : float, default=0.1
-        w; the smaller it is, the fainter the edges that hold a map back.
+        The bandwidth w. With a smaller bandwidth, fainter edges stop the map.
 
     Returns
     -------
     maps : Tensor of shape (n, H, W)
+        New maps, in the same range.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, the images hold no floats, or a parameter is not as wanted.
+        If shapes do not fit, maps or images are not floats, or a parameter is invalid.
 
     See Also
     --------
@@ -64,8 +65,8 @@ def refine_by_affinity(
 
     Notes
     -----
-    The published kernel divides by the variance where this one has w times the standard deviation, so that it is the
-    same for a paler image.
+    The published kernel divides by the variance. This one divides by w times the standard deviation, so that an image
+    of less contrast gives the same result.
 
     References
     ----------
@@ -79,7 +80,7 @@ def refine_by_affinity(
     >>> image = torch.zeros(1, 3, 6, 6)
     >>> image[..., 3:] = 1  # its right half is white
     >>> found = torch.zeros(1, 6, 6)
-    >>> found[:, 2:4, 4] = 1  # of which a map knows two pixels
+    >>> found[:, 2:4, 4] = 1  # a map that covers two pixels of it
     >>> refined = refine_by_affinity(found, image, dilations=(1, 2), n_iterations=10)
     >>> (refined > 0.05)[0, 0]
     tensor([False, False, False,  True,  True,  True])
@@ -87,6 +88,7 @@ def refine_by_affinity(
     _check(maps, images, dilations, n_iterations, bandwidth)
     images = images.to(maps.device, maps.dtype)
     offsets = [(d * dy, d * dx) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    # The kernels take far more memory than the maps, so they are computed for some images at a time.
     part = max(1, _KERNEL_SIZE // (len(offsets) * max(1, math.prod(maps.shape[1:]))))
     refined = torch.empty_like(maps)
     for first in range(0, len(maps), part):
@@ -99,23 +101,23 @@ def _check(maps: Tensor, images: Tensor, dilations: Sequence[int], n_iterations:
     n, height, width = maps.shape if maps.ndim == 3 else (-1, -1, -1)
     if images.ndim != 4 or (len(images), *images.shape[2:]) != (n, height, width):
         raise ValueError(
-            f"maps has shape {tuple(maps.shape)} and images {tuple(images.shape)}; (n, H, W) and (n, C, H, W) are "
-            "wanted: resize one of them."
+            f"maps has shape {tuple(maps.shape)} and images {tuple(images.shape)}: expected (n, H, W) and "
+            "(n, C, H, W); resize one of them."
         )
     if not (maps.is_floating_point() and images.is_floating_point()):
         raise ValueError(
-            f"maps has dtype {maps.dtype} and images {images.dtype}; floats are wanted: divide uint8 images by 255."
+            f"maps has dtype {maps.dtype} and images {images.dtype}: expected floats; divide uint8 images by 255."
         )
     if len(dilations) == 0 or min(dilations) < 1:
-        raise ValueError(f"dilations={dilations!r}; at least one distance of 1 pixel or more is wanted.")
+        raise ValueError(f"dilations={dilations!r}: expected at least one distance of 1 pixel or more.")
     if n_iterations < 0 or not bandwidth > 0:
         raise ValueError(
-            f"n_iterations={n_iterations!r} and bandwidth={bandwidth!r}; a number from 0 up and one above 0 are wanted."
+            f"n_iterations={n_iterations!r} and bandwidth={bandwidth!r}: expected n_iterations >= 0 and bandwidth > 0."
         )
 
 
 def _shifted(values: Tensor, offsets: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
-    """Yield what lies at each offset of every pixel of ``values`` (n, C, H, W)."""
+    """Yield ``values`` (n, C, H, W) shifted by each offset: the neighbour of every pixel at that offset."""
     height, width = values.shape[-2:]
     margin = max(max(offset) for offset in offsets)
     padded = F.pad(values, (margin, margin, margin, margin), mode="replicate")
@@ -124,8 +126,9 @@ def _shifted(values: Tensor, offsets: Sequence[tuple[int, int]]) -> Iterator[Ten
 
 
 def _kernels(images: Tensor, offsets: Sequence[tuple[int, int]], bandwidth: float) -> Tensor:
-    """Return the weights of all neighbours, (n, neighbours, H, W); they add up to 1 at each pixel."""
-    # Moments about the pixel itself, which is one of those counted: exactly 0 where all are alike.
+    """Return the weights of all neighbours, (n, neighbours, H, W); at each pixel they add up to 1."""
+    # The variance from moments about the pixel itself, not about 0: exactly 0 in a region of one colour. The pixel,
+    # whose difference is 0, counts as one of n_pixels.
     total, squares = torch.zeros_like(images), torch.zeros_like(images)
     for neighbour in _shifted(images, offsets):
         difference = neighbour - images

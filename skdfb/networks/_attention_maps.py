@@ -1,4 +1,4 @@
-"""Class activation maps of a network (Eq. 1)."""
+"""Class activation maps of a classifier (Eq. 1)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -21,42 +21,57 @@ def attention_maps(
     flip: bool,
     sigma: float,
     output_size: tuple[int, int],
+    use_bias: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    r"""Class activation maps summed over scales and flips, smoothed, and brought to [0, 1].
+    r"""Compute class activation maps, summed over scales and flips, smoothed, and scaled to [0, 1].
 
-    .. math:: M_y = \sum_{\text{scales, flips}} \mathrm{up}(\mathrm{ReLU}(W_y \cdot F(x)))
+    .. math:: M_y = \mathrm{minmax}\bigl(G_\sigma * \textstyle\sum_{\text{scales, flips}}
+              \mathrm{up}(\mathrm{ReLU}(W_y \cdot F(x) [{} + b_y]))\bigr)
+
+    :math:`F(x)` is the feature map, :math:`W_y` and :math:`b_y` are the head's weights and bias of class y, and
+    :math:`G_\sigma` is a Gaussian.
 
     Parameters
     ----------
     network : DenseClassifier
-        In evaluation mode; its first classes are meant by ``targets``.
+        The classifier, in evaluation mode.
     images : Tensor of shape (n, 3, H, W)
         Normalised inputs at the network's own size.
     targets : Tensor of shape (n,) or None
-        The class y of each image; None takes the predicted one (at the network's own size, unflipped).
+        The class y of each image. None takes the predicted class (at the network's own size, unflipped).
     input_sizes : sequence of int
-        Sides in pixels the images are scaled to; one forward pass each, and one more for its flip.
+        Sides in pixels that the images are scaled to: one forward pass each.
     flip : bool
-        Whether mirrored images are added.
+        Whether the mirrored images are added, which takes as many passes again.
     sigma : float
-        Of the Gaussian, in pixels of the output.
+        Standard deviation of the Gaussian, in pixels of the output.
     output_size : tuple of (int, int)
-        Height and width of the maps.
+        Height and width of the maps in pixels.
+    use_bias : bool, default=False
+        Whether the bias :math:`b_y` is added before the ReLU.
 
     Returns
     -------
     maps : Tensor of shape (n, height, width)
-        In [0, 1]; each image has its own minimum 0 and maximum 1, a constant map is all 0.
+        Numbers in [0, 1]. Each map has its own minimum 0 and maximum 1; a constant map is all 0.
     targets : Tensor of shape (n,)
+        The class of each map.
 
     See Also
     --------
     skdfb.masks.CAMMaskGenerator : The same for whole image sets, as a transformer.
 
+    Notes
+    -----
+    :math:`W_y \cdot F(x)` is Eq. 1 of the DFB paper, the class activation map of Zhou et al. The ReLU is not in the
+    text of either paper. It is in Grad-CAM, and in the public code of the DFB authors, which also adds the bias before
+    it.
+
     References
     ----------
-    Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, :arxiv:`1512.04150`; Eq. 1 of Ding
-    and Pang, ACM MM 2024, :arxiv:`2303.08727`.
+    Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016, :arxiv:`1512.04150`. Selvaraju et
+    al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017,
+    :arxiv:`1610.02391`. Ding and Pang, ACM MM 2024, :arxiv:`2303.08727`.
 
     Examples
     --------
@@ -69,26 +84,30 @@ def attention_maps(
     >>> maps.shape, classes.shape
     (torch.Size([2, 32, 32]), torch.Size([2]))
     """
-    if targets is None and images.shape[-1] not in input_sizes:
+    if targets is None and images.shape[-1] not in input_sizes:  # no view below has the network's own size
         targets = network(images).argmax(1)
+    # Sums of many views in half precision would lose digits.
     total = images.new_zeros(len(images), *output_size, dtype=torch.promote_types(images.dtype, torch.float32))
     for view, mirrored in scaled_views(images, input_sizes, flip):
         feature_map = network.feature_map(view)  # (n, C, h, w)
-        if targets is None:  # the first view is the image as it is
+        if targets is None:  # the first view is the unscaled, unflipped image
             targets = network.head(feature_map.mean((2, 3))).argmax(1)
-        activation = torch.einsum("nchw,nc->nhw", feature_map, network.head.weight[targets]).relu()
-        activation = F.interpolate(activation[:, None].to(total.dtype), output_size, mode="bilinear")[:, 0]
+        activation = torch.einsum("nchw,nc->nhw", feature_map, network.head.weight[targets])
+        if use_bias and network.head.bias is not None:
+            activation = activation + network.head.bias[targets, None, None]
+        activation = F.interpolate(activation.relu()[:, None].to(total.dtype), output_size, mode="bilinear")[:, 0]
         total += activation.flip(-1) if mirrored else activation
     assert targets is not None
     return min_max(gaussian_blur(total, sigma)), targets
 
 
 def scaled_views(images: Tensor, input_sizes: Sequence[int], flip: bool) -> Iterator[tuple[Tensor, bool]]:
-    """Yield the images at each size, then mirrored; the images as they are come first, if they are among them."""
+    """Yield (images, whether mirrored) at each size; the unscaled images come first, if they are among the sizes."""
     own_size = images.shape[-1]
     for size in sorted(input_sizes, key=lambda size: size != own_size):
         scaled = images
-        if size != own_size:  # in float32 at least: halves cannot be antialiased on a CPU
+        if size != own_size:
+            # In float32 at least: torch cannot antialias half precision on a CPU.
             wide = images.to(torch.promote_types(images.dtype, torch.float32))
             scaled = F.interpolate(wide, (size, size), mode="bilinear", antialias=True).to(images.dtype)
         yield scaled, False
@@ -97,20 +116,21 @@ def scaled_views(images: Tensor, input_sizes: Sequence[int], flip: bool) -> Iter
 
 
 def gaussian_blur(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
-    """Smooth maps (n, h, w) by a Gaussian of ``sigma`` pixels; edges are continued by their last value."""
+    """Smooth maps (n, h, w) by a Gaussian of ``sigma`` pixels; beyond the edge the last pixel is repeated."""
     radius = int(truncate * sigma + 0.5)
     if radius == 0:
         return maps
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(maps)
+    # A Gaussian is separable: one pass along the rows, one along the columns.
     padded = F.pad(maps[:, None], (radius, radius, radius, radius), mode="replicate")
     rows = F.conv2d(padded, kernel.view(1, 1, 1, -1))
     return F.conv2d(rows, kernel.view(1, 1, -1, 1))[:, 0]
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Bring each of the maps (n, h, w) to [0, 1]; one that is constant but for rounding becomes 0."""
+    """Scale each of the maps (n, h, w) to [0, 1]; a map that is constant up to rounding becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     spread = high - low
     return torch.where(spread > 16 * torch.finfo(maps.dtype).eps * high.abs(), (maps - low) / spread, 0.0)

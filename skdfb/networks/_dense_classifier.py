@@ -1,4 +1,4 @@
-"""A backbone and a linear head at every place: dense network and classifier in one."""
+"""A backbone with a linear head at every place: dense network and classifier in one."""
 
 import copy
 import copyreg
@@ -18,7 +18,7 @@ __all__ = ["DenseClassifier"]
 
 
 class DenseClassifier(nn.Module):
-    r"""Network that says a class for every place, and, without any change, for the whole image.
+    r"""Network that classifies every place of its feature map and, with the same weights, the whole image.
 
     .. math::
 
@@ -26,8 +26,8 @@ class DenseClassifier(nn.Module):
         \qquad
         \text{forward}(x) = W \, \mathrm{GAP}(F(x)) + b = \mathrm{GAP}(\text{logit_map}(x))
 
-    :math:`F(x)` is the backbone's feature map (n, C, h, w), GAP the mean over places. Because the head is linear at
-    each place, the two are equal: a network trained on pixels becomes a classifier with the same weights (Eq. 5 of
+    :math:`F(x)` is the backbone's feature map (n, C, h, w), and GAP is the mean over places. Because the head is linear
+    at each place, the two are equal: a network trained on pixels is a classifier with the same weights (Eq. 5 of
     [1]_).
 
     Parameters
@@ -37,13 +37,16 @@ class DenseClassifier(nn.Module):
         A module is used as it is, not copied.
     num_classes : int
         Number of outputs: K for a classifier, K + 1 for a dense network whose last class is the background.
-    pretrained, checkpoint_path, **options
-        Where the weights of a named backbone come from, and further options for timm, like ``output_stride=8``; see
-        :func:`create_backbone`.
+    pretrained : bool, default=True
+        Whether a named backbone gets timm's pre-trained weights, as in :func:`create_backbone`.
+    checkpoint_path : path, default=None
+        Local file of weights for a named backbone, as in :func:`create_backbone`.
     image_size : int, default=None
         Side of the input in pixels. None takes the backbone's own.
     fallback_size : int, default=None
-        Side of the input for a module that names none of its own; None is 224.
+        Side of the input for a module without a size of its own; None is 224.
+    **options : Any
+        Further options for a named backbone, like ``output_stride=8``; see :func:`create_backbone`.
 
     Attributes
     ----------
@@ -57,8 +60,8 @@ class DenseClassifier(nn.Module):
     Raises
     ------
     ValueError
-        If the name is unknown, the weights cannot be had, or the backbone gives no map of at least 4 x 4 places; or if
-        ``checkpoint_path`` or options come with a module.
+        If the name is unknown, the weights cannot be loaded, or the backbone gives no map of at least 4 x 4 places; or
+        if ``checkpoint_path`` or options are given together with a module.
     TypeError
         If ``backbone`` is neither a name nor a module.
 
@@ -91,6 +94,7 @@ class DenseClassifier(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        # Error messages name the backbone as the user gave it.
         name = repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
         if isinstance(backbone, str):
             backbone = create_backbone(
@@ -98,8 +102,8 @@ class DenseClassifier(nn.Module):
             )
         elif not isinstance(backbone, nn.Module):
             raise TypeError(
-                f"backbone is a {type(backbone).__name__}; a timm model name or a torch.nn.Module that maps images "
-                "(n, 3, H, W) to feature maps (n, C, h, w) is wanted."
+                f"backbone is a {type(backbone).__name__}: expected a timm model name or a torch.nn.Module that maps "
+                "images (n, 3, H, W) to feature maps (n, C, h, w)."
             )
         elif checkpoint_path is not None or options:
             given = ["checkpoint_path"] * (checkpoint_path is not None) + list(options)
@@ -107,6 +111,7 @@ class DenseClassifier(nn.Module):
                 f"backbone is a module, so {', '.join(given)} would have no effect; build the module with them, or "
                 "give a timm model name."
             )
+        # The feature map is computed once here, for a trial image: this tells C, h and w, or refuses the backbone.
         self.preprocessor = preprocessor_of(backbone, image_size, fallback_size)
         self.feature_map = FeatureMap(backbone, self.preprocessor.image_size, name)
         parameter = next(backbone.parameters(), torch.zeros(1))
@@ -129,7 +134,7 @@ class DenseClassifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights, and of the inputs it wants."""
+        """Dtype of the weights and of the inputs."""
         return self.head.weight.dtype
 
     @property
@@ -138,30 +143,80 @@ class DenseClassifier(nn.Module):
         return self.head.weight.device
 
     def logit_map(self, images: Tensor) -> Tensor:
-        """Map images (n, 3, H, W) to logits at every place (n, num_classes, h, w)."""
+        """Compute the logits at every place.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, H, W)
+            Normalised inputs.
+
+        Returns
+        -------
+        logit_map : Tensor of shape (n, num_classes, h, w)
+            The logits.
+        """
         return self.map_head(self.feature_map(images))
 
     def map_head(self, feature_map: Tensor) -> Tensor:
-        """Apply the head at each place of a feature map: (n, C, h, w) to (n, num_classes, h, w)."""
-        # Not a 1 x 1 convolution: a GPU may round those to TF32, and the mean of the map would miss ``forward``.
+        """Apply the head at each place of a feature map.
+
+        Parameters
+        ----------
+        feature_map : Tensor of shape (n, C, h, w)
+            Output of the backbone.
+
+        Returns
+        -------
+        logit_map : Tensor of shape (n, num_classes, h, w)
+            The logits.
+        """
+        # Not a 1 x 1 convolution: a GPU may round it to TF32, and the mean of the map would differ from ``forward``.
         logits: Tensor = self.head(feature_map.movedim(1, -1)).movedim(-1, 1)
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Map images (n, 3, H, W) to pooled features (n, C)."""
+        """Compute the features: the mean of the feature map over all places.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, H, W)
+            Normalised inputs.
+
+        Returns
+        -------
+        features : Tensor of shape (n, C)
+            The features.
+        """
         features: Tensor = self.feature_map(images).mean((2, 3))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (n, 3, H, W) to logits (n, num_classes)."""
+        """Compute the logits of whole images, which are the mean of the logit map.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, H, W)
+            Normalised inputs.
+
+        Returns
+        -------
+        logits : Tensor of shape (n, num_classes)
+            The logits.
+        """
         logits: Tensor = self.head(self.features(images))
         return logits
 
     def with_background(self) -> "DenseClassifier":
-        """Return a copy with one more class, the background, whose weights are zero; the rest stay as they are.
+        """Return a copy with one more class, the background, whose weights are zero.
 
-        The dense stage starts here, from the classifier's weights.
+        The dense stage starts from this network.
+
+        Returns
+        -------
+        network : DenseClassifier
+            A network of K + 1 classes, with the weights of this one.
         """
+        # Zero weights give the background's logit 0 everywhere, and leave the other logits as they are.
         network = copy.deepcopy(self)
         network.head = _zero_head(self.num_features, self.num_classes + 1, self.head.weight)
         with torch.no_grad():
@@ -170,37 +225,48 @@ class DenseClassifier(nn.Module):
         return network
 
     def accepts_size(self, size: int) -> bool:
-        """Tell whether the network takes inputs of ``size`` x ``size`` pixels; some families take one size only."""
+        """Return whether the network takes inputs of a size; some families take only one.
+
+        Parameters
+        ----------
+        size : int
+            Side of the input in pixels.
+
+        Returns
+        -------
+        accepts : bool
+            Whether a forward pass of such an input works.
+        """
         trial = torch.zeros(1, 3, size, size, dtype=self.dtype, device=self.device)
         try:
-            with torch.no_grad(), evaluation_mode(self):  # a trial must not move batch statistics
+            with torch.no_grad(), evaluation_mode(self):  # a trial must not change batch statistics
                 self.feature_map(trial)
-        except Exception as error:  # families refuse a size in their own ways; MViTv2 by an IndexError
+        except Exception as error:  # each family raises its own kind of error; MViTv2 an IndexError
             if is_out_of_memory(error):
                 raise
             return False
         return True
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Pickle and copy the module as it is, with whatever hangs on it."""
+        """Pickle and copy the module as it is, hooks and further attributes included."""
         return copyreg.__newobj__, (type(self),), self._module_state()  # type: ignore[attr-defined]
 
     def _module_state(self) -> dict[str, Any]:
         return super().__getstate__()  # type: ignore[no-untyped-call, no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return names, numbers and arrays where they tell all of the network: skops asks, which knows no tensors."""
+        """Return names, numbers and arrays if they describe the whole network: skops cannot store tensors."""
         return network_state(self) or self._module_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take either state; ``_modules`` is in every module's own, and in no other."""
+        """Take either state; only a module's own state has the key ``_modules``."""
         if "_modules" not in state:
             state = vars(restored_network(state, DenseClassifier))
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_classifier(cls, model: nn.Module, *, image_size: int | None = None) -> "DenseClassifier":
-        """Take over a trained timm classifier, head included.
+        """Make a network of a trained timm classifier, head included.
 
         Parameters
         ----------
@@ -212,13 +278,13 @@ class DenseClassifier(nn.Module):
         Returns
         -------
         network : DenseClassifier
-            With the model's classes, in the model's order, and its exact outputs. Estimators take output k for
-            the k-th of the sorted labels, ``np.unique(y)[k]``.
+            A network with the model's classes, in the model's order, and with the same outputs. For estimators, output
+            k is the class ``np.unique(y)[k]``.
 
         Raises
         ------
         ValueError
-            If the model's head is not linear on pooled features (a trial image gives other logits).
+            If the model's head is not linear on pooled features (trial images give other logits).
 
         Examples
         --------
@@ -238,6 +304,7 @@ class DenseClassifier(nn.Module):
             )
         weight, bias = weights
         network = cls(model, len(weight), image_size=image_size).eval()
+        # The weights alone do not tell whether a layer stands between feature map and head: the outputs are compared.
         if weight.shape == network.head.weight.shape:
             with torch.no_grad():
                 network.head.weight.copy_(weight)
@@ -245,19 +312,19 @@ class DenseClassifier(nn.Module):
                     network.head.bias.copy_(bias)
                 size = network.preprocessor.image_size
                 trial = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-                # In the layout that the feature map computes in, or deep networks differ by their rounding.
+                # In the memory format of the feature map, because deep networks round differently in another one.
                 trial = trial.to(network.device, network.dtype).contiguous(memory_format=torch.channels_last)
                 if torch.allclose(network(trial), model(trial), rtol=1e-3, atol=1e-4):
-                    getattr(model, "reset_classifier", int)(0)  # the head has taken its place
+                    getattr(model, "reset_classifier", int)(0)  # the head replaces it
                     return network
         raise ValueError(
-            f"model {type(model).__name__} puts more than a linear layer on the mean of its feature map, so its logits "
-            "have no value a place; use DenseClassifier(model, num_classes) and train a head."
+            f"model {type(model).__name__} has more than a linear layer on the mean of its feature map, so it has no "
+            "logits per place; use DenseClassifier(model, num_classes) and train a head."
         )
 
 
 def _zero_head(num_features: int, num_classes: int, like: Tensor) -> nn.Linear:
-    """Return a head of zeros, as BiT's: no random logits to unlearn, and no draw from the global generator."""
+    """Return a head of zeros, as in BiT: no random logits to unlearn, and no use of the global random generator."""
     head: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, num_features, num_classes, device=like.device, dtype=like.dtype
     )
@@ -267,7 +334,7 @@ def _zero_head(num_features: int, num_classes: int, like: Tensor) -> nn.Linear:
 
 
 def _linear_weights(classifier: object) -> tuple[Tensor, Tensor | None] | None:
-    """Return weight (K, C) and bias of a linear layer, which BiT and others write as a 1x1 convolution."""
+    """Return weight (K, C) and bias of a linear layer, which is a 1x1 convolution in BiT and other families."""
     if isinstance(classifier, nn.Linear):
         return classifier.weight, classifier.bias
     if isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1) and classifier.groups == 1:

@@ -1,4 +1,4 @@
-"""Feature maps (n, C, h, w) from any backbone, whatever its own output looks like."""
+"""Feature maps (n, C, h, w) from any backbone, in one layout."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ __all__ = ["FeatureMap"]
 
 
 class FeatureMap(nn.Module):
-    """Give a backbone's last feature map as (n, C, h, w).
+    """Return a backbone's last feature map as (n, C, h, w).
 
-    timm models are asked for ``forward_features``, and, where that is no map, for ``forward_intermediates``; any other
-    module is called. Maps with channels last and tokens (behind prefix tokens) are brought to NCHW. How, is found out
-    once, by a trial image.
+    For timm models this is the output of ``forward_features`` or, if that is no map, of ``forward_intermediates``. Any
+    other module is called. Maps with channels last, and tokens (without prefix tokens), are converted to NCHW. A trial
+    image at construction finds the method and the layout.
 
     Parameters
     ----------
@@ -22,19 +22,19 @@ class FeatureMap(nn.Module):
     image_size : int
         Side of the trial image in pixels.
     name : str
-        How error messages call the backbone.
+        Name of the backbone in error messages.
 
     Attributes
     ----------
     width : int
-        Number of channels C. Found by looking, since timm's ``num_features`` is another number for some models.
+        Number of channels C, as measured: timm's ``num_features`` is another number for some models.
     map_size : tuple of (int, int)
         Height and width of the map of an ``image_size`` image.
 
     Raises
     ------
     ValueError
-        If the backbone gives no spatial map, or one smaller than 4 x 4.
+        If the backbone gives no spatial map, or a map smaller than 4 x 4.
     """
 
     MIN_SIZE = 4
@@ -50,49 +50,55 @@ class FeatureMap(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, H, W) to (n, C, h, w)."""
+        # With method and layout known from the trial, a forward pass runs the backbone once.
         images = images.contiguous(memory_format=self._memory_format)
         feature_map = self._to_nchw(self._call(self._method, images), self._layout, images)
         if feature_map is None:
-            raise ValueError(f"the backbone gives no map of places for images of shape {tuple(images.shape)}.")
+            raise ValueError(
+                f"the backbone gives no spatial map for images of shape {tuple(images.shape)}; use square images."
+            )
         return feature_map
 
     def _find_layout(self, image_size: int, name: str) -> torch.Size:
-        """Try each way of asking for a map; the first map that is large enough is taken."""
+        """Try each method with each layout, keep the first map that is large enough, and return its shape."""
         parameter = next(self.backbone.parameters(), torch.zeros(1))
         trial = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)
         failure, small = "", None
+        # In evaluation mode, because a trial must not change batch statistics.
         with torch.no_grad(), evaluation_mode(self.backbone):
             for method in self._methods():
                 try:
                     out = self._call(method, trial)
-                except Exception as error:  # families fail in their own ways
+                except Exception as error:  # each family raises its own kind of error
                     failure = failure or f"{type(error).__name__}: {str(error) or 'no reason given'}"
                     continue
                 layouts = ((layout, self._to_nchw(out, layout, trial)) for layout in self._layouts(out))
                 layout, feature_map = next((found for found in layouts if found[1] is not None), ("", None))
                 if feature_map is None:
                     failure = failure or f"its output is {_describe(out)}"
-                elif min(feature_map.shape[2:]) < self.MIN_SIZE:  # PiT's forward_features: the class token alone
+                elif min(feature_map.shape[2:]) < self.MIN_SIZE:
+                    # Not the end: PiT's forward_features gives the class token alone, as a map of one place.
                     small = feature_map.shape
                 else:
                     self._method, self._layout = method, layout
                     return feature_map.shape
         if small is not None:
             raise ValueError(
-                f"backbone {name} gives a {small[2]} x {small[3]} feature map for image_size={image_size}; at least "
-                f"{self.MIN_SIZE} x {self.MIN_SIZE} is wanted, or masks mean nothing. Raise image_size=, or lower the "
-                "backbone's stride (output_stride=8 where the family has it)."
+                f"backbone {name} gives a {small[2]} x {small[3]} feature map for image_size={image_size}: expected at "
+                f"least {self.MIN_SIZE} x {self.MIN_SIZE}, because masks from a smaller map are useless. Raise "
+                "image_size=, or lower the backbone's stride (output_stride=8 where the family has it)."
             )
         raise ValueError(
             f"backbone {name} gives no spatial feature map for image_size={image_size} ({failure}). Many families take "
-            "only some sizes: leave image_size=None for the backbone's own. Else choose a backbone whose last layers "
-            "keep places, or hand in an nn.Module that maps images (n, 3, H, W) to (n, C, h, w)."
+            "only some sizes: leave image_size=None for the backbone's own, or build the backbone for that size by "
+            f"create_backbone(name, image_size={image_size}). Else choose a backbone whose last layers are spatial, or "
+            "an nn.Module that maps images (n, 3, H, W) to (n, C, h, w)."
         )
 
     def _layouts(self, out: object) -> tuple[str, str]:
-        """Return the layouts an output can have, for the square trial image: two equal sides are the places."""
+        """Return the layouts that an output may have. The trial image is square, so equal sides are the places."""
         shape = out.shape if isinstance(out, Tensor) and out.ndim == 4 else (0, 0, 0, 0)
-        # timm's own word decides where all three sides are equal.
+        # Where all three sides are equal, only timm's output_fmt can tell.
         channels_last = shape[1] == shape[2] != shape[3] or str(getattr(self.backbone, "output_fmt", None)) == "NHWC"
         return ("NHWC" if channels_last else "NCHW", "tokens")
 
@@ -110,7 +116,7 @@ class FeatureMap(nn.Module):
         return self.backbone(images)
 
     def _to_nchw(self, out: object, layout: str, images: Tensor) -> Tensor | None:
-        """Return ``out`` as NCHW, or None where it is nothing of that layout."""
+        """Return ``out`` as NCHW, or None if it does not have that layout."""
         if not isinstance(out, Tensor):
             return None
         if layout != "tokens":
@@ -120,11 +126,11 @@ class FeatureMap(nn.Module):
 
 
 def _memory_format(backbone: nn.Module) -> torch.memory_format:
-    """Return the layout that a backbone's convolutions, which take it from the input, are to compute in.
+    """Return the memory format for a backbone's inputs; convolutions keep the format of their input.
 
-    With channels last they are up to half as fast again on a CPU. But there torch (2.15) writes past its memory, and
-    the process dies, in the backward pass of a strided 1 x 1 convolution of two to seven channels with channels last,
-    such as RepVGG has on its images.
+    With channels last, convolutions run up to 1.5 times as fast on a CPU. But torch (2.15) has a bug there: in the
+    backward pass of a strided 1 x 1 convolution of two to seven channels it writes past its memory, and the process
+    dies. RepVGG begins with such a convolution.
     """
     strided = (
         module.in_channels < 8 and module.kernel_size == (1, 1) and max(module.stride) > 1
@@ -139,13 +145,16 @@ def _describe(out: object) -> str:
 
 
 def _tokens_to_nchw(out: Tensor, n_prefix: int, image_size: torch.Size) -> Tensor | None:
+    """Arrange tokens (n, t, C) on a grid of the image's proportions; None if their number does not fit one."""
     if out.ndim != 3:
         return None
+    # Prefix tokens, such as the class token, have no place.
     tokens = out[:, n_prefix:]
     n_tokens = tokens.shape[1]
+    # Patches are square, so the grid has the proportions of the image: h / w = H / W and h * w = n_tokens.
     height = round((n_tokens * image_size[0] / image_size[1]) ** 0.5)
     if height == 0 or n_tokens % height:
         return None
-    if height * image_size[1] != n_tokens // height * image_size[0]:  # no grid of the image's proportions
+    if height * image_size[1] != n_tokens // height * image_size[0]:
         return None
     return tokens.transpose(1, 2).reshape(len(tokens), -1, height, n_tokens // height)

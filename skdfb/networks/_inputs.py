@@ -1,4 +1,4 @@
-"""A network run over images: read, brought to its size, device and dtype, and shown to it."""
+"""Batches of images as inputs of a network."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -20,17 +20,17 @@ def run_over(
     n_jobs: int | None,
     process: Callable[[Indices, Tensor], Result],
 ) -> Iterator[Result]:
-    """Yield ``process(indices, inputs)`` of all images in order, inputs (b, 3, S, S) as the network wants them.
+    """Yield ``process(indices, inputs)`` for all images in order.
 
-    All that takes the device's memory belongs into ``process``, and what it returns should take little: where a batch
-    does not fit, it is tried again in smaller ones.
+    The inputs (b, 3, S, S) have the network's size, device, dtype and normalisation. ``process`` should do everything
+    that needs the device's memory, and return little: if a batch does not fit, it is tried again in smaller parts.
     """
     preprocessor, device, dtype = network.preprocessor, network.device, network.dtype
     for indices, pixels in read_batches(images, batch_size.batches(len(images)), preprocessor, n_jobs=n_jobs):
-
-        def show(rows: slice, indices: Indices = indices, pixels: Tensor = pixels) -> Result:
+        # The defaults bind the arrays of this batch.
+        def process_rows(rows: slice, indices: Indices = indices, pixels: Tensor = pixels) -> Result:
             inputs = preprocessor(pixels[rows].to(device, non_blocking=True)).to(dtype)
             return process(indices[rows], inputs)
 
-        yield from batch_size.pieces(len(indices), show)
+        yield from batch_size.pieces(len(indices), process_rows)
     batch_size.warn_if_halved()

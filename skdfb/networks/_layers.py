@@ -1,4 +1,4 @@
-"""Each channel's maximum at every layer of a backbone, recorded while it runs."""
+"""Maximum of each channel at every layer of a backbone, recorded during forward passes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,12 +16,11 @@ LayerMaxima = dict[str, Tensor]
 
 @contextmanager
 def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
-    """Record what the layers of the backbone put out: each channel's maximum over the places, (n, C_l) a layer.
+    """Record the maximum over all places of each channel, at each layer of the backbone.
 
-    The yielded mapping, by the name of the layer and in the order of the layers, is filled anew by each forward pass.
-    The layers are those that timm lists as a model's levels of features, and any other module's children. Nothing but
-    the maxima is kept, and the hooks are gone afterwards. What other threads pass through the network meanwhile is
-    not recorded.
+    Yields a mapping from the name of a layer, in the order of the layers, to maxima of shape (n, C_l). Each forward
+    pass fills it anew. The layers are timm's levels of features, or the children of any other module. The hooks are
+    removed at the end. Forward passes in other threads are not recorded.
 
     Raises
     ------
@@ -32,9 +31,10 @@ def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
     layers = _layers(backbone)
     if not layers:
         raise ValueError(
-            f"backbone {type(backbone).__name__} has no layers to look into; a timm model, or a module whose children "
-            "put out feature maps, is wanted by this scorer."
+            f"backbone {type(backbone).__name__} has no layers: this scorer expects a timm model, or a module whose "
+            "children output feature maps."
         )
+    # Hooks reduce each output during the ordinary forward pass, so that no layer's output is kept.
     maxima: LayerMaxima = {}
     n_prefix = int(getattr(backbone, "num_prefix_tokens", 0))
     hooks = [
@@ -49,8 +49,9 @@ def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
 
 
 def _layers(backbone: nn.Module) -> dict[str, tuple[nn.Module, int | None]]:
-    """Return the layers by name, with the number of their channels where it is known."""
+    """Return the layers by name, each with its number of channels, or None if that is not known."""
     modules = dict(backbone.named_modules())
+    # Some families list no levels, or levels that are not modules: for them, the children are the layers.
     levels = [level for level in getattr(backbone, "feature_info", None) or () if level.get("module") in modules]
     if len(levels) > 1:
         return {level["module"]: (modules[level["module"]], level["num_chs"]) for level in levels}
@@ -58,7 +59,7 @@ def _layers(backbone: nn.Module) -> dict[str, tuple[nn.Module, int | None]]:
 
 
 def _called_children(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the children by name; lists of modules are never called themselves, so what they hold is taken."""
+    """Yield the children by name; in place of a ModuleList, which is never called itself, its items."""
     for name, child in backbone.named_children():
         if isinstance(child, nn.ModuleList):
             yield from ((f"{name}.{place}", module) for place, module in _called_children(child))
@@ -70,7 +71,7 @@ def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) 
     thread = threading.get_ident()
 
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        if threading.get_ident() != thread:
+        if threading.get_ident() != thread:  # another thread's forward pass through the same network
             return
         reduced = _channel_maxima(output, width, n_prefix)
         if reduced is not None:
@@ -81,7 +82,8 @@ def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) 
 
 def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | None:
     """Return maxima (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
-    if isinstance(output, (tuple, list)):  # tokens and the size of their grid, or several branches
+    # Some families output tokens with the size of their grid, others several branches; the last fitting one counts.
+    if isinstance(output, (tuple, list)):
         branches = [branch for branch in output if isinstance(branch, Tensor)]
         fitting = [branch for branch in branches if width in branch.shape[1:]]
         output = next(iter(fitting[::-1] + branches[::-1]), None)
@@ -89,5 +91,6 @@ def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | N
         return None
     if output.ndim == 3:
         return output[:, n_prefix:].detach().amax(1)
+    # The known number of channels tells the layout.
     channels_last = width is not None and output.shape[1] != width and output.shape[3] == width
     return output.detach().amax((1, 2) if channels_last else (2, 3))

@@ -1,4 +1,4 @@
-"""What a network is, in plain types: for skops, whose files hold those alone."""
+"""The state of a network in plain types, for skops, whose files hold no tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ _OWN_ATTRIBUTES = {"preprocessor"}
 
 
 def network_state(network: Any) -> dict[str, Any] | None:
-    """Return a network over a timm backbone as names, numbers and arrays; None where those do not tell all of it."""
+    """Return a network with a timm backbone as names, numbers and arrays; None if these do not describe all of it."""
     if not _is_plain(network):
         return None
     arguments = backbone_record(network.feature_map.backbone)
@@ -41,18 +41,21 @@ def network_state(network: Any) -> dict[str, Any] | None:
 def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -> nn.Module:
     """Return the network of a state, made by its class; it lies on the CPU if this machine lacks its device."""
     weights = {name: torch.tensor(array) for name, array in state["weights"].items()}
+    # bfloat16 weights are stored as int16, see _as_array.
     weights |= {name: weights[name].view(torch.bfloat16) for name in state["bfloat16"]}
     of_backbone = {
         name.removeprefix(_BACKBONE): weight for name, weight in weights.items() if name.startswith(_BACKBONE)
     }
     preprocessor = state["preprocessor"]
-    with isolated_rng(0, torch.device("cpu")):  # the weights it draws are replaced
+    # The random weights are replaced, but drawing them would change the caller's random numbers.
+    with isolated_rng(0, torch.device("cpu")):
         backbone = built_backbone(state["backbone"], of_backbone)
         network: nn.Module = network_class(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
     network.preprocessor = preprocessor
     network.get_submodule("head").load_state_dict(
         {name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True
     )
+    # Neither frozen weights nor train flags are in a state dict.
     freeze_weights(network, state["frozen"])
     for name, module in network.named_modules():
         module.training = name in set(state["training"])
@@ -60,12 +63,13 @@ def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -
 
 
 def _is_plain(network: nn.Module) -> bool:
-    """Tell whether a network has the parts that its class gives it, and nothing of anybody's beside them."""
+    """Return whether a network has the parts that its class gives it and nothing else, no hooks for example."""
     attributes = set(vars(network)) - set(vars(nn.Module()))
     parts = {name: type(module) for name, module in network.named_children()}
     has_hooks = any(
         value for module in network.modules() for name, value in vars(module).items() if name.endswith("_hooks")
     )
+    # The class by its module's name: that module imports this one.
     return (
         type(network).__module__ == "skdfb.networks._dense_classifier"
         and attributes == _OWN_ATTRIBUTES
@@ -77,6 +81,6 @@ def _is_plain(network: nn.Module) -> bool:
 
 def _as_array(tensor: Tensor) -> npt.NDArray[Any]:
     tensor = tensor.detach().cpu()
-    # NumPy has no bfloat16; such numbers travel as integers.
+    # NumPy has no bfloat16: the same bits are stored as integers.
     array: npt.NDArray[Any] = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return np.ascontiguousarray(array).reshape(array.shape)

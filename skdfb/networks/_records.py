@@ -1,4 +1,4 @@
-"""How a backbone is built again: what a saved model says of its architecture."""
+"""Records of backbones: the architecture of a saved model, by name and options."""
 
 import copy
 import itertools
@@ -19,16 +19,17 @@ _TRAINING_SETTINGS = ("p", "drop_prob", "momentum")  # of dropout, stochastic de
 
 
 def backbone_record(backbone: nn.Module) -> dict[str, Any] | None:
-    """Return the arguments of :func:`create_backbone` that build a module like this one; None where none are known.
+    """Return the arguments of :func:`create_backbone` that build a module like this one; None if there are none.
 
-    Whether they do is tried: a model that was changed after its creation, or created by timm with options of its
-    own, is none that can be built by name.
+    The arguments are tried: a model that was changed after its creation, or that timm created with other options,
+    cannot be built by name.
     """
+    # Wrong arguments are worse than none: a file would restore another network without an error.
     arguments = creation_arguments(backbone)
     if arguments is None:
         return None
     try:
-        # On the CPU: rounding on a GPU differs from time to time, and tables of the twin lie on the CPU.
+        # On the CPU, because results on a GPU are not bit for bit the same, and the twin's tables are on the CPU.
         original = _on_cpu(backbone)
         twin = built_backbone(arguments, original.state_dict())
         same = _same_map(original, twin, arguments["image_size"])
@@ -41,13 +42,13 @@ def backbone_record(backbone: nn.Module) -> dict[str, Any] | None:
 
 
 def _on_cpu(module: nn.Module) -> nn.Module:
-    """Return a module, or a copy of it on the CPU where it is elsewhere."""
+    """Return the module itself if it is on the CPU, else a copy that is."""
     tensors = itertools.chain(module.parameters(), module.buffers())
     return module if all(tensor.device.type == "cpu" for tensor in tensors) else copy.deepcopy(module).cpu()
 
 
 def _warn_of_lost(backbone: nn.Module, twin: nn.Module) -> None:
-    """Tell which settings a backbone built by name lacks that only training shows."""
+    """Warn of settings that a backbone built by name lacks, and that change nothing but a training."""
     others = dict(twin.named_modules())
     lost = [
         f"{name}.{setting}={value}"
@@ -58,57 +59,62 @@ def _warn_of_lost(backbone: nn.Module, twin: nn.Module) -> None:
     ]
     if lost:
         warnings.warn(
-            f"the backbone is stored by its name, without {len(lost)} settings that matter to training alone, such as "
-            f"{lost[0]}. To have them stored, make it by create_backbone(name, ...) with such options.",
+            f"the backbone is stored by its name, without {len(lost)} settings that only matter in training, such as "
+            f"{lost[0]}. To store them, create the backbone by create_backbone(name, ...) with these options.",
             UserWarning,
             stacklevel=2,
         )
 
 
 def built_backbone(arguments: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    """Build a timm model without its classifier, from no file and no network, and give it these weights.
+    """Build a timm model without its classifier, with these weights; no file is read, and nothing is downloaded.
 
-    Weights of a classifier, which feature maps do not need, are left out.
+    The weights of a classifier, which feature maps do not need, are left out.
 
     Raises
     ------
     ValueError
-        If the weights are not those of such a model, or if its options ask for weights from elsewhere.
+        If the weights are not those of such a model, or if an option would read weights from elsewhere.
     """
     reading = sorted(READING_OPTIONS & set(arguments["options"]))
     if reading:
-        raise ValueError(f"the options {reading} would have weights read from elsewhere.")
+        raise ValueError(
+            f"the options {reading} would have weights read from elsewhere: expected options of the architecture only."
+        )
     options = {**arguments["options"], "pretrained": False, "image_size": arguments["image_size"], "random_state": 0}
-    # First without memory: a file may name a network of any size.
+    # First on the meta device, which takes no memory: a file may name a network of any size.
     with torch.device("meta"):
         backbone = create_backbone(arguments["name"], **options)
-    wanted = backbone.state_dict()
-    missing = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
+    expected = backbone.state_dict()
+    missing = [key for key in expected if key not in weights or weights[key].shape != expected[key].shape]
     if missing:
-        raise ValueError(f"{len(missing)} of {len(wanted)} weights are missing or have another shape: {missing[0]!r}.")
-    if any(buffer.is_meta for name, buffer in backbone.named_buffers() if name not in wanted):
-        backbone = create_backbone(arguments["name"], **options)  # tables that it computes for itself
-    backbone.load_state_dict({key: weights[key] for key in wanted}, assign=True)
-    _cast_tables(backbone, set(wanted))
+        raise ValueError(
+            f"{len(missing)} of {len(expected)} weights are missing or have another shape: {missing[0]!r}."
+        )
+    # Some backbones compute tables at creation that are not in the state dict. These need real memory.
+    if any(buffer.is_meta for name, buffer in backbone.named_buffers() if name not in expected):
+        backbone = create_backbone(arguments["name"], **options)
+    backbone.load_state_dict({key: weights[key] for key in expected}, assign=True)
+    _cast_tables(backbone, set(expected))
     return backbone.eval()
 
 
 def frozen_weights(module: nn.Module) -> list[str]:
-    """Return the names of weights that no training is to change."""
+    """Return the names of the weights that trainings do not change."""
     return [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
 
 
 def freeze_weights(module: nn.Module, names: Iterable[str]) -> None:
-    """Let trainings change all weights but these."""
+    """Freeze the weights of these names, and no others."""
     frozen = set(names)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name not in frozen)
 
 
 def _cast_tables(backbone: nn.Module, stored: set[str]) -> None:
-    """Bring the tables that a backbone computes for itself to the precision of its weights, as ``.to(dtype)`` does."""
+    """Convert the tables that a backbone computes at creation to the dtype of its weights, as ``.to(dtype)`` does."""
     dtypes = {parameter.dtype for parameter in backbone.parameters() if parameter.is_floating_point()}
-    if len(dtypes) != 1:
+    if len(dtypes) != 1:  # mixed precision: no dtype is the right one for all tables
         return
     (dtype,) = dtypes
     for name, buffer in backbone.named_buffers():
@@ -118,7 +124,7 @@ def _cast_tables(backbone: nn.Module, stored: set[str]) -> None:
 
 @torch.no_grad()
 def _same_map(backbone: nn.Module, twin: nn.Module, image_size: int | None) -> bool:
-    """Tell whether two backbones of equal weights give equal maps."""
+    """Return whether two backbones with equal weights give equal feature maps of a random image."""
     size = preprocessor_of(backbone, image_size).image_size
     parameter = next(backbone.parameters(), torch.zeros(1))
     trial = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(parameter)

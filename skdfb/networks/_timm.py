@@ -1,4 +1,4 @@
-"""The library's only door to timm."""
+"""Backbones from timm: the only module that imports it."""
 
 import difflib
 import os
@@ -20,6 +20,7 @@ try:
     import timm
     from timm.data import resolve_model_data_config
 except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover - needs a broken installation
+    # Mismatched builds fail deep inside torchvision, with messages that do not name the cause.
     if "torchvision" in str(error):
         raise ImportError(
             f"timm cannot be imported, because torch {torch.__version__} and the installed torchvision were not built "
@@ -30,13 +31,13 @@ except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover
 
 __all__ = ["READING_OPTIONS", "create_backbone", "creation_arguments", "preprocessor_of"]
 
-# Options by which timm reads weights from files or the network.
+# Options that make timm read weights from files or download them.
 READING_OPTIONS = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# Vision transformers keep their position embeddings for one size unless they are told; other families refuse these
-# options, which is found out by trying.
+# Vision transformers accept other input sizes only with these options; other families refuse the options. timm does
+# not list which family takes which, so they are tried in this order.
 _SIZE_OPTIONS: tuple[tuple[str, ...], ...] = (
     ("img_size", "dynamic_img_size"),
     ("img_size", "strict_img_size"),
@@ -61,27 +62,31 @@ def create_backbone(
     name : str
         A model name of timm, with or without a tag, like ``"resnetv2_50x1_bit.goog_in21k"``.
     pretrained : bool, default=True
-        Whether to take the weights that timm's hub has for that name (downloaded once, then cached).
+        Whether to use timm's pre-trained weights for that name (downloaded once, then cached); with False, random
+        weights.
     checkpoint_path : path, default=None
-        A local ``.safetensors`` or ``.pth`` file of weights to take instead, as timm publishes them. It is read with
-        ``weights_only=True``: nothing in it is run.
+        A local ``.safetensors`` or ``.pth`` file of weights to use instead, as timm publishes them. It is read with
+        ``weights_only=True``, so that no code in it can run.
     image_size : int, default=None
         Side of the input in pixels, for families that are built for one size; None takes timm's.
     random_state : int, default=None
         Seed of the random weights. With an int, the same call gives the same weights, and the state of torch's random
         number generator does not change. None draws from that generator.
-    **options
-        Passed on to :func:`timm.create_model`, like ``output_stride=8``.
+    **options : Any
+        Further arguments of :func:`timm.create_model`, like ``output_stride=8``.
 
     Returns
     -------
     model : torch.nn.Module
+        The timm model.
 
     Raises
     ------
     ValueError
-        If timm knows no such model (near names are given) or tag, if the model does not take an option, if the weights
-        cannot be downloaded, or if the file does not hold weights of this model.
+        If timm has no such model or tag, if the model does not take an option, if the weights cannot be downloaded, or
+        if the file does not hold weights of this model.
+    TypeError
+        If ``name`` is not a str, or ``random_state`` neither an int nor None.
 
     Examples
     --------
@@ -91,7 +96,8 @@ def create_backbone(
     96
     """
     if not isinstance(name, str):
-        raise TypeError(f"name={name!r} is a {type(name).__name__}; the name of a timm model is wanted.")
+        raise TypeError(f"name={name!r}: expected the name of a timm model, got a {type(name).__name__}.")
+    # timm's own errors for unknown names and tags list no alternatives.
     base, _, tag = name.partition(".")
     if not timm.is_model(name) or (tag and name not in _tagged_names(base)):
         raise ValueError(_unknown_name(name))
@@ -99,7 +105,7 @@ def create_backbone(
         model = _create(name, pretrained and checkpoint_path is None, image_size, options)
     if checkpoint_path is not None:
         _load_checkpoint(model, name, Path(checkpoint_path))
-    # What it takes to build the like of it again, from no file: see creation_arguments.
+    # A saved model stores these arguments beside the weights, to build the same architecture again.
     building = {key: value for key, value in options.items() if key not in READING_OPTIONS}
     model.skdfb_arguments = {"name": name, "image_size": image_size, "options": building}  # type: ignore[assignment]
     return model
@@ -115,9 +121,9 @@ def _seeded(random_state: int | None) -> AbstractContextManager[None]:
 
 
 def creation_arguments(model: nn.Module) -> dict[str, Any] | None:
-    """Return the arguments of :func:`create_backbone` that made a model; for one of timm's own making, a likely guess.
+    """Return the arguments of :func:`create_backbone` that made a model; None for modules that are not timm's.
 
-    None for modules that are not timm's.
+    For a model that ``timm.create_model`` made they are a guess: its options are not known.
     """
     known = getattr(model, "skdfb_arguments", None)
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -154,7 +160,8 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: Mappin
             raise ValueError(f"backbone={name!r} does not take the options {dict(options)}: {error}.") from error
         except Exception as error:
             if pretrained:
-                _create(name, False, image_size, options)  # raises if the options are to blame
+                # Without a download the same call fails only if the options are wrong, and names them.
+                _create(name, False, image_size, options)
                 raise ValueError(_no_weights(name, error)) from error
             raise ValueError(
                 f"backbone={name!r} cannot be built with options {dict(options)} and image_size={image_size}: "
@@ -175,24 +182,26 @@ def _no_weights(name: str, error: Exception) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors or torch file; nothing in the file is run."""
+    """Read a state dict from a safetensors or torch file, without running code in it."""
     if not path.is_file():
         raise ValueError(f"checkpoint_path: there is no file {str(path)!r}.")
     try:
         content = _read_file(path)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"checkpoint_path: {str(path)!r} is cut, is no file of weights, or holds objects beside weights, which are "
-            "not loaded because they could run code. Save model.state_dict() alone, best as .safetensors."
+            f"checkpoint_path: {str(path)!r} is incomplete, is not a file of weights, or holds other objects than "
+            "tensors, which are not loaded because they could run code. Save model.state_dict() alone, preferably as "
+            ".safetensors."
         ) from error
     except Exception as error:
-        raise ValueError(f"checkpoint_path: {str(path)!r} is no readable file of weights: {error}.") from error
+        raise ValueError(f"checkpoint_path: {str(path)!r} cannot be read as a file of weights: {error}.") from error
+    # Many training scripts save the state dict under one of these keys, beside the optimiser's state.
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"checkpoint_path: {str(path)!r} holds no state dict (a mapping from names to tensors).")
-    # what DataParallel and torch.compile put before the names
+    # DataParallel and torch.compile add these prefixes to the names.
     return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
 
 
@@ -205,42 +214,44 @@ def _read_file(path: Path) -> Any:
 
 
 def _load_checkpoint(model: nn.Module, name: str, path: Path) -> None:
-    weights, wanted = read_weights(path), model.state_dict()
-    unfit = _unfit(weights, wanted)
+    weights, expected = read_weights(path), model.state_dict()
+    unfit = _unfit(weights, expected)
     family_filter = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if unfit and family_filter is not None:
-        try:  # timm's own step after a download: renames layers, brings position embeddings to the model's size
+        # timm does this after a download: it renames layers and resizes position embeddings to the model's size.
+        try:
             weights = family_filter(dict(weights), model)
-        except Exception:  # not a file of this family; the message below says what does not fit
+        except Exception:  # weights of another family; the message below names what does not fit
             weights = read_weights(path)
-        unfit = _unfit(weights, wanted)
+        unfit = _unfit(weights, expected)
     if unfit:
         raise ValueError(
-            f"checkpoint_path: {str(path)!r} does not fit backbone={name!r}: {len(unfit)} of {len(wanted)} weights are "
-            f"missing or have another shape (first: {unfit[0]})."
+            f"checkpoint_path: {str(path)!r} does not fit backbone={name!r}: {len(unfit)} of {len(expected)} weights "
+            f"are missing or have another shape (first: {unfit[0]})."
         )
-    model.load_state_dict({key: weights[key] for key in wanted})  # the classifier's own weights stay behind
+    model.load_state_dict({key: weights[key] for key in expected})  # without the weights of a classifier
 
 
-def _unfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """Describe what is missing from ``weights`` or has another shape."""
-    missing = [f"{key!r} is missing" for key in wanted if key not in weights]
+def _unfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Describe each of the expected weights that is missing or has another shape."""
+    missing = [f"{key!r} is missing" for key in expected if key not in weights]
     return missing + [
-        f"{key!r} is {tuple(weights[key].shape)}, wanted {tuple(value.shape)}"
-        for key, value in wanted.items()
+        f"{key!r} has shape {tuple(weights[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
         if key in weights and weights[key].shape != value.shape
     ]
 
 
 def preprocessor_of(model: nn.Module, image_size: int | None, fallback_size: int | None = None) -> Preprocessor:
-    """Return size and normalisation that a timm model was trained with; ImageNet's for any other module.
+    """Return the input size and normalisation of a timm model; for any other module, those of ImageNet.
 
-    ``image_size`` overrides the size, ``fallback_size`` stands in for modules that name none.
+    ``image_size`` overrides the size. ``fallback_size`` is for modules without a size of their own.
     """
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if not config:
         return Preprocessor(image_size or fallback_size or 224, IMAGENET_MEAN, IMAGENET_STD)
     data = resolve_model_data_config(model)
+    # timm also has "random" and others, for which the preprocessor has no counterpart.
     interpolation = data["interpolation"] if data["interpolation"] in ("bilinear", "bicubic") else "bicubic"
     return Preprocessor(
         image_size or int(data["input_size"][-1]), tuple(data["mean"]), tuple(data["std"]), interpolation

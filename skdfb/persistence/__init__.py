@@ -1,4 +1,4 @@
-"""Saved models: safetensors and JSON, from which nothing is ever run."""
+"""Saved models: files of safetensors and JSON. Loading one never runs code from the file."""
 
 from skdfb.persistence._save_load import load, save
 

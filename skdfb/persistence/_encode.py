@@ -17,23 +17,25 @@ from skdfb.persistence._classes import qualified_name
 
 __all__ = ["Encoder"]
 
-Node = Any  # what JSON holds
+Node = Any  # a JSON value
 
-_LONG = 16  # floats from which a list is stored as a tensor
+# Number of floats from which a list is stored as a tensor: the losses of a training would make the JSON large.
+_LONG = 16
 
 
 class Encoder:
-    """Turns an object into a JSON value, whose large parts are tensors by name.
+    """Turns an object into a JSON value. Large parts become tensors, which are stored by name.
 
-    Numbers, strings, None and lists stand for themselves. Everything else is an object with the key ``"is"``; the
-    methods below show what each kind holds. The name of a tensor is the path to its node, such as
-    ``"model.classifier_.weight"``. An object that occurs twice is stored once.
+    Numbers, strings, None and lists are stored as they are. Everything else is a JSON object with the key ``"is"``,
+    which names its kind; the methods below show the entries of each kind. The name of a tensor is the path to its
+    node, such as ``"model.classifier_.weight"``. An object that occurs twice is stored once.
     """
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._paths: dict[int, str] = {}
-        self._seen: list[Any] = []  # kept alive, otherwise another object might get the same id
+        # Encoded objects, kept alive: Python gives the id of a freed object to a new one.
+        self._encoded: list[Any] = []
         self._storages: set[int] = set()
 
     def encode(self, value: Any, path: str) -> Node:
@@ -42,8 +44,9 @@ class Encoder:
         Raises
         ------
         TypeError
-            If it is, or holds, something that cannot be stored.
+            If the value cannot be stored, or holds something that cannot be stored.
         """
+        # Numbers by type(), not isinstance(): numpy.float64 and IntEnum are subclasses, which JSON would not keep.
         if value is None or isinstance(value, bool | str) or type(value) is int:
             return value
         if type(value) is float:
@@ -57,14 +60,15 @@ class Encoder:
         if id(value) in self._paths:
             return {"is": "same", "as": self._paths[id(value)]}
         self._paths[id(value)] = path
-        self._seen.append(value)
+        self._encoded.append(value)
         return self._object(value, path)
 
     def _add(self, path: str, tensor: Tensor) -> None:
-        """Keep a tensor for the file; no two tensors of a file may share memory."""
+        """Keep a tensor for the file."""
         if path in self.tensors:
             raise TypeError(f"two values have the path {path!r}, so they cannot be saved: rename one of them.")
         tensor = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, such as tied weights or two views of one array.
         storage = tensor.untyped_storage().data_ptr()
         self.tensors[path] = tensor.clone() if storage in self._storages else tensor
         self._storages.add(storage)
@@ -72,7 +76,7 @@ class Encoder:
     def _container(self, value: Any, path: str) -> Node:
         if isinstance(value, Mapping):
             keys = [self.encode(key, f"{path}.key{place}") for place, key in enumerate(value)]
-            # By place, not by key: {"a": {"b": x}, "a.b": y} would give two values the same path.
+            # By position, not by key: {"a": {"b": x}, "a.b": y} would give two values the same path.
             values = [self.encode(item, f"{path}.{place}") for place, item in enumerate(value.values())]
             return {"is": "map", "keys": keys, "values": values}
         if len(value) >= _LONG and all(type(item) is float for item in value):
@@ -82,6 +86,7 @@ class Encoder:
         return {"is": "tuple", "items": items} if isinstance(value, tuple) else items
 
     def _object(self, value: Any, path: str) -> Node:
+        """Return the node of an object that is stored once, however often it occurs."""
         if isinstance(value, np.ndarray):
             return self._array(value, path)
         if isinstance(value, Tensor):
@@ -91,6 +96,7 @@ class Encoder:
             return {"is": "device", "value": str(value)}
         if isinstance(value, np.random.RandomState):
             return {"is": "random state", "state": self.encode(value.get_state(legacy=False), f"{path}.state")}
+        # A network is a module, too, but its backbone and its head are stored apart.
         if isinstance(value, DenseClassifier):
             return self._network(value, path)
         if isinstance(value, nn.Module):
@@ -98,12 +104,14 @@ class Encoder:
         return self._instance(value, path)
 
     def _array(self, array: np.ndarray[Any, Any], path: str) -> Node:
+        # Strings and objects: tensors hold numbers only.
         if array.dtype.kind in "OUS":
             items = [self.encode(item, f"{path}.{place}") for place, item in enumerate(array.ravel().tolist())]
             return {"is": "array", "dtype": array.dtype.str, "shape": list(array.shape), "items": items}
-        # Products of arrays by columns round otherwise than those by rows.
+        # The memory order is kept: matrix products round differently for arrays that are stored by columns.
         by_columns = array.flags.f_contiguous and not array.flags.c_contiguous
         rows = np.ascontiguousarray(array.T if by_columns else array, dtype=array.dtype.newbyteorder("="))
+        # torch warns of arrays that cannot be written to.
         self._add(path, torch.from_numpy(rows if rows.flags.writeable else rows.copy()))
         return {"is": "array", "dtype": rows.dtype.str, "shape": list(array.shape), "order": "F" if by_columns else "C"}
 
@@ -118,6 +126,7 @@ class Encoder:
         }
 
     def _module(self, module: nn.Module, path: str) -> Node:
+        # A timm backbone is stored by name and options, so that loading it needs no class from the caller.
         arguments = backbone_record(module)
         node: dict[str, Any] = {"is": "module"}
         if arguments is None:
@@ -126,6 +135,7 @@ class Encoder:
             node["arguments"] = self.encode(arguments, f"{path}.arguments")
         names = []
         for name, tensor in module.state_dict().items():
+            # get_extra_state() of a module may return any object, which only pickle could store.
             if not isinstance(tensor, Tensor):
                 raise TypeError(
                     f"{path} is a {type(module).__name__} with extra state, {name!r}, which cannot be saved."
@@ -135,14 +145,15 @@ class Encoder:
         return node | {"weights": names, "frozen": frozen_weights(module)}
 
     def _instance(self, value: Any, path: str) -> Node:
-        """Return the node of an estimator, a dataclass or a named tuple, of the library or not."""
+        """Return the node of an estimator, a dataclass, a named tuple or any other object with attributes."""
         name, state = registered_name(type(value)), _state_of(value)
         if name is not None and state is not None:
-            state.pop("_sklearn_version", None)  # the state of the library's own classes does not depend on it
+            # The state of the library's own classes does not depend on it, and equal models give equal files.
+            state.pop("_sklearn_version", None)
         if state is None or (name is None and type(value).__module__ == "builtins"):
             raise TypeError(
-                f"{path} is {value!r}, a {type(value).__name__}, which cannot be saved: numbers, strings, arrays, "
-                "tensors, lists, tuples, dicts, modules and instances of classes are."
+                f"{path} is {value!r}, a {type(value).__name__}, which cannot be saved: expected a number, string, "
+                "array, tensor, list, tuple, dict, module or instance of a class."
             )
         kind = {"custom": qualified_name(type(value))} if name is None else {"class": name}
         return (
@@ -153,9 +164,10 @@ class Encoder:
 
 
 def _state_of(value: Any) -> dict[str, Any] | None:
-    """Return the attributes that make an instance what it is; None where it has none."""
+    """Return the attributes of an instance by name; None for an object that has no such state, like a function."""
     if isinstance(value, type):
         return None
+    # Named tuples and dataclasses are made again by their constructor, from their fields alone.
     if hasattr(value, "_fields"):
         return dict(value._asdict())
     if is_dataclass(value):

@@ -1,11 +1,14 @@
 """The number of the file format.
 
-Raise it by one when the code could not read the files of the version before. `load` reads older files from
-OLDEST_FORMAT on, with the upgrades that packages register for their classes. A file of each number is in
-``tests/data``.
+Raise FORMAT by one when the code can no longer read the files of the previous version. `load` reads older files from
+OLDEST_FORMAT on: it applies the upgrades that packages register for their classes. ``tests/data`` has a file of each
+format.
 
-2: detectors hold a joint score; paths inside of mappings go by place.
+Changes:
+
+- 2: Detectors hold a joint score. The path of a value in a mapping ends with its position instead of its key.
 """
 
+# A newer file is refused, not guessed at: see _check_document in _save_load.py.
 FORMAT = 2
 OLDEST_FORMAT = 1

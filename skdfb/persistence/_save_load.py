@@ -1,4 +1,7 @@
-"""One file a model: safetensors whose metadata are JSON."""
+"""One file per model: safetensors with JSON in the metadata.
+
+Not pickle: unpickling runs any code that the file names. Tensors and JSON are data only.
+"""
 
 import importlib.metadata
 import json
@@ -16,41 +19,43 @@ from skdfb.persistence._classes import customs_by_name
 from skdfb.persistence._decode import Decoder
 from skdfb.persistence._encode import Encoder
 from skdfb.persistence._format import FORMAT, OLDEST_FORMAT
-from skdfb.persistence._probe import Answers, same_answers, trial_answers
+from skdfb.persistence._probe import TrialOutputs, same_outputs, trial_outputs
 from skdfb.utils import isolated_rng, read_file, resolve_device, write_file
 
 __all__ = ["load", "save"]
 
-_ROOT = "model"
+_ROOT = "model"  # the path of the model itself, with which all paths begin
+# Recorded for the error message of a file that is too new; loading does not depend on them.
 _PACKAGES = ("skdfb", "torch", "timm", "scikit-learn", "numpy")
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a detector, scorer, fusion, mask generator or trainer to a file, fitted or not.
+    """Save a detector, scorer, fusion, mask generator or trainer in a file, fitted or not.
 
     Parameters
     ----------
     model : estimator
-        One of the library's, with whatever scorers, fusions and backbones are in it.
+        An estimator of the library. The scorers, fusions and backbones in it may be of any class.
     path : path
-        The file, usually ``*.safetensors``. An older one is replaced at the end, in one step: it is never half written.
+        The file, usually ``*.safetensors``. An existing file is replaced in one step at the end, so it is never half
+        written.
 
     Raises
     ------
     TypeError
         If the model holds something that cannot be saved, such as a function.
     OSError
-        If the file cannot be written; an older one is left as it was.
+        If the file cannot be written. An existing file is left unchanged.
 
     See Also
     --------
-    load : The way back.
+    load : Load such a file.
 
     Notes
     -----
-    The file is one of safetensors: weights, features and statistics as tensors, all else as JSON in its metadata. There
-    is no pickle in it. timm backbones are stored by name and options, modules and scorers of your own by the name of
-    their class and their state.
+    The file is a safetensors file. It holds weights, features and statistics as tensors, and everything else as JSON in
+    its metadata. It holds no pickle. timm backbones are stored by name and options. User-defined modules and scorers
+    are stored as the name of their class and their state.
 
     Examples
     --------
@@ -77,13 +82,16 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     write_file(Path(path), text, encoder.tensors)
 
 
-def _trial(model: Any) -> Answers | None:
+def _trial(model: Any) -> TrialOutputs | None:
+    """Return the outputs of a model for noise, or None if it has none to compare with."""
+    # An unfitted model raises, and so does a third-party scorer that needs more than noise. Both can be saved.
     try:
-        answers = trial_answers(model)
-    except Exception:  # unfitted, or it asks for more than a trial has: then there is nothing to compare
+        outputs = trial_outputs(model)
+    except Exception:
         return None
-    finite = answers is not None and all(np.isfinite(values).all() for values in answers.values())
-    return answers if finite else None
+    # JSON has no NaN and no infinity.
+    finite = outputs is not None and all(np.isfinite(values).all() for values in outputs.values())
+    return outputs if finite else None
 
 
 def load(
@@ -92,38 +100,40 @@ def load(
     customs: Iterable[Any] | Mapping[str, Any] = (),
     device: str | torch.device = "auto",
 ) -> Any:
-    """Read what :func:`save` wrote. Nothing in the file is run, and no network is asked.
+    """Load a model that :func:`save` wrote, without running code from the file or downloading anything.
 
     Parameters
     ----------
     path : path
         The file.
     customs : iterable of classes, or mapping of str to class or function, default=()
-        Classes that are not the library's and that the model may hold: scorers, fusions and modules of your own. A
-        module's class is called without arguments; where it takes some, pass a mapping from its qualified name, which
-        the error without it tells, to a function that makes one.
+        Third-party and user-defined classes that the model may hold: scorers, fusions and modules. The class of a
+        module is called without arguments. If it takes arguments, pass a mapping from its qualified name to a function
+        that makes the module. The error message for a missing class gives this name.
     device : str, default="auto"
-        Where networks go; "auto" is the GPU where there is one. It need not be the device of ``fit``.
+        Device of the networks; "auto" is the GPU if there is one. It need not be the device of ``fit``.
 
     Returns
     -------
     model : estimator
+        The model, of the class that was saved, with equal parameters and fitted attributes.
 
     Raises
     ------
     skdfb.exceptions.InvalidModelError
-        If the file is cut, changed, no saved model, of a later format, or holds classes that are not in `customs`.
+        If the file is incomplete, was changed, is not a saved model, has a later format, or holds classes that are not
+        in `customs`.
     FileNotFoundError
         If there is no such file.
 
     See Also
     --------
-    save : Writes such files.
+    save : Save a model in a file.
 
     Notes
     -----
-    A digest of all that was written is compared first, so a damaged file is never loaded. The loaded model then
-    scores a little noise, and has to say what the saved one said.
+    The file holds a digest of its content, which is compared first: a damaged file is never loaded. The loaded model
+    then scores random noise, and its scores must equal those of the saved model up to rounding.
 
     Examples
     --------
@@ -135,19 +145,25 @@ def load(
     ...     skdfb.load(Path(folder) / "trainer.safetensors")
     Trainer(max_epochs=3)
     """
-    path, made_by = Path(path), customs_by_name(customs)
+    # Errors of the caller come first: they say nothing about the file.
+    path, by_name = Path(path), customs_by_name(customs)
     target = resolve_device(device)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
-    with _refused(path):
+    with _invalid_file(path):
+        # 1. Read the file and compare its digest. The digest finds damage but no attack, since anyone can compute it:
+        # the steps below do not trust the content.
         text, tensors = read_file(path)
         document = json.loads(text, parse_constant=_no_constant)
         _check_document(document)
-        decoder = Decoder(tensors, made_by, document["format"])
-        with isolated_rng(0, torch.device("cpu")):  # a network that is built draws weights, which are then replaced
+        # 2. Build the model. A new network draws random weights, which are then replaced: the caller's random state
+        # must not change.
+        decoder = Decoder(tensors, by_name, document["format"])
+        with isolated_rng(0, torch.device("cpu")):
             model = decoder.decode(document["model"], _ROOT)
         if decoder.unread:
-            raise InvalidModelError(f"the tensors {sorted(decoder.unread)[:3]} belong to nothing")
+            raise InvalidModelError(f"the tensors {sorted(decoder.unread)[:3]} are not part of the model")
+        # 3. Move the networks to the device, then compare the outputs there.
         for network in decoder.networks:
             network.to(target)
         _compare(model, document["trial"])
@@ -155,36 +171,42 @@ def load(
 
 
 @contextmanager
-def _refused(path: Path) -> Generator[None]:
-    """Turn whatever a bad file leads to into one error that names it."""
+def _invalid_file(path: Path) -> Generator[None]:
+    """Turn any error in the block into an InvalidModelError that names the file."""
+    # A changed file can lead to any error: KeyError, TypeError, errors of torch and timm.
     try:
         yield
-    except Exception as error:  # what a changed file breaks can be anything
+    except Exception as error:
         reason = str(error) if isinstance(error, InvalidModelError) else f"{type(error).__name__}: {error}"
         raise InvalidModelError(f"{str(path)!r} cannot be loaded: {reason}.") from error
 
 
 def _no_constant(name: str) -> Any:
-    raise InvalidModelError(f"its JSON holds {name}")
+    # Python's parser accepts NaN and Infinity, which JSON does not have and the encoder does not write.
+    raise InvalidModelError(f"its JSON holds {name}: expected finite numbers")
 
 
 def _check_document(document: Any) -> None:
     if not isinstance(document, dict) or set(document) != {"format", "versions", "model", "trial"}:
-        raise InvalidModelError("its JSON is none that this version writes")
+        raise InvalidModelError("the entries of its JSON are not exactly format, versions, model and trial")
     number = document["format"]
+    # type() and not isinstance(): True is an int, too.
     if type(number) is not int or number > FORMAT:
         raise InvalidModelError(
-            f"its format is {number!r}, and this version reads up to {FORMAT}: it was saved by {document['versions']}, "
-            "update skdfb"
+            f"its format is {number!r}, but this version reads formats up to {FORMAT}: it was saved with "
+            f"{document['versions']}, update skdfb"
         )
     if number < OLDEST_FORMAT:
-        raise InvalidModelError(f"its format is {number}, and this version reads from {OLDEST_FORMAT} on")
+        raise InvalidModelError(f"its format is {number}, but this version reads formats from {OLDEST_FORMAT} on")
 
 
-def _compare(model: Any, answers: Any) -> None:
-    """Refuse a model that says something else than the one that was saved."""
-    if answers is None:
+def _compare(model: Any, expected: Any) -> None:
+    """Refuse a model whose outputs differ from those of the saved model."""
+    if expected is None:
         return
-    said = trial_answers(model)
-    if said is None or not same_answers(said, answers):
-        raise InvalidModelError("the loaded model scores a trial otherwise than the saved one did")
+    outputs = trial_outputs(model)
+    if outputs is None or not same_outputs(outputs, expected):
+        raise InvalidModelError(
+            "the outputs of the loaded model for random noise differ from those of the saved model: check that "
+            "customs gives the classes with which the model was saved"
+        )

@@ -53,12 +53,12 @@ def member_scores(scorer: Any, representation: Any, name: str = "scorer") -> NDA
     scores = np.asarray(values, dtype=np.float64)
     if scores.shape != (len(representation),):
         raise ValueError(
-            f"{name}.score_samples returned shape {scores.shape} for {len(representation)} images: expected (n,)."
+            f"{name}: score_samples returned shape {scores.shape} for {len(representation)} images: expected (n,)."
         )
     n_bad = int((~np.isfinite(scores)).sum())
     if n_bad:
         raise ValueError(
-            f"{name}.score_samples returned NaN or infinity for {n_bad} of {len(scores)} images: expected finite "
+            f"{name}: score_samples returned NaN or infinity for {n_bad} of {len(scores)} images: expected finite "
             "scores."
         )
     return scores

@@ -10,16 +10,15 @@ from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores, named_scorers
 from skdfb.scorers._protocol import check_scorer
 from skdfb.scorers._representation import Representation
-from skdfb.utils import TailProbability
+from skdfb.utils import NestedByName, TailProbability, joined_tails
 
 
-class ScorerEnsemble(_BaseComposition):
+class ScorerEnsemble(NestedByName):
     r"""Several scorers, each brought to in-distribution tail probabilities, joined by Fisher's rule.
 
     .. math:: S(x) = \sum_j \log p_j(S_j(x)), \qquad p_j(s) = P(S_j(X) \le s), \quad X \text{ in-distribution}
@@ -91,6 +90,7 @@ class ScorerEnsemble(_BaseComposition):
     }
 
     learns_from_held_out: ClassVar[bool] = True
+    _named: ClassVar[str] = "named_scorers"
 
     def __init__(
         self,
@@ -111,38 +111,6 @@ class ScorerEnsemble(_BaseComposition):
     @named_scorers.setter
     def named_scorers(self, pairs: list[tuple[str, Any]]) -> None:
         self.scorers = pairs
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to add the members by name, and their parameters as ``name__parameter``.
-
-        Returns
-        -------
-        params : dict
-            Values by name.
-        """
-        params: dict[str, Any] = self._get_params("named_scorers", deep=deep)
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of the ensemble, members by name, or parameters of members.
-
-        Parameters
-        ----------
-        **params : dict
-            Values by name; ``name__parameter`` is a parameter of a member.
-
-        Returns
-        -------
-        ScorerEnsemble
-            The ensemble itself.
-        """
-        self._set_params("named_scorers", **params)
-        return self
 
     def check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         """Refuse members that cannot be fitted on one network of these sizes.
@@ -221,12 +189,9 @@ class ScorerEnsemble(_BaseComposition):
         """
         check_is_fitted(self)
         parts = self._one_each(representation, "representation")
-        log_p = [
-            tail.log_p(member_scores(scorer, part, name))
-            for (name, _), scorer, tail, part in zip(self.named_scorers, self.scorers_, self.tails_, parts, strict=True)
-        ]
-        scores: NDArray[np.float64] = np.sum(log_p, axis=0)
-        return scores
+        names = [name for name, _ in self.named_scorers]
+        scores = [member_scores(*member) for member in zip(self.scorers_, parts, names, strict=True)]
+        return joined_tails(self.tails_, scores, "fisher")
 
     def _check_members(self) -> None:
         names = [name for name, _ in self.named_scorers]

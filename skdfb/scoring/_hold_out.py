@@ -14,7 +14,8 @@ from skdfb.calibration import stratified_holdout
 __all__ = ["HeldOutSplit", "check_number", "hold_out", "learning_share", "number_to_hold_out"]
 
 _DEFAULT_FRACTION, _LARGEST_FRACTION = 0.1, 0.5
-_LEAST_TO_LEARN_FROM = 10  # images
+# Images. Fewer scores do not describe a tail: TailProbability fits its lower end to at least ten, too.
+_LEAST_TO_LEARN_FROM = 10
 
 logger = logging.getLogger("skdfb")
 
@@ -92,19 +93,24 @@ def hold_out(
     >>> len(hold_out(y, n_needed=29, choice_seed=0, order_seed=0).held_out)
     29
     """
+    # 1. Which images: the same for the same choice_seed, in ascending order.
     n_images = len(np.asarray(y))
     share = _fraction_for(n_images, n_needed) if fraction == "auto" else float(fraction)
     train, held_out = stratified_holdout(y, share, random_state=choice_seed)
+    # More images held out are fewer to train on: that must not stay unnoticed.
     if fraction == "auto" and share > _DEFAULT_FRACTION:
         logger.warning(
             "%d of %d images (%.1f %%) are held out instead of %.0f %%: so many are needed for the threshold.",
             *(len(held_out), n_images, 100 * len(held_out) / n_images, 100 * _DEFAULT_FRACTION),
         )
+    # 2. Their order.
     return HeldOutSplit(train, check_random_state(order_seed).permutation(held_out))
 
 
 def _fraction_for(n_images: int, n_needed: int) -> float:
     """Return a tenth, or the larger fraction that holds out the number needed, at most half."""
+    if n_needed <= math.floor(_DEFAULT_FRACTION * n_images):
+        return _DEFAULT_FRACTION
     # A little more than the ratio: rounded down, it could hold out one image too few.
     return min(max(_DEFAULT_FRACTION, n_needed / n_images * (1 + 1e-12)), _LARGEST_FRACTION)
 
@@ -115,6 +121,7 @@ def learning_share(n_held_out: int, n_needed: int) -> int:
     It is half of them. If that leaves fewer than the ``n_needed`` for a threshold, they learn from the rest, if that
     is enough to learn from.
     """
+    # The threshold comes first: without it nothing is rejected, while a fusion from few images is only less exact.
     half = n_held_out // 2
     if n_held_out - half >= n_needed:
         return half
@@ -137,9 +144,12 @@ def check_number(n_held_out: int, n_needed: int, n_images: int, alpha: float, *,
     if n_held_out >= n_needed:
         return
     learned = ", some of which the fusion or a scorer learns from" if learns else ""
+    # Each remedy is rounded up to three digits, so that the value in the message is enough.
     remedies = []
+    # At most half of the images can be held out.
     if n_images >= 2 * n_needed:
         remedies.append(f"calibration_fraction={math.ceil(1000 * n_needed / n_images) / 1000:g}")
+    # As many as would be left if only the least number were learned from; see learning_share.
     n_threshold = n_held_out - (min(n_held_out // 2, _LEAST_TO_LEARN_FROM) if learns else 0)
     if n_threshold > 1:
         remedies.append(f"alpha={math.ceil(1000 / (n_threshold + 1)) / 1000:g}")

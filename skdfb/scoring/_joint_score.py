@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -9,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
@@ -19,7 +19,7 @@ from skdfb.scorers._composite import check_nested_parameters, fitted_clone, memb
 from skdfb.scorers._needs import ScorerNeeds
 from skdfb.scoring._hold_out import check_number, learning_share, number_to_hold_out
 from skdfb.scoring._parts import BACKGROUND, Part, as_parts, check_parts, labelled, view_needs
-from skdfb.utils import shallow_copy
+from skdfb.utils import NestedByName, shallow_copy
 
 __all__ = ["JointScore", "Scores", "Views"]
 
@@ -29,7 +29,7 @@ Scores = npt.NDArray[np.float64]
 Views = Mapping[str, Representation]
 
 
-class JointScore(_BaseComposition):
+class JointScore(NestedByName):
     r"""Scorers on views of images, fused into one score, with a conformal threshold.
 
     A *view* is a :class:`~skdfb.scorers.Representation` of the images by name, a *part* is a scorer on a view. No
@@ -104,6 +104,8 @@ class JointScore(_BaseComposition):
         "alpha": [Interval(Real, 0, 1, closed="neither"), None],
     }
 
+    _named: ClassVar[str] = "_named_scorers"
+
     def __init__(
         self,
         parts: Sequence[tuple[str, str, ForegroundScorer]],
@@ -120,43 +122,14 @@ class JointScore(_BaseComposition):
     @property
     def _named_scorers(self) -> list[tuple[str, Any]]:
         """The scorers as (name, scorer) pairs, for scikit-learn's nested parameters."""
-        return [(name, scorer) for name, _, scorer in self.parts]
+        try:
+            return [(name, scorer) for name, _, scorer in self.parts]
+        except (TypeError, ValueError):  # fit refuses such parts; until then get_params must return them
+            return []
 
     @_named_scorers.setter
     def _named_scorers(self, pairs: list[tuple[str, Any]]) -> None:
         self.parts = [(name, part[1], scorer) for (name, scorer), part in zip(pairs, self.parts, strict=True)]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to add the scorers by the name of their part, and their parameters as ``name__parameter``.
-
-        Returns
-        -------
-        params : dict
-            Values by name.
-        """
-        params: dict[str, Any] = self._get_params("_named_scorers", deep=deep)
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, scorers by the name of their part, or parameters of scorers.
-
-        Parameters
-        ----------
-        **params : dict
-            Values by name; ``name__parameter`` is a parameter of the scorer of a part.
-
-        Returns
-        -------
-        JointScore
-            The joint score itself.
-        """
-        self._set_params("_named_scorers", **params)
-        return self
 
     # --------------------------------------------------------- early checks
 
@@ -170,6 +143,7 @@ class JointScore(_BaseComposition):
         """
         self._validate_params()
         parts = as_parts(self.parts)
+        # A part named like a parameter, or with a double underscore, could not be reached by set_params.
         self._validate_names([part.name for part in parts])
         check_parts(parts)
         missing = [name for name in ("fit", "combine") if not callable(getattr(self.fusion, name, None))]
@@ -201,6 +175,7 @@ class JointScore(_BaseComposition):
             held-out images are too few for a finite threshold.
         """
         self.check_parameters()
+        # Optional in the protocol: a third-party scorer may not know the sizes that it needs.
         for name, view, scorer in as_parts(self.parts):
             if hasattr(scorer, "check_sizes"):
                 try:
@@ -275,9 +250,11 @@ class JointScore(_BaseComposition):
             If parameters, parts or views are wrong, or the held-out images are too few; see :meth:`check`.
         """
         self.check_parameters()
+        if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+            raise TypeError(f"held_out is a {type(held_out).__name__}: expected a tuple (views, y).")
         parts, (held_out_views, y_held_out) = as_parts(self.parts), held_out
-        _check_views(views, parts, "views")
-        _check_views(held_out_views, parts, "held_out")
+        _check_views(views, parts, "views", y)
+        _check_views(held_out_views, parts, "held_out", y_held_out)
         n_held_out = len(held_out_views[parts[0].view])
         self.check_number(n_held_out, len(views[parts[0].view]) + n_held_out)
 
@@ -296,18 +273,16 @@ class JointScore(_BaseComposition):
 
         # 2. The fusion learns from the scores of the first held-out images.
         scores = _score_parts(fitted, held_out_views)
-        self._group_fusions_ = {
-            group: self._fitted_fusion(fitted, {name: scores[name] for name in names}, share)
-            for group, names in _groups(fitted).items()
-            if len(names) > 1
-        }
-        self.fusion_ = self._fitted_fusion(fitted, scores, share)
-        self.parts_ = [tuple(part) for part in fitted]
+        fusion = self._fitted_fusion(fitted, scores, share)
+        group_fusions = self._fitted_group_fusions(fitted, scores, share)
 
         # 3. The other held-out images, which nothing learned from, set the threshold.
-        joint = self.combine({name: part[share:] for name, part in scores.items()})
-        self.calibrator_ = ConformalCalibrator(self.alpha).fit(_lowered_by_rounding(joint))
-        self.offset_ = self.calibrator_.offset_
+        joint = _combine(fusion, {name: part[share:] for name, part in scores.items()})
+        calibrator = ConformalCalibrator(self.alpha).fit(_lowered_by_rounding(joint))
+
+        # All at once: after a failed fit, new scores must not stand beside the threshold of an earlier fit.
+        self.parts_, self.fusion_, self._group_fusions_ = [tuple(part) for part in fitted], fusion, group_fusions
+        self.calibrator_, self.offset_ = calibrator, calibrator.offset_
         return self
 
     def _fitted_fusion(self, parts: Sequence[Part], scores: Mapping[str, Scores], share: int) -> Any:
@@ -315,11 +290,24 @@ class JointScore(_BaseComposition):
         fusion = clone(self._fusion(), safe=False)
         if fusion is None:
             return None
+        # A fusion that learns nothing takes all scores: the share is 0 if no scorer learns either.
         learned = {name: part[:share] for name, part in scores.items()} if _learns(fusion) else dict(scores)
         outputs = {part.name: scorer_output(part.scorer) for part in parts if part.name in scores}
         takes_outputs = "outputs" in inspect.signature(fusion.fit).parameters
+        # The result of fit is not used: a third-party fit need not return the fusion itself.
         fusion.fit(learned, **({"outputs": outputs} if takes_outputs else {}))
         return fusion
+
+    def _fitted_group_fusions(self, parts: Sequence[Part], scores: Mapping[str, Scores], share: int) -> dict[str, Any]:
+        """Return fusions of the foreground parts alone and of the background parts alone, if there are several."""
+        fusions = {}
+        for group, names in _groups(parts).items():
+            if len(names) > 1:
+                # A third-party fusion may join only all parts. That must not stop a fit, since the joint score does
+                # not need the groups; combine_group reports it.
+                with suppress(Exception):
+                    fusions[group] = self._fitted_fusion(parts, {name: scores[name] for name in names}, share)
+        return fusions
 
     def _fusion(self) -> Any:
         """Return the fusion, or its default; None if the single part is the joint score."""
@@ -343,7 +331,7 @@ class JointScore(_BaseComposition):
         Parameters
         ----------
         views : mapping of str to Representation
-            n images by the name of the view.
+            The n images by the name of the view.
 
         Returns
         -------
@@ -361,7 +349,7 @@ class JointScore(_BaseComposition):
         Parameters
         ----------
         views : mapping of str to Representation
-            n images by the name of the view.
+            The n images by the name of the view.
 
         Returns
         -------
@@ -382,7 +370,16 @@ class JointScore(_BaseComposition):
         -------
         scores : ndarray of shape (n,)
             Higher is more in-distribution; NaN for images that could not be read.
+
+        Raises
+        ------
+        ValueError
+            If ``parts`` has other names than the parts of this joint score.
         """
+        check_is_fitted(self)
+        expected = [part[0] for part in self.parts_]
+        if set(parts) != set(expected):
+            raise ValueError(f"parts has the names {list(parts)}: expected {expected}.")
         return _combine(self.fusion_, parts)
 
     def combine_group(self, group: str, parts: Mapping[str, Scores]) -> Scores:
@@ -403,13 +400,19 @@ class JointScore(_BaseComposition):
         Raises
         ------
         ValueError
-            If there is no such part.
+            If there is no such part, or if the fusion cannot join these parts alone.
         """
         check_is_fitted(self)
         names = _groups([Part(*part) for part in self.parts_])[group]
         if not names:
             raise ValueError(f"there is no {group} part: expected one of the parts {list(parts)} to be one.")
-        return _combine(self._group_fusions_.get(group), {name: parts[name] for name in names})
+        fusion = self._group_fusions_.get(group)
+        if fusion is None and len(names) > 1:
+            raise ValueError(
+                f"fusion={self.fusion_!r} cannot be fitted on the {group} parts {names} alone: use their scores from "
+                "score_parts."
+            )
+        return _combine(fusion, {name: parts[name] for name in names})
 
     def p_values(self, scores: npt.ArrayLike) -> Scores:
         """Return conformal p-values of joint scores.
@@ -427,6 +430,7 @@ class JointScore(_BaseComposition):
         """
         check_is_fitted(self)
         scores = np.asarray(scores, dtype=np.float64)
+        # The calibrator refuses NaN: only an image that could not be read may have it.
         readable = ~np.isnan(scores)
         p_values = np.full(scores.shape, np.nan)
         if readable.any():
@@ -453,6 +457,7 @@ class JointScore(_BaseComposition):
         """
         check_is_fitted(self)
         other = shallow_copy(self, fitted_state=True)
+        # The calibrator keeps the scores of the images that nothing learned from: no other scores may be used.
         other.alpha = alpha
         other._validate_params()
         other.calibrator_ = ConformalCalibrator(alpha).fit(self.calibrator_.scores_)
@@ -483,6 +488,7 @@ class JointScore(_BaseComposition):
 
 
 def _learns(fusion: Any) -> bool:
+    # True if absent: a fusion that learns without declaring it would break the guarantee of the threshold.
     return fusion is not None and bool(getattr(fusion, "learns_from_scores", True))
 
 
@@ -494,17 +500,24 @@ def _groups(parts: Sequence[Part]) -> dict[str, list[str]]:
     return groups
 
 
-def _check_views(views: Views, parts: Sequence[Part], name: str) -> None:
+def _check_views(views: Views, parts: Sequence[Part], name: str, y: Any = None) -> None:
+    """Refuse views that are missing or of different images, and labels of another number."""
+    if not isinstance(views, Mapping):
+        raise TypeError(f"{name} holds a {type(views).__name__}: expected a dict like {{'dense': representation}}.")
     missing = sorted({part.view for part in parts} - set(views))
     if missing:
         raise ValueError(f"{name} holds the views {list(views)}: expected {missing} as well, which parts are on.")
     sizes = {part.view: len(views[part.view]) for part in parts}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name} holds views of {sizes} images: expected views of the same images.")
+    n_images = sizes[parts[0].view]
+    if y is not None and np.shape(y) != (n_images,):
+        labels = "y" if name == "views" else f"y of {name}"
+        raise ValueError(f"{labels} has shape {np.shape(y)}: expected ({n_images},), one class per image of the views.")
 
 
 def _score_parts(parts: Sequence[Part], views: Views) -> dict[str, Scores]:
-    return {name: member_scores(scorer, views[view], f"the scorer of part {name!r}") for name, view, scorer in parts}
+    return {name: member_scores(scorer, views[view], f"scorer of part {name!r}") for name, view, scorer in parts}
 
 
 def _combine(fusion: Any, parts: Mapping[str, Scores]) -> Scores:
@@ -513,7 +526,22 @@ def _combine(fusion: Any, parts: Mapping[str, Scores]) -> Scores:
     scores = np.full(len(readable), np.nan)
     if readable.any():
         kept = {name: part[readable] for name, part in parts.items()}
-        (scores[readable],) = kept.values() if fusion is None else (fusion.combine(kept),)
+        (scores[readable],) = kept.values() if fusion is None else (_checked_scores(fusion, kept),)
+    return scores
+
+
+def _checked_scores(fusion: Any, parts: Mapping[str, Scores]) -> Scores:
+    """Return what a fusion, which may be a third-party object, makes of finite parts: one number per image."""
+    scores = np.asarray(fusion.combine(parts), dtype=np.float64)
+    n_images = len(next(iter(parts.values())))
+    # A single number would become the score of every image without an error.
+    if scores.shape != (n_images,):
+        raise ValueError(
+            f"fusion={fusion!r}: combine returned shape {scores.shape} for {n_images} images: expected (n,)."
+        )
+    n_bad = int(np.isnan(scores).sum())
+    if n_bad:
+        raise ValueError(f"fusion={fusion!r}: combine returned NaN for {n_bad} of {n_images} images: expected numbers.")
     return scores
 
 
@@ -523,6 +551,7 @@ def _lowered_by_rounding(held_out: Scores) -> Scores:
     One of these scores becomes the threshold. If its image is scored again in a batch of another size, the score may
     be lower by a few bits, and the image must not be rejected for that. The conformal guarantee still holds.
     """
-    spread = float(np.subtract(*np.quantile(held_out, [0.75, 0.25])))  # an outlier does not change it
+    # The quartiles, because an outlier does not change them. Scores near 0 need the spread, others their own size.
+    spread = float(np.subtract(*np.quantile(held_out, [0.75, 0.25])))
     lowered: Scores = held_out - 1e-6 * np.maximum(np.abs(held_out), spread)
     return lowered

@@ -48,6 +48,7 @@ def as_parts(parts: Any) -> list[Part]:
     if not parts:
         raise ValueError(f"parts is empty: {expected}.")
     for part in parts:
+        # Tuples only, as in scikit-learn's compositions.
         is_triple = isinstance(part, tuple) and len(part) == 3 and all(isinstance(text, str) for text in part[:2])
         if not is_triple:
             raise TypeError(f"parts holds {part!r}: {expected}.")
@@ -58,9 +59,11 @@ def as_parts(parts: Any) -> list[Part]:
 
 
 def check_parts(parts: Sequence[Part]) -> None:
-    """Refuse scorers that break the protocol, and scorers on one view that need different inputs of the network."""
+    """Refuse scorers that break the protocol, names of another view, and scorers on one view with different inputs."""
     for name, view, scorer in parts:
-        check_scorer(scorer, f"the scorer of part {name!r}")
+        _check_name(name, view)
+        check_scorer(scorer, f"scorer of part {name!r}")
+        # It raises if the scorer declares an output that Eq. 7 does not know.
         scorer_output(scorer)
         check_nested_parameters(scorer, f"part {name!r}")
         if view == BACKGROUND and (needs := needs_of(scorer)):
@@ -72,16 +75,36 @@ def check_parts(parts: Sequence[Part]) -> None:
         _check_same_inputs([part for part in parts if part.view == view])
 
 
+def _check_name(name: str, view: str) -> None:
+    """Refuse a name that belongs to another view: fusions find foreground and background by the name of the part."""
+    is_wrong = name.startswith("foreground") if view == BACKGROUND else view in VIEWS and name.startswith("background")
+    if is_wrong:
+        raise ValueError(f"part {name!r} is on the view {view!r}: expected a name that does not contradict the view.")
+
+
 def _check_same_inputs(parts: Sequence[Part]) -> None:
-    """Refuse scorers of one view of which one needs perturbed images and another one does not."""
+    """Refuse scorers of one view that need different perturbations: a view is computed from one set of inputs."""
     first, *others = parts
     for other in others:
-        if needs_of(first.scorer).perturbation != needs_of(other.scorer).perturbation:
+        if not _same_perturbation(first.scorer, other.scorer):
             raise ValueError(
                 f"parts {first.name!r} and {other.name!r} share the view {first.view!r}, but need different input "
-                "perturbations: expected scorers of the same input_perturbation on one view; put them on different "
-                "views, or leave one out."
+                "perturbations: expected scorers of the same input_perturbation and objective on one view; put them "
+                "on different views, or leave one out."
             )
+
+
+def _same_perturbation(one: Any, other: Any) -> bool:
+    """Return whether two scorers need the same inputs."""
+    magnitudes = [needs_of(scorer).perturbation for scorer in (one, other)]
+    if magnitudes[0] != magnitudes[1] or not any(magnitudes):
+        return magnitudes[0] == magnitudes[1]
+    # Objectives are functions, which cannot be compared: they count as equal if the scorers have the same parameters.
+    return type(one) is type(other) and repr(_parameters(one)) == repr(_parameters(other))
+
+
+def _parameters(scorer: Any) -> Any:
+    return scorer.get_params() if hasattr(scorer, "get_params") else vars(scorer)
 
 
 def view_needs(parts: Sequence[Part], *, training: bool) -> dict[str, ScorerNeeds]:
@@ -90,6 +113,7 @@ def view_needs(parts: Sequence[Part], *, training: bool) -> dict[str, ScorerNeed
     With ``training`` only of scorers that learn from images: the others need nothing of training images.
     """
     needs: dict[str, ScorerNeeds] = {}
+    # A view is computed once for all of its scorers: activations add up, and perturbations are the same, see above.
     for _, view, scorer in parts:
         skipped = training and not getattr(scorer, "learns_from_images", True)
         own, others = NO_NEEDS if skipped else needs_of(scorer), needs.get(view, NO_NEEDS)
@@ -102,6 +126,7 @@ def view_needs(parts: Sequence[Part], *, training: bool) -> dict[str, ScorerNeed
 def labelled(views: Mapping[str, Representation], view: str, y: Any) -> Labelled:
     """Return a view with the class indices of its images; a view with a single logit has a single class."""
     representation = views[view]
+    # The background of an image has the one class of its view, not the class of the image.
     one_class = representation.n_classes == 1
     labels: npt.NDArray[np.intp] | None = np.zeros(len(representation), dtype=np.intp) if one_class else y
     return representation, labels

@@ -1,4 +1,4 @@
-"""Attention maps of the network that is being trained, for augmentations that use them."""
+"""Attention maps of the network during its training, for augmentations that use them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,8 @@ __all__ = ["AttentionKeeper", "attention_bank"]
 
 
 def attention_bank(augmentation: Any, images: Images, device: torch.device) -> AttentionBank | None:
-    """Return the attention bank of an augmentation on a device; None if the augmentation uses none.
-
-    Raises
-    ------
-    ValueError
-        If a third-party augmentation returns something else than a bank of all images.
-    """
+    """Return the attention bank of an augmentation on a device; None if the augmentation uses no attention maps."""
+    # An augmentation may be any object with a method `augment`; this second method is optional.
     make = getattr(augmentation, "attention_bank", None)
     if make is None:
         return None
@@ -30,7 +25,7 @@ def attention_bank(augmentation: Any, images: Images, device: torch.device) -> A
     if not isinstance(bank, AttentionBank) or len(bank.maps) != len(images):
         raise ValueError(
             f"augmentation.attention_bank({len(images)}) returned {bank!r}: expected an AttentionBank of {len(images)} "
-            "images."
+            "images; return AttentionBank(n_images)."
         )
     bank.maps = bank.maps.to(device)
     return bank
@@ -38,7 +33,7 @@ def attention_bank(augmentation: Any, images: Images, device: torch.device) -> A
 
 @dataclass(frozen=True)
 class AttentionKeeper:
-    """Updates a bank with the attention maps of the network that is being trained, ``at_once`` images at a time."""
+    """Updates a bank with the maps of the network in training, for at most ``at_once`` images at a time."""
 
     bank: AttentionBank
     network: DenseClassifier
@@ -46,30 +41,28 @@ class AttentionKeeper:
     at_once: BatchSize
 
     def update(self, batch: Batch, all_indices: Indices) -> None:
-        """Move the averages in the bank towards the present maps of a batch.
+        """Move the averages of a batch towards its present maps.
 
-        ``batch`` is the share of this process, ``all_indices`` are the images of the batch in all processes. Every
-        process updates its bank with the maps of all.
+        ``batch`` is the share of this process, ``all_indices`` are those of the whole batch: each process has a bank of
+        all images, and all banks stay equal.
         """
         n, labels = len(batch.images), batch.targets.argmax(1)
 
         def maps_of(rows: slice) -> Tensor:
             return self._maps(batch.images[rows], labels[rows])
 
-        # In evaluation mode this forward pass draws no random numbers and changes no batch statistics.
+        # In evaluation mode the maps do not change the batch statistics, and dropout does not change the maps.
         with evaluation_mode(self.network):
             if self.fabric.world_size == 1:
                 maps = torch.cat(list(self.at_once.pieces(n, maps_of)))
             else:
-                # Not in pieces: if only this process halved ``at_once``, it would run more backward passes per step
-                # than the others, and all would wait for each other forever.
+                # Not in pieces: processes wait for each other, so all must run the same number of forward passes.
                 maps = self._gathered(maps_of(slice(n)), len(all_indices))
         self.bank.update(all_indices, maps)
 
     def _maps(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return attention maps (b, height, width) of the bank's size, from one pass at the network's input size."""
+        # One pass without mirroring and smoothing: the maps are computed in every step and must be cheap.
         height, width = self.bank.maps.shape[1:]
-        # The maps of an average over training need neither several scales nor smoothing.
         with self.fabric.autocast():
             return attention_maps(
                 self.network,
@@ -79,11 +72,12 @@ class AttentionKeeper:
                 flip=False,
                 sigma=0.0,
                 output_size=(height, width),
-            )[0]
+            )[0]  # (b, H, W)
 
     def _gathered(self, maps: Tensor, n_together: int) -> Tensor:
-        """Return the maps of all processes, whose shares may differ by one image."""
-        # A sum of arrays that are 0 elsewhere, since all_gather needs shares of equal size.
+        """Return the maps of all processes, in the order of the whole batch."""
+        # Shares may differ by one image, and a gather needs equal shapes. So each process fills its rows of a tensor
+        # of zeros (n, H, W), and the sum has all rows.
         together = maps.new_zeros(n_together, *maps.shape[1:])
         together[self.fabric.global_rank :: self.fabric.world_size] = maps
         summed: Any = self.fabric.all_reduce(together, reduce_op="sum")

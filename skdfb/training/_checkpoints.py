@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that an interrupted training can go on from there."""
+"""Checkpoints: files with the state of a training, from which an interrupted training continues."""
 
 import json
 import os
@@ -19,33 +19,35 @@ from skdfb.utils import launched_processes, read_file, write_file
 
 __all__ = ["Checkpoints", "StageCheckpoints", "TrainingState"]
 
-_KEPT = 2  # unfinished states of a stage: the older one is used if the newest is damaged
+# Number of states that an unfinished stage keeps. The older one is used if the newest is damaged.
+_KEPT = 2
 _SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder with the progress of one ``fit``: finished stages, and the newest states of the present stage.
+    """A folder with the progress of one ``fit``: the finished stages and the newest states of the present stage.
 
-    ``fingerprint`` describes data, parameters and versions of a ``fit`` by name; the folder of another ``fit`` is
-    refused. Each file holds a digest of itself, so that damaged files are never used. If several processes train
-    together, all of them read, and only the first one writes and removes.
+    ``fingerprint`` describes the data and parameters of the ``fit`` by name; the folder of another ``fit`` is refused.
+    Each file holds a digest of its content, so damaged files are never used. If several processes train together, only
+    the first one writes.
     """
 
     folder: Path
     fingerprint: Mapping[str, str]
 
     def prepare(self) -> None:
-        """Create the folder and try to write to it, before any training.
+        """Create the folder and check, before any training, that files can be written to it.
 
         Raises
         ------
         CheckpointError
-            If nothing can be written there.
+            If the folder cannot be written to.
         ValueError
-            If it holds the files of another ``fit``.
+            If the folder holds the files of another ``fit``.
         """
-        # A unique name: with a shared one, processes that try at the same time would remove each other's file.
+        # Each call uses its own name: several processes may try at the same time, and no process may remove the file
+        # of another one. Some bytes are written, since an empty file fits on a full disk.
         trial = self.folder / f".trial-{uuid.uuid4().hex}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -53,32 +55,31 @@ class Checkpoints:
             trial.unlink()
         except Exception as error:
             raise CheckpointError(
-                f"checkpoint_dir={str(self.folder)!r} cannot be written to ({error}): expected a folder with free "
-                "space and write permission; free some space, or give another folder."
+                f"checkpoint_dir={str(self.folder)!r} cannot be written to ({error}): expected a folder with "
+                "free space and write permission; free some space, or pass another folder."
             ) from error
-        # Reading compares the fingerprints.
+        # Reading checks the fingerprint of each file.
         for path in self._files():
             self._read(path)
 
     def get(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """Return what was kept under a name; None if it is absent or damaged."""
+        """Return the notes and tensors that were stored under a name; None if the file is missing or damaged."""
         return self._read(self.folder / f"{name}{_SUFFIX}")
 
     def put(self, name: str, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-        """Write notes and tensors under a name, and return whether they were written.
+        """Store notes and tensors under a name, and return whether they were written.
 
-        If they cannot be written, there is a :class:`~skdfb.exceptions.CheckpointWarning` and no error: the training
-        goes on.
+        If they cannot be written, there is a warning, and the training continues.
         """
         if not _is_first_process():
             return False
         text = json.dumps({"fingerprint": dict(self.fingerprint), "notes": dict(notes)})
         try:
             write_file(self.folder / f"{name}{_SUFFIX}", text, tensors)
+        # A full disk must not end a training of hours, which could still finish without checkpoints.
         except Exception as error:
-            # A full disk must not end the training.
             warnings.warn(
-                f"the checkpoint {name!r} cannot be written to {str(self.folder)!r} ({error}). The training goes on "
+                f"the checkpoint {name!r} cannot be written to {str(self.folder)!r} ({error}). The training continues "
                 "without it and will try to write the next one; free some space.",
                 CheckpointWarning,
                 stacklevel=2,
@@ -87,12 +88,12 @@ class Checkpoints:
         return True
 
     def remove(self, *names: str) -> None:
-        """Remove what was kept under these names; absent names are ignored."""
+        """Remove the files of these names."""
         for name in names if _is_first_process() else ():
             (self.folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """Return the names of everything that is kept, sorted."""
+        """Return the names of all files, sorted."""
         return [path.name.removesuffix(_SUFFIX) for path in self._files()]
 
     def stage(self, name: str) -> "StageCheckpoints":
@@ -103,10 +104,9 @@ class Checkpoints:
         return sorted(self.folder.glob(f"*{_SUFFIX}"))
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """Return notes and tensors of a file; None if it is absent or damaged."""
+        # A file can disappear after it was listed: the first process may remove it while the others read.
         try:
             text, tensors = read_file(path)
-        # Another process may remove a file between listing and reading.
         except (InvalidModelError, FileNotFoundError):
             return None
         document = json.loads(text)
@@ -114,7 +114,8 @@ class Checkpoints:
         return document["notes"], tensors
 
     def _check_same(self, other: Mapping[str, str]) -> None:
-        """Refuse a fingerprint that differs; the message names each difference."""
+        """Refuse the files of another ``fit``; the error lists the differences."""
+        # The names of both: a file of another version may have more entries, or fewer.
         names = sorted(set(other) | set(self.fingerprint))
         changed = [
             f"{name} was {other.get(name, 'absent')} and is {self.fingerprint.get(name, 'absent')}"
@@ -123,8 +124,8 @@ class Checkpoints:
         ]
         if changed:
             raise ValueError(
-                f"checkpoint_dir={str(self.folder)!r} holds the checkpoints of another fit: {'; '.join(changed)}. "
-                "Call fit as before, pass another folder, or empty this one."
+                f"checkpoint_dir={str(self.folder)!r} holds the checkpoints of another fit: {'; '.join(changed)}. Call "
+                "fit as before, pass another folder, or empty this one."
             )
 
 
@@ -132,12 +133,13 @@ class Checkpoints:
 class TrainingState:
     """Everything that a training step changes.
 
-    Random numbers are not part of it: they follow from the seed and the step.
+    The states of random generators are not part of it: the random numbers of a step follow from the seed and the step.
     """
 
     network: nn.Module
     optimizer: Any
-    precision: Any  # holds the scale of 16-bit gradients
+    # Holds the scale of the loss with float16, which changes during the training.
+    precision: Any
     losses: Tensor
     at_once: BatchSize
     bank: AttentionBank | None = None
@@ -145,30 +147,31 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class StageCheckpoints:
-    """The checkpoints of one stage: states of its training after some steps, and the network after the last step."""
+    """The checkpoints of one stage: some states of its training, and the network after the last step."""
 
     all: Checkpoints
     name: str
 
     def load(self, state: "TrainingState") -> int:
-        """Load the newest undamaged state into a training, and return its number of steps; 0 if there is none."""
-        # Names end in the step with leading zeros, so the last one is the newest.
+        """Load the newest undamaged state into a training, and return its number of finished steps."""
         for name in reversed(self._unfinished()):
             kept = self.all.get(name)
             if kept is not None:
-                step = int(kept[0]["step"])
-                _load_network(state.network, kept[1])
-                _load_optimizer(state.optimizer, kept[1], kept[0]["optimizer"])
-                state.precision.load_state_dict(kept[0]["precision"])
-                state.losses[:step] = kept[1]["losses"].to(state.losses)
-                state.at_once.size = kept[0]["images_at_once"]
+                notes, tensors = kept
+                step = int(notes["step"])
+                _load_network(state.network, tensors)
+                _load_optimizer(state.optimizer, tensors, notes["optimizer"])
+                state.precision.load_state_dict(notes["precision"])
+                state.losses[:step] = tensors["losses"].to(state.losses)
+                # The number of images at a time changes the rounding of sums of gradients.
+                state.at_once.size = notes["images_at_once"]
                 if state.bank is not None:
-                    state.bank.maps.copy_(kept[1]["attention_maps"])
+                    state.bank.maps.copy_(tensors["attention_maps"])
                 return step
         return 0
 
     def load_finished(self, network: nn.Module) -> Tensor | None:
-        """Load the trained network and return the losses of its steps; None if the stage is not finished."""
+        """Load the trained network and return the loss of each step; None if the stage is not finished."""
         kept = self.all.get(self.name)
         if kept is None:
             return None
@@ -176,24 +179,25 @@ class StageCheckpoints:
         return kept[1]["losses"]
 
     def keep(self, step: int, state: "TrainingState") -> None:
-        """Keep the state after ``step`` steps and the one before it; older ones are removed."""
+        """Store the state after ``step`` steps, and remove all but the newest two."""
         tensors, numbers = _optimizer_state(state.optimizer)
         tensors |= _network_state(state.network) | {"losses": state.losses[:step].cpu()}
         if state.bank is not None:
             tensors["attention_maps"] = state.bank.maps.cpu()
-        # Numbers go into the JSON of the file.
+        # Numbers of Python go into the JSON of the file, tensors beside it.
         notes = {
             "step": step,
             "optimizer": numbers,
             "precision": state.precision.state_dict(),
             "images_at_once": state.at_once.size,
         }
-        # First write, then remove: a crash in between leaves one state too many, never one too few.
+        # Zeros in front make the order of the names that of the steps.
         self.all.put(f"{self.name}-{step:09d}", notes, tensors)
         self.all.remove(*self._unfinished()[:-_KEPT])
 
     def finish(self, network: nn.Module, losses: Tensor) -> None:
-        """Keep the trained network, and remove the states of its training."""
+        """Store the trained network, and remove the states of the unfinished training."""
+        # Only if it was written: otherwise the newest state is still needed.
         if self.all.put(self.name, {}, _network_state(network) | {"losses": losses.cpu()}):
             self.all.remove(*self._unfinished())
 
@@ -202,11 +206,12 @@ class StageCheckpoints:
 
 
 def _is_first_process() -> bool:
+    # RANK is set by torchrun and by `fabric run`.
     return launched_processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def _network_state(network: nn.Module) -> dict[str, Tensor]:
-    # Copies, because safetensors refuses tensors that share memory.
+    # Copies: safetensors refuses tensors that share memory, and the next steps change the tensors of the network.
     return {f"network.{name}": tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -216,10 +221,8 @@ def _load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _optimizer_state(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state of an optimiser: tensors by name, and numbers by name.
-
-    The names are ``"optimizer.3.momentum_buffer"`` and ``"3.step"`` for the weight of index 3.
-    """
+    """Return the state that an optimiser has for each weight: tensors by name and numbers by name."""
+    # Without the parameter groups: their settings follow from the trainer and the step.
     tensors, numbers = {}, {}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -234,8 +237,8 @@ def _load_optimizer(optimizer: Any, tensors: Mapping[str, Tensor], numbers: Mapp
     state: dict[int, dict[str, Any]] = {}
     prefix = "optimizer."
     kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    # Names are "index.key", where index counts the weights.
     for name, value in (kept | dict(numbers)).items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
-    # Learning rate and other options stay those that the optimiser was created with.
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -1,7 +1,8 @@
 """Losses of the two stages, as modules around the network so that the engine can wrap them.
 
-Both are means over a batch. A batch may be split into pieces whose losses must add up to the loss of the whole batch.
-So ``forward`` takes the number of images, and of pixels inside images, of the whole batch.
+Both losses are means over a batch. A batch may be processed in pieces, and the losses of the pieces must add up to the
+loss of the whole batch. So the arguments ``n_images`` and ``n_pixels`` give the number of images, and of pixels inside
+images, of the whole batch.
 """
 
 import torch
@@ -36,10 +37,10 @@ class DenseLoss(nn.Module):
         -\frac{1}{|\Omega|} \sum_{p \in \Omega} \log \mathrm{softmax}(\mathrm{up}(W' F(x) + b'))_{m_p}
         \; + \; \lambda \, \mathrm{CE}(\mathrm{GAP}(W' F(x) + b')_{1..K}, \, y)
 
-    :math:`m` is the mask with values 0..K, K is the background, :math:`\Omega` are the pixels inside the image, up is
-    bilinear interpolation and :math:`\lambda` the ``classification_weight``. The second term uses the K class logits
-    only: with all K + 1 logits it would lower the background logit of in-distribution images, and a high background
-    logit is what the background score takes for in-distribution.
+    :math:`m` is the mask with values 0..K, K the background, :math:`\Omega` the pixels inside the image, up is
+    bilinear, :math:`\lambda` the ``classification_weight``. The second term uses the logits of the K classes
+    only. On all K + 1 logits, it would lower the background logit of known images, which the background score needs to
+    be high.
     """
 
     def __init__(self, network: DenseClassifier, classification_weight: float) -> None:
@@ -57,26 +58,25 @@ class DenseLoss(nn.Module):
     ) -> Tensor:
         """Return the share of these images in the mean loss of a batch; targets are (b, K), masks (b, S, S)."""
         feature_map = self.network.feature_map(images)
-        # 1. The pixel loss, on the logit map enlarged to the size of the masks.
         logit_map = self.network.map_head(feature_map)  # (b, K + 1, h, w)
         pixels = F.interpolate(logit_map, masks.shape[-2:], mode="bilinear")  # (b, K + 1, S, S)
         loss = _cross_entropy(pixels, masks) / (n_valid(masks) if n_pixels is None else n_pixels)
-        # 2. The classification loss, from the same pass.
         if self.classification_weight:
-            logits = logit_map.mean((2, 3))[:, :-1]  # (b, K): Eq. 5 without the background
+            # The head is linear, so the mean of its map is its output for the pooled features. Background comes last.
+            logits = logit_map.mean((2, 3))[:, :-1]  # (b, K)
             loss = loss + self.classification_weight * _cross_entropy(logits, targets) / (n_images or len(images))
         return loss
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the sum over images or pixels, at least in float32: the sum may be too large for float16."""
-    # Also log-softmax loses most of its digits in 16 bits.
+    """Return the sum over images or pixels. Logits have the classes in dimension 1."""
+    # At least float32: the sum over a million pixels is more than the largest float16.
     wide = torch.promote_types(logits.dtype, torch.float32)
     targets = targets.to(wide) if targets.is_floating_point() else targets
-    # Summed in a second step: on a GPU, the pixel loss with its own reduction differs in the last bits from run to run.
+    # Summed separately: on a GPU, the built-in reduction of a loss of pixels gives other bits in each run.
     return F.cross_entropy(logits.to(wide), targets, ignore_index=IGNORED, reduction="none").sum()
 
 
 def n_valid(masks: Tensor) -> Tensor:
-    """Return the number of pixels inside images, at least 1 to avoid dividing by 0: without pixels the loss is 0."""
+    """Return the number of pixels inside images, at least 1: without any pixel the sum is 0, and so is the mean."""
     return (masks != IGNORED).sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""One training run: a network trained on data with settings, on Lightning Fabric."""
+"""One training run: settings, a network and data, on Lightning Fabric."""
 
 import os
 from collections.abc import Generator
@@ -26,21 +26,21 @@ from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._sampling import AUGMENTATION, DROPOUT, shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rates
-from skdfb.training._settings import TrainingSettings
+from skdfb.training._settings import TrainingSettings, resolved_mixup, resolved_scales
 from skdfb.utils import PackedMasks, isolated_rng, launched_processes
 
 __all__ = ["TrainingRun"]
 
 _BAR_LABELS = {"classifier": "training the classifier", "dense": "training the dense network"}
-_STEPS_BETWEEN_CHECKS = 50  # not each step, because reading a loss waits for the GPU
+# Reading a loss on the CPU waits until the GPU has finished the step. In every step this would leave the GPU idle while
+# the next step is prepared.
+_STEPS_BETWEEN_CHECKS = 50
+# Networks of these dtypes compute in the dtype of their weights; the setting `precision` is for float32 weights.
 _TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
 
 
 class TrainingRun:
-    """One training of a network, with everything that is fixed before its first step.
-
-    With masks it is the dense stage, without masks that of the classifier.
-    """
+    """One training of a network, with everything that is fixed before its first step. With masks: the dense stage."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class TrainingRun:
         seed: int,
         n_jobs: int | None,
     ) -> None:
+        # 1. Data and settings, with the "auto" values of the stage.
         dense = masks is not None
         self.settings, self.network, self.images, self.masks = settings, network, images, masks
         self.labels = torch.as_tensor(labels, dtype=torch.long)
@@ -61,23 +62,23 @@ class TrainingRun:
         self.n_classes = network.num_classes - dense
         self.n_steps = settings.n_steps(len(images))
         self.rates = learning_rates(self.n_steps, settings.learning_rate, settings.warmup_steps, settings.schedule)
-        self.scale_range, self.mixup_alpha = settings.resolved_scales(dense), settings.resolved_mixup(dense)
-        # Inputs and losses are at least float32; if the computation is in 16 bits, the engine casts.
+        self.scale_range, self.mixup_alpha = resolved_scales(settings, dense), resolved_mixup(settings, dense)
+        # 2. The engine. Inputs have at least float32: the engine converts them to 16 bits where it computes in these.
         self.dtype = torch.promote_types(network.dtype, torch.float32)
         self.fabric = _fabric(device, settings.precision, network.dtype)
-        self.seed = self.fabric.broadcast(seed)  # processes that train together must use the same batches
+        self.seed = self.fabric.broadcast(seed)  # all processes must draw the same batches
         self.at_once = BatchSize(min(settings.batch_size, len(images)))
-        # With masks an augmentation needs no attention maps.
+        # In the dense stage the masks show the foreground, so an augmentation needs no attention maps.
         self.bank = None if dense else attention_bank(settings.augmentation, images, self.fabric.device)
         if self.at_once.size < self.fabric.world_size:
             raise ValueError(
                 f"a batch of {self.at_once.size} images cannot be shared by {self.fabric.world_size} processes: "
-                "expected at least one image per process; raise batch_size, or launch fewer processes."
+                "expected at least one image per process; raise batch_size or launch fewer processes."
             )
 
     def train(self, verbose: int, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
         """Train the network in place and return the loss and the learning rate of every step."""
-        # A kept network that was trained to the end is loaded instead.
+        # A stage that was finished before the interruption is loaded, not trained.
         if checkpoints is not None and (losses := checkpoints.load_finished(self.network)) is not None:
             self.network.to(self.fabric.device).eval()
             return {"loss": losses.tolist(), "learning_rate": self.rates}
@@ -90,11 +91,13 @@ class TrainingRun:
         try:
             model.train()
             losses = self._run_steps(model, optimizer, verbose, checkpoints)
+            # Only now: during the training each process has its own batch statistics.
             self._share_buffers()
             self._warn_if_halved()
+        # Also after an error or Ctrl-C: the network stays usable. Gradients would double its memory.
         finally:
             self.network.eval()
-            self.network.zero_grad()  # kept gradients would double the memory of the network
+            self.network.zero_grad()
         if checkpoints is not None and self.fabric.global_rank == 0:
             checkpoints.finish(self.network, losses)
         return {"loss": losses.tolist(), "learning_rate": self.rates}
@@ -102,8 +105,9 @@ class TrainingRun:
     def _run_steps(
         self, model: nn.Module, optimizer: Any, verbose: int, checkpoints: StageCheckpoints | None
     ) -> Tensor:
-        """Run all steps, or those after the newest checkpoint, and return the loss of each step."""
+        """Run all steps, or the rest of them after a checkpoint, and return the loss of each step."""
         settings, size = self.settings, self.network.preprocessor.image_size
+        # (n_steps,), on the device: storing a loss there does not wait for the GPU.
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         precision = self.fabric.strategy.precision
         state = TrainingState(self.network, optimizer, precision, losses, self.at_once, self.bank)
@@ -113,7 +117,8 @@ class TrainingRun:
             tqdm(total=self.n_steps, initial=first, desc=_BAR_LABELS[self.stage], disable=not verbose) as bar,
         ):
             for step, batch in enumerate(batches, first):
-                # 1. Augment: user-defined, zoom and mirror, mixup. All random numbers follow from seed and step.
+                # 1. Augment: user-defined, zoom and mirror, mixup. The random numbers follow from seed and step alone,
+                # so a training that continues from a checkpoint draws the same numbers as an uninterrupted one.
                 generator = torch.Generator().manual_seed(self._step_seed(step, AUGMENTATION))
                 if settings.augmentation is not None:
                     batch = _check_augmented(settings.augmentation.augment(batch, generator), batch)
@@ -128,7 +133,7 @@ class TrainingRun:
                 if settings.clip_grad_norm is not None:
                     self.fabric.clip_gradients(model, optimizer, max_norm=settings.clip_grad_norm)
                 optimizer.step()
-                # 3. From time to time check the losses, and keep a checkpoint. A state with a bad loss is not kept.
+                # 3. Check the losses every 50 steps, and before each checkpoint: none may hold a diverged network.
                 due = checkpoints is not None and (step + 1) % settings.checkpoint_every == 0
                 if due or (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
                     self._check_losses(losses, n_checked, step + 1)
@@ -141,14 +146,15 @@ class TrainingRun:
     def _set_gradients(self, model: nn.Module, optimizer: Any, batch: Batch, step: int) -> Tensor:
         """Set the gradients of the mean loss of a batch, and return the loss.
 
-        If the batch does not fit into memory, it is split into smaller pieces, whose gradients add up.
+        If the batch does not fit into the memory, it is split into smaller pieces, whose gradients are added.
         """
         n_images, n_pixels = len(batch.images), None if batch.masks is None else n_valid(batch.masks)
 
         def add_up() -> Tensor:
             optimizer.zero_grad()
             total = torch.zeros((), dtype=self.dtype, device=self.fabric.device)
-            # Dropout and stochastic depth draw from torch's global generator.
+            # Dropout and stochastic depth use the global generators. They are seeded in each attempt, so a repeated
+            # step starts from the same state.
             with isolated_rng(self._step_seed(step, DROPOUT), self.fabric.device):
                 for start in range(0, n_images, self.at_once.size):
                     piece = batch[start : start + self.at_once.size]
@@ -157,21 +163,23 @@ class TrainingRun:
                     total += loss.detach()
             return total
 
+        # Processes wait for each other in each backward pass. If one of them split its share, the others would wait
+        # forever, so an error ends the training instead.
         if self.fabric.world_size > 1:
-            # A process that splits its batch would exchange gradients more often than the others and wait forever.
             return add_up()
+        # Batch statistics are buffers, and each forward pass updates them. Copies from before the step undo the updates
+        # of a failed attempt; otherwise these images would count twice.
         before = [buffer.clone() for buffer in self.network.buffers()]
         while (done := self.at_once.attempt(add_up, min(self.at_once.size, n_images))) is None:
-            # A failed attempt may have updated batch statistics.
             with torch.no_grad():
                 for buffer, value in zip(self.network.buffers(), before, strict=True):
                     buffer.copy_(value)
         return done[0]
 
     def _batches(self, first_step: int) -> Generator[Batch]:
-        """Yield the batch of each step from ``first_step`` on, or this process's share of it, before augmentation."""
+        """Yield this process's share of the batch of each step from ``first_step`` on, before augmentation."""
         rank, world_size = self.fabric.global_rank, self.fabric.world_size
-        # The reading threads run ahead of the training; tee keeps the indices of whole batches until they are needed.
+        # Reading runs ahead of the training, so the indices are needed twice: for the whole batch and for the share.
         whole, shared = tee(
             shuffled_batches(len(self.images), self.settings.batch_size, first_step, self.n_steps, self.seed)
         )
@@ -187,7 +195,7 @@ class TrainingRun:
         keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
         for all_indices, (indices, images) in zip(whole, loaded, strict=True):
             batch = Batch(images, *self._targets(indices))
-            # Attention of the present network to the images before they are augmented.
+            # Here and not while reading: the maps must be those of the network just before the step.
             if keeper is not None:
                 keeper.update(batch, all_indices)
                 batch = replace(batch, attention_maps=keeper.bank[indices])
@@ -199,21 +207,24 @@ class TrainingRun:
         targets = labels.to(self.fabric.device, self.dtype)
         if self.masks is None:
             return targets, None
+        # Masks are stored compactly and converted per batch: int64, which the loss needs, takes eight times the
+        # memory of uint8.
         masks = torch.from_numpy(np.asarray(self.masks[indices], dtype=np.int64))
         return targets, masks.to(self.fabric.device)
 
     def _reading_size(self) -> int:
-        """Return the side at which images are read: larger than the network's input if zooming in needs the detail.
+        """Return the side at which images are read, in pixels.
 
-        It is at most the side of the images themselves, since enlarging adds no detail.
+        It is larger than the input of the network only if zooming in would otherwise lose detail.
         """
         size = self.network.preprocessor.image_size
         largest = 1.0 if self.scale_range is None else max(1.0, self.scale_range[1])
+        # Images of several sizes have no common size: they are read large enough for the largest zoom.
         native = max(self.images.size) if self.images.size is not None else round(size * largest)
         return int(min(max(native, size), round(size * largest)))
 
     def _step_seed(self, step: int, stream: int) -> int:
-        """Return the seed of one stream of random numbers in one step; each process has its own."""
+        """Return the seed of one stream of random numbers in one step; it differs between processes."""
         return step_seed(self.seed, step, stream, self.fabric.global_rank)
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -223,13 +234,8 @@ class TrainingRun:
         return torch.optim.AdamW(module.parameters(), **options)
 
     def _check_losses(self, losses: Tensor, first: int, end: int) -> None:
-        """Average the losses of steps ``first`` to ``end - 1`` over the processes.
-
-        Raises
-        ------
-        TrainingDivergedError
-            If one of them is not finite.
-        """
+        """Average the losses of steps ``first`` to ``end - 1`` over the processes, and check that they are finite."""
+        # All processes get the mean, so all of them stop at the same check.
         mean: Any = self.fabric.all_reduce(losses[first:end])
         losses[first:end] = mean
         bad = (~torch.isfinite(losses[first:end])).nonzero()
@@ -237,43 +243,38 @@ class TrainingRun:
             step = first + int(bad[0])
             raise TrainingDivergedError(
                 f"the loss of the {self.stage} stage became {float(losses[step])} at step {step + 1} of "
-                f"{self.n_steps}, with a learning rate of {self.rates[step]:.3g}: expected a finite loss; lower "
-                "learning_rate, set clip_grad_norm=1.0, or use precision='32-true'."
+                f"{self.n_steps}, with a learning rate of {self.rates[step]:.3g}; lower learning_rate, set "
+                "clip_grad_norm=1.0, or use precision='32-true'."
             )
 
     def _share_buffers(self) -> None:
-        """Give all processes the batch statistics of the first one; their weights are equal already."""
+        """Copy the batch statistics of the first process to all others. The weights are equal already."""
         for buffer in self.network.buffers() if self.fabric.world_size > 1 else ():
             buffer.copy_(self.fabric.broadcast(buffer.cpu()))
 
     def _warn_if_halved(self) -> None:
-        """Warn once if batches were split; gradients are exact then, batch statistics are not."""
+        # Gradients of pieces add up to those of the batch, but batch normalisation computes its statistics per piece.
         normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
-        but = ", except for batch normalisation, which got smaller batches" if normalised else ""
+        but = ", but batch normalisation used smaller batches" if normalised else ""
         self.at_once.warn_if_halved(
-            f"the training of the {self.stage} stage", f"Gradients were added up to those of the whole batch{but}."
+            f"the training of the {self.stage} stage", f"The gradients of the parts were added{but}."
         )
 
 
 def _check_augmented(batch: Any, before: Batch) -> Batch:
-    """Return the batch that an augmentation made, which may be a third-party object.
-
-    Raises
-    ------
-    ValueError
-        If it has not the form of the batch before.
-    """
+    """Return the batch that an augmentation returned, if it has the form of the batch ``before``."""
+    # An augmentation may be a third-party object. A wrong form would fail later, far from its cause, or broadcast.
     found, expected = (_described(each) for each in (batch, before))
     if found != expected:
         raise ValueError(
-            f"augmentation returned {found}: expected {expected}; return a Batch with the same number of images and "
-            "channels, and with targets and masks of the same shape, dtype and device."
+            f"augmentation returned {found}: expected {expected}, with as many images and channels, and targets and "
+            "masks of the same form, type and device."
         )
     return batch  # type: ignore[no-any-return]
 
 
 def _described(batch: Any) -> str:
-    """Return a text of all that an augmentation must not change."""
+    """Describe the properties of a batch that an augmentation must not change."""
     if not isinstance(batch, Batch):
         return f"a {type(batch).__name__}"
     images, targets = batch.images, batch.targets
@@ -285,25 +286,25 @@ def _described(batch: Any) -> str:
 
 
 def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:
-    """Return a new engine, which shares nothing with other trainings in the process.
+    """Return a new engine, which shares nothing with other trainings in the same process.
 
     Under ``torchrun`` or ``fabric run`` the launched processes train together: each takes a share of every batch.
     """
-    # Mixed precision is for float32 weights; others compute in their own dtype.
     precision = _TRUE_PRECISIONS.get(dtype, precision)
     n_processes = launched_processes()
     n_local = int(os.environ["LOCAL_WORLD_SIZE"]) if n_processes > 1 else 1
     devices: Any = [device.index or 0] if device.type == "cuda" and n_processes == 1 else n_local
-    # Unused weights are common, such as the last norm of a backbone, which only its own head would use.
+    # By default DDP expects a gradient for every weight. But weights without one are common, such as the last norm of a
+    # backbone, which only the removed head would use.
     strategy = "ddp_find_unused_parameters_true" if n_processes > 1 else "auto"
-    # Options of `fabric run`, which come as environment variables, take precedence.
     fabric = Fabric(
         accelerator=device.type,
-        strategy=os.environ.get("LT_STRATEGY", strategy),
+        strategy=os.environ.get("LT_STRATEGY", strategy),  # options of `fabric run` take precedence
         devices=os.environ.get("LT_DEVICES", devices),
         num_nodes=n_processes // n_local,
         precision=precision,  # type: ignore[arg-type]
     )
+    # With `fabric run`, the constructor of Fabric has connected the processes already.
     if n_processes > 1 and "LT_CLI_USED" not in os.environ:
         fabric.launch()
     return fabric

@@ -1,4 +1,4 @@
-"""The parameters of a training, their checks, and the values that follow from them."""
+"""The parameters of a training, their checks, and the values that follow from them alone."""
 
 import math
 from numbers import Integral, Real
@@ -10,15 +10,15 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from skdfb.augmentation import Augmentation, BackMix
 from skdfb.training._schedule import SCHEDULES, bit_steps
 
-__all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingSettings"]
+__all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingSettings", "resolved_mixup", "resolved_scales"]
 
-# Meaning of "auto" in the two stages; the values are the paper's.
+# The paper resizes to 160 pixels and crops 128: a fixed factor of 1.25. The dense stage draws its factor.
 CLASSIFIER_SCALES, DENSE_SCALES = (1.25, 1.25), (0.5, 2.0)
 _CLASSIFIER_MIXUP = 0.1
 
 
 class TrainingSettings(BaseEstimator):
-    """The parameters of :class:`~skdfb.training.Trainer`, which describes them."""
+    """The parameters of :class:`~skdfb.training.Trainer`, where they are described."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "max_steps": [Interval(Integral, 1, None, closed="left"), None],
@@ -93,15 +93,15 @@ class TrainingSettings(BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is wrong; the message names the parameter, its value and what is expected.
+            If a parameter is invalid. The message names the parameter, its value and the expected values.
         """
-        # The detector has two trainers, so each message starts with the name of the trainer.
+        # A detector has two trainers: each message begins with the name of its trainer.
         try:
             self._validate_params()
             if self.max_steps is not None and self.max_epochs is not None:
                 raise ValueError(
                     f"max_steps={self.max_steps} and max_epochs={self.max_epochs} are both given: expected one of "
-                    "them; leave the other one None."
+                    "them; set the other one to None."
                 )
             self._check_scale_range()
             self._check_augmentation()
@@ -109,17 +109,17 @@ class TrainingSettings(BaseEstimator):
             raise type(error)(f"{name}: {error}") from None
 
     def _check_augmentation(self) -> None:
+        # A class has the method `augment`, too, so the check of _parameter_constraints accepts it.
         if isinstance(self.augmentation, type):
             name = self.augmentation.__name__
-            raise ValueError(f"augmentation is the class {name}: expected an instance, like {name}().")
-        # Third-party augmentations check themselves when they are called.
+            raise ValueError(f"augmentation is the class {name}: expected an instance; pass {name}().")
         if isinstance(self.augmentation, BackMix):
             self.augmentation.validate()
 
     def _check_scale_range(self) -> None:
         if self.scale_range is None or isinstance(self.scale_range, str):
             return
-        # Infinite scales would pass the comparison below.
+        # A list is accepted as well: grids and configuration files often give lists.
         scales = tuple(self.scale_range)
         if len(scales) != 2 or not all(isinstance(scale, Real) and math.isfinite(scale) for scale in scales):
             raise ValueError(f"scale_range={self.scale_range!r}: expected two numbers (low, high), 'auto' or None.")
@@ -127,7 +127,7 @@ class TrainingSettings(BaseEstimator):
             raise ValueError(f"scale_range={self.scale_range!r}: expected (low, high) with 0 < low <= high.")
 
     def n_steps(self, n_images: int) -> int:
-        """Return the number of steps on a training set.
+        """Return the number of steps for a training set.
 
         Parameters
         ----------
@@ -137,49 +137,29 @@ class TrainingSettings(BaseEstimator):
         Returns
         -------
         n_steps : int
-            ``max_steps``; if that is None, the number of steps of ``max_epochs`` passes, or that of BiT's rule.
+            ``max_steps`` if it is given, else the number for ``max_epochs``, else the number by BiT's rule.
         """
         if self.max_steps is not None:
             return self.max_steps
-        # An incomplete last batch of an epoch is left out.
         if self.max_epochs is not None:
+            # As in shuffled_batches: an incomplete last batch is left out.
             return self.max_epochs * (n_images // min(self.batch_size, n_images))
         return bit_steps(n_images)
 
-    def resolved_scales(self, dense: bool) -> tuple[float, float] | None:
-        """Return the range of the random scales in a stage.
 
-        Parameters
-        ----------
-        dense : bool
-            Whether it is the stage of the dense network.
+def resolved_scales(settings: TrainingSettings, dense: bool) -> tuple[float, float] | None:
+    """Return the range of the random scale in a stage; None if images are not scaled."""
+    if settings.scale_range is None:
+        return None
+    if isinstance(settings.scale_range, str):  # "auto"
+        return DENSE_SCALES if dense else CLASSIFIER_SCALES
+    low, high = settings.scale_range
+    return float(low), float(high)
 
-        Returns
-        -------
-        scale_range : tuple of (float, float) or None
-            Lowest and highest factor; None if images are not scaled.
-        """
-        if self.scale_range is None:
-            return None
-        if isinstance(self.scale_range, str):
-            return DENSE_SCALES if dense else CLASSIFIER_SCALES
-        low, high = self.scale_range
-        return float(low), float(high)
 
-    def resolved_mixup(self, dense: bool) -> float:
-        """Return the alpha of mixup in a stage.
-
-        Parameters
-        ----------
-        dense : bool
-            Whether it is the stage of the dense network.
-
-        Returns
-        -------
-        alpha : float
-            0 if images are not mixed.
-        """
-        # Masks of two images cannot be mixed.
-        if dense:
-            return 0.0
-        return _CLASSIFIER_MIXUP if self.mixup == "auto" else float(self.mixup or 0)
+def resolved_mixup(settings: TrainingSettings, dense: bool) -> float:
+    """Return the alpha of mixup in a stage; 0 if images are not mixed."""
+    # Mixed images would need mixed masks, but a mask has one class index per pixel.
+    if dense:
+        return 0.0
+    return _CLASSIFIER_MIXUP if settings.mixup == "auto" else float(settings.mixup or 0)

@@ -1,4 +1,4 @@
-"""The networks before their training, for the detector and the mask generators."""
+"""The networks before each stage, for the detector and the mask generators."""
 
 import copy
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.training._trainer import Trainer
 from skdfb.utils import isolated_rng
 
-__all__ = ["build_classifier", "start_dense_network", "take_over"]
+__all__ = ["build_classifier", "check_dense_start", "start_dense_network", "take_over"]
 
 
 def build_classifier(
@@ -26,62 +26,69 @@ def build_classifier(
 ) -> DenseClassifier:
     """Return an untrained classifier around ``backbone``.
 
-    A name stands for timm's pre-trained weights. A module is copied, so that the user's module does not change. If a
-    module has no input size and all images have the same size, the input size is that of the images. ``seed`` fixes the
-    random weights of the construction.
+    A name gives a timm model with its pre-trained weights. A module is copied, so the user's module does not change. If
+    a module has no input size of its own, the size of the images is used, provided that all images have the same size.
+    ``seed`` fixes the random initial weights.
     """
     if isinstance(backbone, nn.Module):
         backbone = copy.deepcopy(backbone)
     fallback = max(images.size) if images.size is not None else None
-    # Weights are drawn on the CPU, so that they are the same on every device.
+    # Weights are drawn on the CPU, so they do not depend on the device of the training.
     with isolated_rng(seed, torch.device("cpu")):
         return DenseClassifier(backbone, n_classes, image_size=image_size, fallback_size=fallback)
 
 
 def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
-    """Return a copy of the trained classifier that is the ``backbone`` of an estimator.
+    """Return a copy of the trained classifier that was passed to an estimator as its ``backbone``.
 
     Raises
     ------
     ValueError
-        If it does not have one output per class, or if the estimator's ``image_size`` differs from the classifier's.
+        If it does not have one output per class, or if the ``image_size`` of the estimator differs from its own.
     """
     network: DenseClassifier = estimator.backbone
+    # Its weights were trained for this size; another size would silently change its features.
     own = network.preprocessor.image_size
     if estimator.image_size not in (None, own):
         raise ValueError(
-            f"image_size={estimator.image_size} is given, but backbone is a DenseClassifier for images of {own} "
-            f"pixels: expected image_size=None or {own}; leave image_size=None."
+            f"image_size={estimator.image_size} is given beside a DenseClassifier as backbone, which takes images of "
+            f"{own} pixels: expected image_size=None or {own}; leave image_size=None."
         )
     if network.num_classes != len(classes):
         raise ValueError(
             f"backbone is a DenseClassifier with {network.num_classes} outputs, which counts as trained, but y has "
             f"{len(classes)} classes: expected one output per class, in the order of np.unique(y). To train from its "
-            "weights, pass backbone=network.feature_map.backbone."
+            "weights instead, pass backbone=network.feature_map.backbone."
         )
+    # A copy: the dense stage and the device of the fit must not change the network of the user.
     return copy.deepcopy(network)
 
 
 def start_dense_network(
-    classifier: DenseClassifier, trainer: Trainer, build: Callable[[], DenseClassifier] | None
+    classifier: DenseClassifier, trainer: Trainer, build: Callable[[], DenseClassifier]
 ) -> DenseClassifier:
-    """Return the dense network before its training, with an output for the background.
+    """Return the dense network before its training: a copy of the classifier with an added background output.
 
-    It starts from the trained classifier, or from the backbone before any training, as ``dense_start`` of the trainer
-    says. ``build`` returns the untrained classifier; it is None if the user passed a trained one.
+    ``build`` returns the untrained classifier, which is the start if ``trainer.dense_start`` is "pretrained".
+    """
+    if trainer.dense_start == "classifier":
+        return classifier.with_background()
+    # Built again, not kept from before the first stage: a second copy would take memory during all of that stage.
+    return build().with_background().to(classifier.device)
+
+
+def check_dense_start(backbone: str | nn.Module, dense_trainer: Trainer | None) -> None:
+    """Check that the weights that the dense network starts from are available.
 
     Raises
     ------
     ValueError
-        If the trainer starts from the backbone before training, but the user passed a trained classifier, whose weights
-        before training are not known.
+        If the dense network should start from the pre-trained backbone, but a trained classifier was given.
     """
-    if trainer.dense_start == "classifier":
-        return classifier.with_background()
-    if build is None:
+    # A trained classifier no longer has the weights that its own training started from.
+    pretrained = dense_trainer is not None and dense_trainer.dense_start == "pretrained"
+    if pretrained and isinstance(backbone, DenseClassifier):
         raise ValueError(
             "dense_trainer has dense_start='pretrained', but backbone is a DenseClassifier, which counts as trained: "
-            "expected dense_start='classifier', or a backbone before training."
+            "expected dense_start='classifier'; set it, or pass the backbone from before the training."
         )
-    # The same seed as for the classifier, so these are exactly the weights that its training started from.
-    return build().with_background().to(classifier.device)

@@ -1,4 +1,4 @@
-"""The trainer: the parameters of a training, and the method that runs it."""
+"""The trainer: the parameters of a training, and a method that runs it."""
 
 from typing import Any, Self
 
@@ -17,75 +17,71 @@ __all__ = ["Trainer"]
 
 
 class Trainer(TrainingSettings):
-    """Trains the networks: number of steps, optimiser, learning rates, augmentation, precision.
+    """Parameters of a training: optimiser, schedule, augmentation and precision.
 
-    The same trainer can train the classifier and the dense network of a :class:`~skdfb.DFBDetector`: the meaning of
-    ``"auto"`` depends on the stage.
+    One trainer can be used for both stages of :class:`~skdfb.DFBDetector`, the classifier and the dense network. The
+    defaults ``"auto"`` depend on the stage.
 
     Parameters
     ----------
     max_steps : int, default=None
-        Number of steps. If both this and ``max_epochs`` are None, the number of images decides, by BiT's rule: 500
-        steps below 20,000 images, 10,000 below 500,000, else 20,000.
+        Number of training steps. If ``max_epochs`` is None as well, the number depends on the size of the training set
+        by BiT's rule: 500 steps below 20,000 images, 10,000 steps below 500,000 images, otherwise 20,000 steps.
     max_epochs : int, default=None
-        Number of passes over the images. Only one of ``max_steps`` and ``max_epochs`` can be given.
+        Number of passes over the training set. Give at most one of ``max_epochs`` and ``max_steps``.
     batch_size : int, default=128
-        Images per step; at most the number of training images.
+        Number of images per step. A smaller training set is one batch.
     learning_rate : float, default=0.003
-        Highest learning rate, which the warm-up ends with.
+        Highest learning rate, which is reached at the end of the warm-up.
     optimizer : {"sgd", "adamw"}, default="sgd"
-        The optimiser.
+        Optimiser.
     momentum : float, default=0.9
-        Momentum of SGD, in [0, 1). AdamW ignores it.
+        Momentum of SGD. AdamW ignores it.
     weight_decay : float, default=0.0
         Weight decay of the optimiser.
     schedule : {"step", "cosine", "constant"}, default="step"
-        How the learning rate falls after the warm-up. ``"step"`` is the paper's: it is divided by ten at 30 %, 60 % and
-        90 % of all steps. ``"cosine"`` falls to 0 along half a cosine, ``"constant"`` does not fall.
+        Schedule of the learning rate after the warm-up. ``"step"`` is the schedule of the paper: the rate is divided by
+        ten after 30 %, 60 % and 90 % of all steps. ``"cosine"`` decreases it to 0, ``"constant"`` does not change it.
     warmup_steps : int, default=None
-        Number of steps in which the learning rate rises linearly. None is 500, but at most a fifth of all steps.
+        Number of steps in which the learning rate increases linearly. None means 500, but at most a fifth of all steps.
     scale_range : tuple of (float, float), "auto" or None, default="auto"
-        Lowest and highest factor. Each image is scaled by a random factor of this range, then cropped or padded to the
-        network's input size. ``"auto"`` is (1.25, 1.25) for the classifier (the paper resizes to 160 and crops 128)
-        and (0.5, 2.0) for the dense network. None does not scale.
+        Range of the random factor by which each image is scaled, before it is cropped or padded to the input size.
+        "auto" is a factor of 1.25 for the classifier (in the paper: resize to 160 and crop of 128) and 0.5 to 2 for the
+        dense network. None does not scale.
     flip : bool, default=True
-        Whether to mirror half of the images, chosen at random, left to right. Pass False if a mirrored image may belong
-        to another class.
+        Whether images are mirrored left to right with probability 1/2. Set it to False if mirroring changes the class.
     mixup : float, "auto" or None, default="auto"
-        Parameter alpha of mixup for the classifier. ``"auto"`` is 0.1; 0 and None do not mix. Images of the dense stage
-        are never mixed.
+        Parameter alpha of mixup for the classifier; "auto" is 0.1, and 0 or None does not mix. The dense stage never
+        mixes images.
     augmentation : Augmentation, default=None
-        Another augmentation, such as :class:`~skdfb.augmentation.BackMix`. It changes each batch before the batch is
+        An additional augmentation, such as :class:`~skdfb.augmentation.BackMix`. It is applied before the batch is
         scaled, mirrored and mixed.
     classification_weight : float, default=1.0
-        Weight of the classification loss that is added to the pixel loss of the dense stage. The paper has no such loss
-        (0).
+        Weight of the classification loss that is added to the pixel loss in the dense stage. The paper does not use
+        this loss (0).
     precision : {"32-true", "bf16-mixed", "16-mixed"}, default="32-true"
-        Precision of the computation for float32 weights, which stay float32. A network with weights of another dtype
-        computes in that dtype.
+        Precision of the computation. The weights keep their dtype. Networks whose weights are not float32 compute in
+        the precision of their weights.
     clip_grad_norm : float, default=None
-        Largest norm of the gradient; a larger gradient is scaled down to it. None does not limit the norm.
+        Largest norm of the gradient: larger gradients are scaled down to it. None does not limit the norm.
     dense_start : {"classifier", "pretrained"}, default="classifier"
-        Weights that the dense network starts from: those of the trained classifier, or those of the backbone before any
-        training. The training of the classifier ignores it. See Notes.
+        Initial weights of the dense network: those of the trained classifier, or those of the backbone before any
+        training. The training of the classifier ignores this parameter. See Notes.
     checkpoint_every : int, default=500
-        Number of steps between two checkpoints, if there is a folder for them. The newest two are kept.
+        Number of steps between two checkpoints. It has an effect only if checkpoints are written, see
+        ``checkpoint_dir`` of :class:`~skdfb.DFBDetector`. The newest two checkpoints are kept.
 
     See Also
     --------
-    skdfb.DFBDetector : Takes trainers as ``classifier_trainer`` and ``dense_trainer``, and the folder for checkpoints.
-    skdfb.masks.DenseMaskGenerator : Trains the two networks for masks alone.
+    skdfb.DFBDetector : Takes trainers as ``classifier_trainer`` and ``dense_trainer``.
 
     Notes
     -----
-    The paper gives two starts for the dense network. Section 3.1 starts from the trained classifier, the implementation
-    details from the pre-trained checkpoint. Both can be chosen by ``dense_start``.
+    Processes that were launched by ``torchrun`` or ``fabric run`` train one network together. Each process computes a
+    share of every batch, and all processes end with the same weights.
 
-    Processes that are launched by ``torchrun`` or ``fabric run`` train one network together. Each takes its share of
-    every batch, and all end with the same weights.
-
-    If a batch does not fit into the device's memory, it is split into pieces, whose gradients add up to that of the
-    batch, and there is a :class:`~skdfb.exceptions.BatchSizeWarning`.
+    The paper gives two different starts of the dense network: the trained classifier in section 3.1, and the
+    pre-trained checkpoint in the implementation details.
 
     References
     ----------
@@ -103,11 +99,11 @@ class Trainer(TrainingSettings):
 
     @classmethod
     def paper_classifier(cls, **changes: Any) -> Self:
-        """Return the recipe of the DFB paper for the classifier.
+        """Return a trainer with the recipe of the DFB paper for the classifier.
 
         SGD with momentum 0.9, learning rate 0.003 with three drops, 20,000 steps of 128 images, resize to 160 and crop
-        of 128, mixup with alpha 0.1. No image is mirrored, because the paper names mirroring for the dense stage only.
-        The warm-up of 500 steps is not in the paper's text; it is BiT's.
+        of 128, mixup with alpha 0.1, no mirroring. The warm-up of 500 steps is from BiT: the paper does not mention
+        one.
 
         Parameters
         ----------
@@ -124,12 +120,11 @@ class Trainer(TrainingSettings):
 
     @classmethod
     def paper_dense(cls, **changes: Any) -> Self:
-        """Return the recipe of the DFB paper for the dense network.
+        """Return a trainer with the recipe of the DFB paper for the dense network.
 
-        SGD and learning rates as for the classifier, 20,000 steps of 128 images, scales of 0.5 to 2, random mirroring,
-        and the pixel loss alone. The warm-up of 500 steps is not in the paper's text; it is BiT's. The network starts
-        from the classifier, as in section 3.1 of the paper. Pass ``dense_start="pretrained"`` for the start of its
-        implementation details.
+        SGD as for the classifier, 20,000 steps of 128 images, scales of 0.5 to 2, random mirroring, and the pixel loss
+        alone. The warm-up of 500 steps is from BiT: the paper does not mention one. The network starts from the
+        classifier, as in section 3.1. Pass ``dense_start="pretrained"`` for the start in the implementation details.
 
         Parameters
         ----------
@@ -162,51 +157,51 @@ class Trainer(TrainingSettings):
         Parameters
         ----------
         network : DenseClassifier
-            Network with K outputs, or with K + 1 outputs if there are masks. Afterwards it is in evaluation mode on
-            ``device``, also if the training fails.
+            The network, with K outputs, or with K + 1 outputs if there are masks. Afterwards it is in evaluation mode
+            on ``device``, also if the training fails.
         X : images
-            The n training images, in any form that :meth:`skdfb.DFBDetector.fit` takes.
+            The n training images, in any form that :class:`~skdfb.DFBDetector` accepts.
         y : array-like of int of shape (n,)
             Class indices 0..K-1.
         masks : array-like of int of shape (n, H, W) or PackedMasks, default=None
-            Class index of each pixel, K for the background. A mask covers its whole image and may have another size.
-            With masks this is the dense stage, without masks the training of a classifier.
+            Class index of each pixel, K for background. A mask may have any size: it covers the whole image. With masks
+            this is the training of the dense stage.
         device : str, default="auto"
-            Device of the training; "auto" is the GPU if there is one.
+            As in :class:`~skdfb.DFBDetector`.
         random_state : int, RandomState or None, default=None
-            Fixes the order of the images, augmentation and dropout.
+            As in :class:`~skdfb.DFBDetector`.
         n_jobs : int, default=None
-            Number of threads that read images; None is 1.
+            As in :class:`~skdfb.DFBDetector`.
         verbose : int, default=0
-            1 shows a progress bar.
+            As in :class:`~skdfb.DFBDetector`.
         checkpoints : StageCheckpoints, default=None
-            Checkpoints of this stage. The training goes on from the newest of them.
+            Checkpoints of this stage, which the detector passes. The training continues from the newest one.
 
         Returns
         -------
-        history : dict of str to list of float
-            ``"loss"`` and ``"learning_rate"`` of every step.
+        history : dict
+            Lists with the loss and the learning rate of every step, as ``"loss"`` and ``"learning_rate"``.
 
         Raises
         ------
         ValueError
-            If a parameter, ``y`` or ``masks`` is wrong; before any training.
+            If a parameter, ``y`` or ``masks`` is invalid. This is checked before the training starts.
         skdfb.exceptions.TrainingDivergedError
             If a loss is NaN or infinite.
         """
-        # 1. Check everything before any training.
         self.validate()
         images, labels = as_images(X), np.asarray(y)
-        # Images were checked when they were created.
+        # An unreadable file is reported now, not in the middle of the training. `Images` were checked when they were
+        # made.
         if not isinstance(X, Images):
             check_readable(images, self.batch_size, n_jobs)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         (seed,) = spawn_seeds(random_state, 1)
-
-        # 2. Train. The training needs gradients, even if the caller has switched them off.
+        # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
         with torch.inference_mode(False):
             run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
+            # The training must not change the random state of the caller.
             with isolated_rng(seed, run.fabric.device):
                 return run.train(verbose, checkpoints)
 
@@ -214,33 +209,28 @@ class Trainer(TrainingSettings):
 def _check_targets(
     network: DenseClassifier, n_images: int, labels: npt.NDArray[Any], masks: npt.NDArray[Any] | PackedMasks | None
 ) -> None:
-    """Refuse labels and masks of a wrong shape, and classes that the network has no output for."""
+    """Check the shapes of the targets, and that the network has an output for each of their values."""
+    # With masks the last output is the background, which is not a class of y.
     n_classes = network.num_classes - (masks is not None)
     if labels.shape != (n_images,):
-        raise ValueError(
-            f"y has shape {labels.shape} for {n_images} images: expected ({n_images},), one class index per image."
-        )
+        raise ValueError(f"y has shape {labels.shape} for {n_images} images: expected shape ({n_images},).")
     _check_indices(labels, n_classes - 1, "y")
     if masks is None:
         return
-    # Packed masks hold class indices by construction.
+    # The library makes packed masks itself, from checked class indices.
     if isinstance(masks, PackedMasks):
         if len(masks) != n_images:
-            raise ValueError(f"masks holds {len(masks)} masks for {n_images} images: expected one mask per image.")
+            raise ValueError(f"masks holds {len(masks)} masks for {n_images} images: expected one per image.")
         return
     if masks.ndim != 3 or len(masks) != n_images or 0 in masks.shape:
-        raise ValueError(
-            f"masks has shape {masks.shape} for {n_images} images: expected ({n_images}, H, W) with H and W of at "
-            "least 1."
-        )
+        raise ValueError(f"masks has shape {masks.shape} for {n_images} images: expected (n, H, W).")
     _check_indices(masks, n_classes, "masks")
 
 
 def _check_indices(values: npt.NDArray[Any], highest: int, name: str) -> None:
     if values.dtype.kind not in "iu":
-        raise ValueError(f"{name} has dtype {values.dtype}: expected class indices of an integer dtype.")
+        raise ValueError(f"{name} has dtype {values.dtype}: expected class indices, which are integers.")
     if values.min() < 0 or values.max() > highest:
         raise ValueError(
-            f"{name} has values in {values.min()}..{values.max()}: expected 0..{highest}, the classes that the network "
-            "has outputs for."
+            f"{name} has values in {values.min()}..{values.max()}: expected 0..{highest}, the outputs of the network."
         )

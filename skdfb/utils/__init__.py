@@ -1,29 +1,30 @@
-"""Helpers of the lowest layer: devices, random states, files, estimators, arrays of scores."""
+"""Devices, random states, files, packed masks and score arrays: helpers of the lowest layer."""
 
 from skdfb.utils._devices import (
     available_device,
-    deterministic_algorithms,
     evaluation_mode,
     isolated_rng,
     launched_processes,
     resolve_device,
     spawn_seeds,
 )
-from skdfb.utils._estimators import numbered, shallow_copy
+from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
 from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._scores import check_scores
-from skdfb.utils._tail_probability import TailProbability
+from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_tails
 
 __all__ = [
+    "TAIL_RULES",
+    "NestedByName",
     "PackedMasks",
     "TailProbability",
     "available_device",
     "check_scores",
-    "deterministic_algorithms",
     "digest_of",
     "evaluation_mode",
     "isolated_rng",
+    "joined_tails",
     "launched_processes",
     "numbered",
     "read_file",

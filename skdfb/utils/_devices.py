@@ -1,10 +1,8 @@
 """Devices, random states and train flags: found, set for a while, and put back."""
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,19 +11,12 @@ from torch import nn
 
 __all__ = [
     "available_device",
-    "deterministic_algorithms",
     "evaluation_mode",
     "isolated_rng",
     "launched_processes",
     "resolve_device",
     "spawn_seeds",
 ]
-
-_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-# The switches belong to the process. If several threads use them, the first one sets and the last one restores them.
-_deterministic_lock = threading.Lock()
-_deterministic_users: list[None] = []
-_deterministic_before: dict[str, Any] = {}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -75,6 +66,7 @@ def available_device(device: str | torch.device) -> torch.device:
 
 def launched_processes() -> int:
     """Return the number of processes that torchrun or ``fabric run`` launched to train together; 1 without them."""
+    # WORLD_SIZE alone is not enough: another program may have set it.
     return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
@@ -106,50 +98,6 @@ def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
         for index in cuda:
             torch.cuda.default_generators[index].manual_seed(seed)
         yield
-
-
-@contextmanager
-def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Let torch use only algorithms that give the same bits each time; does nothing if not ``enabled``.
-
-    In the block, torch raises a ``RuntimeError`` for an operation that has no such algorithm.
-    """
-    if not enabled:
-        yield
-        return
-    # Each block that is entered adds one user; only the first of them finds the switches as the caller left them.
-    with _deterministic_lock:
-        _deterministic_users.append(None)
-        if len(_deterministic_users) == 1:
-            _deterministic_before.update(_set_deterministic())
-    try:
-        yield
-    finally:
-        with _deterministic_lock:
-            _deterministic_users.pop()
-            if not _deterministic_users:
-                _restore(**_deterministic_before)
-
-
-def _set_deterministic() -> dict[str, Any]:
-    """Set all switches, and return their values before."""
-    before = {
-        "enabled": torch.are_deterministic_algorithms_enabled(),
-        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
-        "benchmark": torch.backends.cudnn.benchmark,
-        "workspace": os.environ.get(_CUBLAS_WORKSPACE),
-    }
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # it chooses the algorithm that was fastest this time
-    os.environ.setdefault(_CUBLAS_WORKSPACE, ":4096:8")  # torch requires it for matrix products on a GPU
-    return before
-
-
-def _restore(enabled: bool, warn_only: bool, benchmark: bool, workspace: str | None) -> None:
-    torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-    torch.backends.cudnn.benchmark = benchmark
-    if workspace is None:
-        os.environ.pop(_CUBLAS_WORKSPACE, None)
 
 
 @contextmanager

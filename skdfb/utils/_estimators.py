@@ -1,9 +1,11 @@
 """Helpers for estimators."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-__all__ = ["numbered", "shallow_copy"]
+from sklearn.utils.metaestimators import _BaseComposition
+
+__all__ = ["NestedByName", "numbered", "shallow_copy"]
 
 Estimator = TypeVar("Estimator")
 
@@ -37,3 +39,45 @@ def shallow_copy(estimator: Estimator, *, fitted_state: bool) -> Estimator:
     other = object.__new__(type(estimator))
     other.__dict__ = {name: value for name, value in vars(estimator).items() if fitted_state or not name.endswith("_")}
     return other
+
+
+class NestedByName(_BaseComposition):
+    """An estimator whose nested objects have names, by which ``get_params`` and ``set_params`` reach them.
+
+    The attribute ``_named`` is the name of a property that holds (name, object) pairs, and can be set to others.
+    """
+
+    _named: ClassVar[str]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to add nested objects by their name, and their parameters as ``name__parameter``.
+
+        Returns
+        -------
+        params : dict
+            Values by name.
+        """
+        # scikit-learn's compositions take the name of an attribute that holds the pairs.
+        params: dict[str, Any] = self._get_params(self._named, deep=deep)
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, nested objects by their name, or parameters of nested objects.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name; ``name__parameter`` is a parameter of the nested object of that name.
+
+        Returns
+        -------
+        self : estimator
+            The estimator itself.
+        """
+        self._set_params(self._named, **params)
+        return self

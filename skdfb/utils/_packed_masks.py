@@ -1,5 +1,6 @@
-"""Masks of whole image sets in an eighth of a byte per pixel."""
+"""Masks of a training set in little memory."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,84 +10,148 @@ import numpy.typing as npt
 
 __all__ = ["PackedMasks"]
 
+_BATCH = 256  # masks that are packed at a time, so that temporary arrays stay small
+
 
 @dataclass(frozen=True, eq=False)
 class PackedMasks:
-    """Masks (n, H, W) of integers 0..K, K the background.
+    """Masks of integers, of shape (n, H, W), that take one bit per pixel.
 
-    A mask of a single class is a bit per pixel and a label per image. If a third-party mask holds other classes, all
-    masks are kept as the smallest unsigned integers.
+    A mask of one class holds two values: that class on the foreground, and K on the background. So a bit per pixel and
+    a class per image are enough. If any mask has several classes, or other values, all masks are kept as they are, in
+    the smallest integer type that holds them. Indexing is that of the array, and returns new arrays.
 
-    Parameters
+    Make one by :meth:`pack`, :meth:`from_batches` or :meth:`from_arrays`.
+
+    Attributes
     ----------
-    values : ndarray of shape (n, ceil(H * W / 8)) or (n, H, W)
-        Bits, set on the foreground; or the masks themselves.
-    labels : ndarray of int of shape (n,)
-        The class of each image.
-    n_classes : int
-        Number of classes K.
-    size : tuple of (int, int)
-        H and W.
+    shape : tuple of (int, int, int)
+        n, H and W.
+    dtype : dtype
+        The type of the masks that indexing returns.
+    nbytes : int
+        Size in memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdfb.utils import PackedMasks
+    >>> masks = np.full((100, 32, 32), 5)
+    >>> masks[:, 8:24, 8:24] = 2
+    >>> packed = PackedMasks.pack(masks, n_classes=5)
+    >>> packed.nbytes, masks.nbytes
+    (12900, 819200)
+    >>> bool((packed[[7, 3]] == masks[[7, 3]]).all())
+    True
     """
 
-    values: npt.NDArray[np.unsignedinteger[Any]]
-    labels: npt.NDArray[np.intp]
-    n_classes: int
-    size: tuple[int, int]
+    shape: tuple[int, int, int]
+    # Bits (n, ceil(H * W / 8)) of the foreground; or masks (n, H, W), if there are no classes.
+    _values: npt.NDArray[Any]
+    _classes: npt.NDArray[Any] | None  # (n,)
+    _background: int
+
+    def __post_init__(self) -> None:
+        # Read-only: a mask that is changed while a network trains would go unnoticed.
+        for name in ("_values", "_classes"):
+            if (array := getattr(self, name)) is not None:
+                view = array.view()  # the caller's own array stays as it is
+                view.setflags(write=False)
+                object.__setattr__(self, name, view)
 
     @classmethod
-    def pack(cls, masks: npt.NDArray[np.integer], labels: npt.NDArray[np.intp], n_classes: int) -> Self:
-        """Return packed masks (n, H, W) of images of the given classes."""
-        return cls.from_batches([(np.arange(len(masks)), masks)], labels, n_classes)
+    def pack(cls, masks: npt.ArrayLike, n_classes: int) -> Self:
+        """Pack an array of masks, (n, H, W) of integers, of which ``n_classes``, K, is the background."""
+        # In batches, since packing needs several temporary arrays of the size of the masks.
+        array = np.asarray(masks)
+        starts = range(0, max(1, len(array)), _BATCH)
+        rows = (np.arange(start, min(start + _BATCH, len(array))) for start in starts)
+        return cls.from_batches(((indices, array[indices]) for indices in rows), len(array), n_classes)
 
     @classmethod
     def from_batches(
-        cls,
-        batches: Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[np.integer]]],
-        labels: npt.NDArray[np.intp],
-        n_classes: int,
+        cls, batches: Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[Any]]], n_images: int, n_classes: int
     ) -> Self:
-        """Return packed masks from batches of (indices, masks (b, H, W)) that together hold each image once."""
-        packed: Self | None = None
+        """Pack masks that come in batches: indices (b,) and masks (b, H, W), which together are all images.
+
+        Raises
+        ------
+        ValueError
+            If there is no batch.
+        """
+        shape = bits = dense = None
+        classes = np.zeros(n_images, dtype=np.min_scalar_type(n_classes))
         for indices, masks in batches:
-            if packed is None:
-                size = masks.shape[1], masks.shape[2]
-                bits = np.zeros((len(labels), -(-size[0] * size[1] // 8)), dtype=np.uint8)
-                packed = cls(bits, np.asarray(labels), n_classes, size)
-            foreground = masks == packed.labels[indices, None, None]
-            if packed.is_packed and not (foreground | (masks == n_classes)).all():
-                dense = packed[np.arange(len(packed))]
-                packed = cls(dense, packed.labels, n_classes, packed.size)
-            packed.values[indices] = np.packbits(foreground.reshape(len(masks), -1), 1) if packed.is_packed else masks
-        if packed is None:
-            raise ValueError("there are no masks: expected at least one batch.")
-        return packed
+            # Only the first batch tells the size of the masks.
+            n_pixels = math.prod(masks.shape[1:])
+            if shape is None or bits is None:
+                shape = (n_images, *masks.shape[1:])
+                bits = np.zeros((n_images, math.ceil(n_pixels / 8)), dtype=np.uint8)
+            if dense is None and (found := _classes_of(masks, n_classes)) is not None:
+                bits[indices] = np.packbits((masks != n_classes).reshape(len(masks), n_pixels), axis=1)
+                classes[indices] = found
+                continue
+            # The first mask that bits cannot hold: unpack those before it.
+            if dense is None:
+                dense = cls(shape, bits, classes, n_classes)[:]
+            # The smallest integer type for the values so far: it may grow with each batch.
+            lowest, highest = (np.min_scalar_type(int(value)) for value in (masks.min(), masks.max()))
+            dense = dense.astype(np.result_type(dense, lowest, highest), copy=False)
+            dense[indices] = masks
+        if shape is None or bits is None:
+            raise ValueError("batches is empty: expected at least one batch of masks.")
+        return cls(shape, bits, classes, n_classes) if dense is None else cls(shape, dense, None, n_classes)
 
     @property
-    def is_packed(self) -> bool:
-        """Whether each mask is a bit per pixel."""
-        return self.values.ndim == 2
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the masks that indexing returns."""
+        return (self._values if self._classes is None else self._classes).dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        return self._values.nbytes + (0 if self._classes is None else self._classes.nbytes)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return self.shape[0]
 
-    def __getitem__(self, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return the masks (b, H, W) at some indices, as the smallest unsigned integers."""
-        dtype = np.min_scalar_type(self.n_classes)
-        if not self.is_packed:
-            return self.values[indices].astype(dtype)
-        height, width = self.size
-        bits = np.unpackbits(self.values[indices], axis=1, count=height * width)
-        foreground = bits.reshape(-1, height, width).astype(bool)
-        labels = self.labels[indices, None, None]
-        return np.where(foreground, labels, self.n_classes).astype(dtype)
+    def __getitem__(self, indices: Any) -> npt.NDArray[Any]:
+        """Return the masks at one or more indices, (b, H, W)."""
+        if self._classes is None:
+            return np.array(self._values[indices])
+        bits = np.unpackbits(self._values[indices], axis=-1, count=math.prod(self.shape[1:]))  # (b, H * W)
+        foreground = bits.view(bool).reshape(*bits.shape[:-1], *self.shape[1:])
+        classes = self._classes[indices][..., None, None]  # (b, 1, 1)
+        masks: npt.NDArray[Any] = np.where(foreground, classes, self.dtype.type(self._background))
+        return masks
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return all masks as an array."""
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return all that these masks are, as arrays by name, for a file."""
-        return {"values": self.values, "labels": self.labels, "sizes": np.array([self.n_classes, *self.size])}
+        """Return arrays by name, for a file; :meth:`from_arrays` makes the masks of them again."""
+        if self._classes is None:
+            return {"masks": self._values}
+        # Height, width and background as an array, because the file holds nothing but arrays.
+        layout = np.array([*self.shape[1:], self._background])
+        layout.setflags(write=False)
+        return {"bits": self._values, "classes": self._classes, "layout": layout}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Return the masks from what :meth:`arrays` returned."""
-        n_classes, height, width = (int(number) for number in arrays["sizes"])
-        return cls(arrays["values"], arrays["labels"], n_classes, (height, width))
+        """Return the masks of which :meth:`arrays` made these arrays."""
+        if "masks" in arrays:
+            masks = arrays["masks"]
+            return cls((len(masks), *masks.shape[1:]), masks, None, 0)
+        height, width, background = arrays["layout"].tolist()
+        return cls((len(arrays["bits"]), height, width), arrays["bits"], arrays["classes"], background)
+
+
+def _classes_of(masks: npt.NDArray[Any], n_classes: int) -> npt.NDArray[Any] | None:
+    """Return the class of each mask, 0 where all is background; None if a mask has several classes or other values."""
+    # The largest foreground value is the class of the mask, if all others are equal to it.
+    foreground = masks != n_classes
+    classes: npt.NDArray[Any] = np.where(foreground, masks, 0).max((1, 2), initial=0)
+    holds_others = foreground & (masks != classes[:, None, None])
+    return None if holds_others.any() or (classes > n_classes).any() else classes

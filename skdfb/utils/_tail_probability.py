@@ -1,14 +1,16 @@
 """In-distribution tail probabilities of scores, also beyond the smallest and the largest learned score."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri_exp
 
 from skdfb.utils._scores import check_scores
 
-__all__ = ["TailProbability"]
+__all__ = ["TAIL_RULES", "TailProbability", "joined_tails"]
 
 Scores = npt.NDArray[np.float64]
 
@@ -101,3 +103,19 @@ def _scale(excesses: Scores, scores: Scores) -> float:
     """Return the mean excess, but not 0 if scores are tied: then float32 rounding alone would change p much."""
     rounding = float(np.finfo(np.float32).eps * np.abs(scores).max())
     return float(max(excesses.mean(), 1e-6 * np.ptp(scores), rounding, 1e-30))
+
+
+def _normal_quantiles(log_probabilities: Scores) -> Scores:
+    # A probability may round to 1, whose quantile is infinite.
+    return np.asarray(ndtri_exp(np.minimum(log_probabilities, -np.finfo(np.float64).tiny)), dtype=np.float64)
+
+
+# What each rule adds up: a function of the logarithm of the tail probability.
+TAIL_RULES: dict[str, Callable[[Scores], Scores]] = {"fisher": lambda log_p: log_p, "stouffer": _normal_quantiles}
+
+
+def joined_tails(tails: Iterable[TailProbability], scores: Iterable[Scores], rule: str) -> Scores:
+    """Return the sum over the tails of what a rule makes of the tail probabilities of scores, shape (n,)."""
+    term = TAIL_RULES[rule]
+    joint: Scores = np.sum([term(tail.log_p(row)) for tail, row in zip(tails, scores, strict=True)], axis=0)
+    return joint

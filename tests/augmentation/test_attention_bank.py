@@ -33,7 +33,7 @@ def test_what_was_taken_out_does_not_change():
 def test_maps_of_another_shape_are_refused():
     bank = AttentionBank(5, map_size=2)
     for shape in ((1, 1, 2), (2, 2), (3, 2, 2), (2, 4, 4)):
-        with pytest.raises(ValueError, match=r"for 2 images; \(2, 2, 2\) is wanted"):
+        with pytest.raises(ValueError, match=r"for 2 images: expected \(2, 2, 2\)"):
             bank.update([0, 1], torch.ones(shape))
 
 

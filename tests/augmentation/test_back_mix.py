@@ -73,12 +73,12 @@ def read_patches(batch, mixed, patch_size):
             found.append(None)
             continue
         top, left = rows[0], columns[0]
-        shown = np.argwhere(changed & (new[0] > 0))
-        if not len(shown):
+        visible = np.argwhere(changed & (new[0] > 0))
+        if not len(visible):
             found.append(None)
             continue
-        number, row, column = new[:, shown[0][0], shown[0][1]].astype(int) - 1
-        found.append((top, left, number, row - (shown[0][0] - top), column - (shown[0][1] - left), height, width))
+        number, row, column = new[:, visible[0][0], visible[0][1]].astype(int) - 1
+        found.append((top, left, number, row - (visible[0][0] - top), column - (visible[0][1] - left), height, width))
     return found
 
 
@@ -234,7 +234,7 @@ def test_it_is_fixed_by_its_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_without_masks_and_attention_it_says_what_is_wanted():
+def test_a_batch_without_masks_and_attention_maps_is_refused():
     with pytest.raises(ValueError, match="BackMix: the batch has neither masks nor attention_maps"):
         augmented(numbered_batch())
 

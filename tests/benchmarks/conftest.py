@@ -1,4 +1,4 @@
-"""Stand-ins of the paper's image sets: the same files with a handful of images, and a downloader without network."""
+"""Small copies of the paper's image sets: the same files with a few images, and a downloader without a network."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 @pytest.fixture(scope="session")
 def modules() -> Iterator[tuple[ModuleType, ModuleType]]:
-    """The scripts ``paper_data`` and ``reproduce_paper``, imported as they import each other."""
+    """The scripts ``paper_data`` and ``reproduce_paper``."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         yield importlib.import_module("paper_data"), importlib.import_module("reproduce_paper")
@@ -34,7 +34,7 @@ def modules() -> Iterator[tuple[ModuleType, ModuleType]]:
 
 @pytest.fixture
 def paper_data(modules: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The data module, its registry a copy that tests may change."""
+    """The data module, with a copy of its registry that tests may change."""
     monkeypatch.setattr(modules[0], "FILES", dict(modules[0].FILES))
     return modules[0]
 
@@ -44,19 +44,24 @@ def reproduce_paper(modules: Any, paper_data: ModuleType) -> ModuleType:
     return modules[1]
 
 
+@pytest.fixture
+def paper_differences(reproduce_paper: ModuleType) -> ModuleType:
+    return reproduce_paper.paper_differences
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any attempt to reach a host fails the test."""
+    """Let a test fail if it tries to reach a host."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
-        pytest.fail(f"the network was asked for: {args}")
+        pytest.fail(f"the test tries to reach a host: {args}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 class LocalServer:
-    """What pooch calls to download: copies from a folder, by the file name of the address."""
+    """A downloader for pooch that copies files from a folder, by the file name of the address."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.served = folder, list[str]()
@@ -67,7 +72,7 @@ class LocalServer:
 
 
 def register(paper_data: ModuleType, name: str, content: bytes, n_images: dict[str, int], folder: Path) -> Path:
-    """Write a file under its own name and enter its checksum and its numbers of images in the registry."""
+    """Write a file under its own name, and put its checksum and numbers of images into the registry."""
     file = dataclasses.replace(paper_data.FILES[name], md5=hashlib.md5(content).hexdigest(), n_images=n_images)
     paper_data.FILES[name] = file
     folder.mkdir(exist_ok=True)
@@ -101,7 +106,7 @@ def cifar_record(labels: tuple[int, ...], image: npt.NDArray[np.uint8]) -> bytes
 
 
 def cifar_batch(n: int, n_classes: int, seed: int, coarse: bool) -> bytes:
-    """Records whose class shows in the brightness."""
+    """Records of images whose brightness depends on the class."""
     images = random_images(n, seed=seed) // 2
     return b"".join(
         cifar_record((19, index % n_classes) if coarse else (index % n_classes,), image + 12 * (index % n_classes))
@@ -110,7 +115,7 @@ def cifar_batch(n: int, n_classes: int, seed: int, coarse: bool) -> bytes:
 
 
 def write_sets(paper_data: ModuleType, folder: Path) -> None:
-    """Write all five sets, tiny, and enter them in the registry."""
+    """Write small files of all five sets, and put them into the registry."""
     batches = [f"cifar-10-batches-bin/data_batch_{batch}.bin" for batch in range(1, 6)]
     test = "cifar-10-batches-bin/test_batch.bin"
     members = {name: cifar_batch(10, 5, seed, coarse=False) for seed, name in enumerate([*batches, test])}
@@ -141,7 +146,7 @@ def write_sets(paper_data: ModuleType, folder: Path) -> None:
 
 @pytest.fixture
 def published(paper_data: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalServer:
-    """All sets, as they lie at their publishers."""
+    """All sets, at a downloader that takes the place of their publishers."""
     write_sets(paper_data, tmp_path / "published")
     server = LocalServer(tmp_path / "published")
     monkeypatch.setattr(paper_data, "http_downloader", lambda: server)

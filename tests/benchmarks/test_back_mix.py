@@ -1,4 +1,4 @@
-"""The benchmark of BackMix, end to end on few images."""
+"""The benchmark of BackMix, end to end on a few images."""
 
 import json
 from functools import partial
@@ -18,7 +18,7 @@ def back_mix():
     return benchmark("back_mix")
 
 
-def test_each_variant_trains_as_it_says(back_mix, tmp_path, monkeypatch, capsys):
+def test_each_variant_trains_the_right_stages_with_back_mix(back_mix, tmp_path, monkeypatch, capsys):
     real_images = benchmark("real_images")
     monkeypatch.setattr(back_mix, "SCORERS", [Energy(), KNN()])
     monkeypatch.setattr(
@@ -52,7 +52,7 @@ def test_each_variant_trains_as_it_says(back_mix, tmp_path, monkeypatch, capsys)
     assert "both stages" in capsys.readouterr().out
 
 
-def test_gains_are_less_the_same_training_without_it(back_mix):
+def test_gains_are_differences_to_the_same_training_without_it(back_mix):
     rows = [
         {"experiment": "e", "seed": seed, "variant": variant, "system": "DFB", "scorer": "A", "ood": "far"}
         | {"auroc": auroc, "fpr95": 100 - auroc}

@@ -1,4 +1,4 @@
-"""The image sets of the paper: what is read is what is in the file, and nothing else is accepted."""
+"""The image sets of the paper are read as they are in the files, and other files are refused."""
 
 import io
 import re
@@ -24,7 +24,7 @@ def names_in(folder):
 # ------------------------------------------------------------ the registry
 
 
-def test_sources_are_those_that_torchvision_knows(modules):
+def test_sources_are_those_of_torchvision(modules):
     files = modules[0].FILES
     assert [files["svhn"].url, files["svhn"].name, files["svhn"].md5] == list(SVHN.split_list["test"])
     assert (files["textures"].url, files["textures"].md5) == (DTD._URL, DTD._MD5)
@@ -37,7 +37,7 @@ def test_number_of_images(modules, name, n):
     assert sum(modules[0].FILES[name].n_images.values()) == n
 
 
-def test_every_file_is_named_as_in_its_address(modules):
+def test_file_names_are_those_of_the_addresses(modules):
     for file in modules[0].FILES.values():
         assert file.url.endswith(f"/{file.name}")
         assert re.fullmatch("[0-9a-f]{32}", file.md5)
@@ -86,7 +86,7 @@ def test_cifar10_has_five_training_batches_in_order(paper_data, published):
     assert len(y_test) == 10
 
 
-def test_the_parts_of_cifar100_are_told_apart(paper_data, published):
+def test_the_parts_of_cifar100(paper_data, published):
     assert len(paper_data.read_cifar("cifar100", "train", published.folder)[0]) == 84
     assert len(paper_data.read_cifar("cifar100", "test", published.folder)[0]) == 12
 
@@ -94,7 +94,8 @@ def test_the_parts_of_cifar100_are_told_apart(paper_data, published):
 @pytest.mark.parametrize("n_bytes", [2 * 3073 - 1, 3073, 2 * 3073 + 1, 0])
 def test_a_cut_cifar_file_is_refused(paper_data, tmp_path, n_bytes):
     register(paper_data, "cifar10", tar({CIFAR10_TEST: bytes(n_bytes)}, "w:gz"), {CIFAR10_TEST: 2}, tmp_path)
-    with pytest.raises(paper_data.DataError, match=rf"{CIFAR10_TEST} has {n_bytes:,} bytes; 2 records of 3,073 bytes"):
+    message = rf"{CIFAR10_TEST} has {n_bytes:,} bytes: expected 6,146, which are 2 records of 3,073 bytes"
+    with pytest.raises(paper_data.DataError, match=message):
         paper_data.read_cifar("cifar10", "test", tmp_path)
 
 
@@ -105,7 +106,7 @@ def test_a_cut_cifar_file_is_refused(paper_data, tmp_path, n_bytes):
 def test_an_impossible_label_is_refused(paper_data, tmp_path, name, member, labels):
     content = cifar_record(labels, random_images(1)[0])
     register(paper_data, name, tar({member: content}, "w:gz"), {member: 1}, tmp_path)
-    with pytest.raises(paper_data.DataError, match=f"has label {max(labels)}; 0 to {max(labels) - 1} are wanted"):
+    with pytest.raises(paper_data.DataError, match=f"has label {max(labels)}: expected 0 to {max(labels) - 1}"):
         paper_data.read_cifar(name, "test", tmp_path)
 
 
@@ -143,12 +144,12 @@ def test_svhn_has_its_images_last(paper_data, tmp_path):
 )
 def test_other_arrays_are_not_svhn(paper_data, tmp_path, X):
     register(paper_data, "svhn", svhn_file(X), {"X": 4}, tmp_path)
-    with pytest.raises(paper_data.DataError, match=r"uint8 \(32, 32, 3, 4\) is wanted"):
+    with pytest.raises(paper_data.DataError, match=r"expected uint8 \(32, 32, 3, 4\)"):
         paper_data.read_ood("svhn", tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not MATLAB's", svhn_file(random_images(4))[:-500]])
-def test_what_is_no_matlab_file_is_refused(paper_data, tmp_path, content):
+def test_files_that_are_not_matlab_files_are_refused(paper_data, tmp_path, content):
     register(paper_data, "svhn", content, {"X": 4}, tmp_path)
     with pytest.raises(paper_data.DataError, match="no readable MATLAB file"):
         paper_data.read_ood("svhn", tmp_path)
@@ -157,7 +158,7 @@ def test_what_is_no_matlab_file_is_refused(paper_data, tmp_path, content):
 # ----------------------------------------------------------------- archives
 
 
-def test_other_sets_come_as_they_should(paper_data, published):
+def test_shapes_and_paths_of_the_other_sets(paper_data, published):
     assert paper_data.read_ood("cifar10", published.folder).shape == (10, 32, 32, 3)
     assert paper_data.read_ood("cifar100", published.folder).shape == (12, 32, 32, 3)
     places = paper_data.read_ood("places365", published.folder)
@@ -168,7 +169,7 @@ def test_other_sets_come_as_they_should(paper_data, published):
     assert all(path.endswith(".jpg") for path in textures)
 
 
-def test_an_extracted_archive_is_not_needed_again(paper_data, published):
+def test_an_extracted_archive_can_be_removed(paper_data, published):
     before = paper_data.read_ood("textures", published.folder)
     (published.folder / paper_data.FILES["textures"].name).unlink()
     assert paper_data.is_there("textures", published.folder)
@@ -178,7 +179,7 @@ def test_an_extracted_archive_is_not_needed_again(paper_data, published):
 def test_an_incomplete_folder_is_refused(paper_data, published):
     paths = paper_data.read_ood("places365", published.folder)
     (published.folder / "val_256" / "Places365_val_00000003.jpg").unlink()
-    with pytest.raises(paper_data.DataError, match=r"6 images; 7 are wanted. Remove the folder .*val_256"):
+    with pytest.raises(paper_data.DataError, match=r"6 images: expected 7. Remove the folder .*val_256"):
         paper_data.read_ood("places365", published.folder)
     for path in (published.folder / "val_256").iterdir():
         path.unlink()
@@ -244,36 +245,36 @@ def test_without_download_another_checksum_is_refused(paper_data, published):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(paper_data.DataError, match=r"another MD5 sum than [0-9a-f]{32}.*--download replaces it"):
         paper_data.fetch("svhn", published.folder)
-    assert path.exists()  # it is the user's
+    assert path.exists()  # the user's file is not removed
     assert published.served == []
 
 
 def test_a_download_with_another_checksum_is_refused_and_not_kept(paper_data, published, tmp_path):
     pytest.importorskip("pooch")
     (published.folder / paper_data.FILES["svhn"].name).write_bytes(b"an error page")
-    with pytest.raises(paper_data.DataError, match="could not be fetched"):
+    with pytest.raises(paper_data.DataError, match="could not be downloaded"):
         paper_data.fetch("svhn", tmp_path / "data", download=True)
     assert names_in(tmp_path / "data") == []
 
 
-def test_a_download_that_breaks_off_is_not_kept(paper_data, published, tmp_path, monkeypatch):
+def test_an_interrupted_download_is_not_kept(paper_data, published, tmp_path, monkeypatch):
     pytest.importorskip("pooch")
 
-    def breaks_off(url, output_file, pooch):
+    def interrupted(url, output_file, pooch):
         with open(output_file, "wb") as handle:
             handle.write(b"half of it")
         raise OSError("connection reset")
 
     with monkeypatch.context() as patch:
-        patch.setattr(paper_data, "http_downloader", lambda: breaks_off)
-        with pytest.raises(paper_data.DataError, match=r"could not be fetched: connection reset.*Run again"):
+        patch.setattr(paper_data, "http_downloader", lambda: interrupted)
+        with pytest.raises(paper_data.DataError, match=r"could not be downloaded: connection reset.*Run again"):
             paper_data.fetch("svhn", tmp_path / "data", download=True)
     assert names_in(tmp_path / "data") == []
     path = paper_data.fetch("svhn", tmp_path / "data", download=True)
     assert path.read_bytes() == (published.folder / path.name).read_bytes()
 
 
-def test_a_complete_file_is_fetched_once_and_a_damaged_one_again(paper_data, published, tmp_path):
+def test_a_complete_file_is_downloaded_once_and_a_damaged_one_again(paper_data, published, tmp_path):
     pytest.importorskip("pooch")
     path = paper_data.fetch("svhn", tmp_path / "data", download=True)
     assert paper_data.fetch("svhn", tmp_path / "data", download=True) == path
@@ -286,13 +287,13 @@ def test_a_complete_file_is_fetched_once_and_a_damaged_one_again(paper_data, pub
     assert len(published.served) == 2
 
 
-def test_without_pooch_the_remedy_is_named(paper_data, published, tmp_path, monkeypatch):
+def test_without_pooch_the_error_names_the_remedy(paper_data, published, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(paper_data.DataError, match=r"needs pooch: pip install"):
         paper_data.fetch("svhn", tmp_path, download=True)
 
 
-def test_downloads_come_over_http_in_large_pieces(modules):
+def test_downloads_use_http_and_large_pieces(modules):
     pooch = pytest.importorskip("pooch")
     downloader = modules[0].http_downloader()
     assert isinstance(downloader, pooch.HTTPDownloader)

@@ -1,15 +1,16 @@
-"""The paper's experiments end to end, on a handful of images in the exact formats of the real sets."""
+"""The paper's experiments end to end, on a few images in the exact formats of the real sets."""
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from huggingface_hub import constants
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import save_file
 
+from skdfb import DFBDetector, Trainer
 from skdfb.networks import create_backbone
 
 METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
@@ -17,10 +18,8 @@ METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """A file of weights of the small network, as timm publishes them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = create_backbone("test_resnet", pretrained=False).state_dict()
+    """A file with weights of the small network, in the format of timm."""
+    state = create_backbone("test_resnet", pretrained=False, random_state=0).state_dict()
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_file(state, path)
     return path
@@ -31,10 +30,10 @@ def settings(weights, folder, *more):
     return [*fixed, "--weights", str(weights), "--data", str(folder), "--calibration-fraction", "0.5", *more]
 
 
-def rows(table, **wanted):
-    """Return the row numbers of a table that have these values."""
+def rows(table, **values):
+    """Return the numbers of the rows with these values."""
     n_rows = len(table["scorer"])
-    return [row for row in range(n_rows) if all(table[column][row] == value for column, value in wanted.items())]
+    return [row for row in range(n_rows) if all(table[column][row] == value for column, value in values.items())]
 
 
 def test_from_download_to_tables(reproduce_paper, published, weights, tmp_path, capsys):
@@ -64,7 +63,7 @@ def test_from_download_to_tables(reproduce_paper, published, weights, tmp_path, 
         )
         assert_allclose(figures["mean_change"][metric], dfb - plain)
 
-    # At the temperatures of Eq. 7 the sweep is the table.
+    # At the temperatures of Eq. 7 the sweep has the figures of the table.
     sweep = {(row["scorer"], row["temperature"]): row for row in figures["temperature_sweep"]}
     assert len(sweep) == 4 * 2
     for scorer, temperature in [("MSP", 1), ("ODIN", 1), ("Energy", 2.5), ("ViM", 2.5)]:
@@ -113,17 +112,17 @@ def test_nothing_to_run(reproduce_paper, paper_data, published, weights, tmp_pat
     assert published.served == []
 
 
-def test_a_damaged_file_ends_it_before_any_training(
+def test_a_damaged_file_is_refused_before_any_training(
     reproduce_paper, paper_data, published, weights, capsys, monkeypatch
 ):
     path = published.folder / paper_data.FILES["places365"].name
     path.write_bytes(path.read_bytes()[:-1])
-    monkeypatch.setattr(reproduce_paper, "run", lambda *args: pytest.fail("it was run"))
+    monkeypatch.setattr(reproduce_paper, "run", lambda *args: pytest.fail("the experiment was run"))
     assert reproduce_paper.main(settings(weights, published.folder)) == 1
     assert "val_256.tar has another MD5 sum" in capsys.readouterr().err
 
 
-def test_weights_are_not_fetched_unasked(reproduce_paper, published, tmp_path, capsys, monkeypatch):
+def test_weights_are_not_downloaded_without_the_option(reproduce_paper, published, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     arguments = ["--backbone", "test_resnet", "--data", str(published.folder)]
@@ -135,14 +134,14 @@ def test_weights_are_not_fetched_unasked(reproduce_paper, published, tmp_path, c
 @pytest.mark.parametrize(
     ("before", "allowed", "offline"), [(False, True, False), (False, False, True), (True, True, True)]
 )
-def test_the_hub_is_reached_only_where_it_may(reproduce_paper, monkeypatch, before, allowed, offline):
+def test_hub_access(reproduce_paper, monkeypatch, before, allowed, offline):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", before)
     with reproduce_paper.hub_access(allowed):
         assert constants.HF_HUB_OFFLINE is offline
     assert constants.HF_HUB_OFFLINE is before
 
 
-def test_the_sweep_is_printed_wide(reproduce_paper):
+def test_format_of_the_sweep(reproduce_paper):
     rows = [
         {"scorer": scorer, "temperature": temperature, "auroc": 0.5, "fpr95": 0.25}
         for scorer in ("MSP", "ViM")
@@ -169,19 +168,19 @@ def test_mean_change(reproduce_paper):
         (["--id", "mnist"], "invalid choice"),
         (["--weights", "nowhere.safetensors"], "--weights: there is no file nowhere.safetensors"),
         (["--json", "no/such/folder/figures.json"], "--json: there is no folder"),
-        (["--recipe", "default", "--temperature-sweep"], "in --recipe paper alone"),
+        (["--recipe", "default", "--temperature-sweep"], "needs --recipe paper"),
         (["--temperature-sweep", "1", "0"], "greater than 0"),
         (["--n-train", "0"], "0 is below 1"),
     ],
 )
-def test_settings_that_make_no_sense(reproduce_paper, capsys, arguments, message):
+def test_wrong_settings_are_refused(reproduce_paper, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
         reproduce_paper.main(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_sweep_has_temperatures_of_its_own(reproduce_paper):
+def test_default_temperatures_of_the_sweep(reproduce_paper):
     assert 2.5 in reproduce_paper.parse(["--temperature-sweep"]).temperature_sweep
     assert reproduce_paper.parse(["--temperature-sweep", "3"]).temperature_sweep == [3.0]
     assert reproduce_paper.parse([]).temperature_sweep is None
@@ -193,7 +192,10 @@ def detector_of(reproduce_paper, *arguments):
 
 def test_the_papers_recipe(reproduce_paper):
     detector = detector_of(reproduce_paper)
-    assert detector.recipe == "paper"
+    recipe = DFBDetector.paper("test_resnet").get_params(deep=False)
+    changed = {"calibration_fraction", "device", "n_jobs", "random_state", "verbose"}
+    for name, value in detector.get_params(deep=False).items():
+        assert name in changed or repr(value) == repr(recipe[name])
     assert detector.image_size == 128
     assert detector.calibration_fraction == 0.01
     classifier, dense = detector.classifier_trainer, detector.dense_trainer
@@ -206,8 +208,9 @@ def test_the_papers_recipe(reproduce_paper):
 
 def test_the_librarys_recipe(reproduce_paper):
     detector = detector_of(reproduce_paper, "--recipe", "default", "--precision", "bf16-mixed")
-    assert detector.recipe == "default"
-    assert detector.calibration_fraction == 0.1
+    for name in ("scorer", "background_scorer", "fusion", "mask_generator"):
+        assert getattr(detector, name) is None
+    assert detector.calibration_fraction == "auto"
     for trainer in (detector.classifier_trainer, detector.dense_trainer):
         assert trainer.get_params() == type(trainer)(precision="bf16-mixed").get_params()
 
@@ -222,6 +225,13 @@ def test_settings_reach_the_detector(reproduce_paper):
         assert trainer.warmup_steps is None  # 500 would be all of them
     assert (detector.random_state, detector.device, detector.n_jobs, detector.verbose) == (3, "cpu", 2, 1)
     assert (detector.image_size, detector.calibration_fraction) == (64, 0.2)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "default"])
+def test_the_start_of_the_dense_network(reproduce_paper, recipe):
+    detector = detector_of(reproduce_paper, "--recipe", recipe, "--dense-start", "pretrained")
+    assert detector.dense_trainer.dense_start == "pretrained"
+    assert detector_of(reproduce_paper, "--recipe", recipe).dense_trainer.dense_start == "classifier"
 
 
 def test_limits_draw_by_the_seed(reproduce_paper):
@@ -246,3 +256,78 @@ def test_labels_stay_with_their_images(reproduce_paper, paper_data, published, w
         assert len(images) == len(labels) == n
         assert [label_of[image.tobytes()] for image in images] == labels.tolist()
     assert_array_equal(ood["svhn"], paper_data.read_ood("svhn", published.folder))
+
+
+# --------------------------------------------------------------- differences
+
+
+def changed_parameters(detector):
+    """Return the parameters of a detector that are not the defaults, those of trainers as ``trainer__name``."""
+    default = DFBDetector().get_params(deep=False)
+    given = detector.get_params(deep=False)
+    changed = {name: value for name, value in given.items() if repr(value) != repr(default[name])}
+    for name in ("classifier_trainer", "dense_trainer"):
+        default_trainer = Trainer().get_params()
+        for key, value in changed.pop(name).get_params().items():
+            if value != default_trainer[key]:
+                changed[f"{name}__{key}"] = value
+    return changed
+
+
+TECHNICAL = {"backbone", "device", "n_jobs", "random_state", "verbose"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--dense-start", "pretrained"],
+        ["--steps", "7", "--batch-size", "5", "--precision", "bf16-mixed", "--image-size", "64"],
+        ["--calibration-fraction", "0.2"],
+    ],
+)
+def test_every_changed_parameter_is_in_the_paper_or_among_the_differences(reproduce_paper, paper_differences, options):
+    arguments = reproduce_paper.parse(options)
+    listed = {name for found in paper_differences.differences(arguments) for name in found.parameters}
+    paper = dict(paper_differences.PAPER_DETECTOR)
+    for trainer, values in paper_differences.PAPER_TRAINERS.items():
+        paper |= {f"{trainer}__{name}": value for name, value in values.items()}
+    changed = changed_parameters(reproduce_paper.make_detector("test_resnet", arguments))
+    assert {"fusion", "classifier_trainer__flip", "dense_trainer__classification_weight"} <= set(changed)
+    for name, value in changed.items():
+        assert name in listed | TECHNICAL or str(value) == str(paper.get(name)), name
+
+
+def test_the_recipe_has_the_values_of_the_paper(paper_differences):
+    parameters = DFBDetector.paper().get_params(deep=True)
+    for trainer, values in paper_differences.PAPER_TRAINERS.items():
+        for name, value in values.items():
+            assert parameters[f"{trainer}__{name}"] == value
+    for name, value in paper_differences.PAPER_DETECTOR.items():
+        assert str(parameters[name]) == str(value)
+
+
+def test_listed_parameters_exist(paper_differences):
+    parameters = DFBDetector.paper().get_params(deep=True)
+    assert {name for found in paper_differences.DIFFERENCES for name in found.parameters} <= set(parameters)
+
+
+def test_differences_are_printed_and_nothing_is_run(reproduce_paper, capsys, monkeypatch):
+    monkeypatch.setattr(reproduce_paper, "run", lambda *args: pytest.fail("the experiment was run"))
+    assert reproduce_paper.main(["--differences", "--dense-start", "pretrained", "--steps", "50"]) == 0
+    printed = capsys.readouterr().out
+    for text in ("implementation details", "500 steps", "ReLU", "softplus", "No flips", "1 % of the training images"):
+        assert text in printed
+    for text in ("50 in each stage", "true_class=False", "use_bias=True", "no S_b", "Here 20,000", "Mixup"):
+        assert text in printed
+    assert "{" not in printed
+
+
+def test_the_documentation_has_the_same_list(reproduce_paper, paper_differences):
+    page = (Path(__file__).parents[2] / "docs" / "paper.rst").read_text(encoding="utf-8")
+    text = " ".join(page.replace("``", "").split())
+    for row in paper_differences.as_rows(reproduce_paper.parse([])):
+        for part in row.values():
+            assert part in text
+    for subject, part in paper_differences.AUTHORS_CODE:
+        assert f"{subject} {part}" in text

@@ -122,5 +122,7 @@ def test_a_tenth_by_default():
 
 
 def test_one_small_class_is_told_alone():
-    with pytest.raises(ValueError, match=r"class 2 has 1 image\(s\), at least 2 .*: give more images of it or leave"):
+    with pytest.raises(
+        ValueError, match=r"class 2 has 1 image\(s\): expected at least 2, .*; give more images of it or leave"
+    ):
         stratified_holdout(np.array([0] * 10 + [1] * 10 + [2]), 0.2, random_state=0)

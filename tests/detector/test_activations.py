@@ -1,4 +1,4 @@
-"""What scorers ask for beyond features and logits: supplied by the detector, a batch at a time."""
+"""What scorers need beyond features and logits: the detector supplies it, one batch at a time."""
 
 import dataclasses
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from skdfb.detector._collect import StreamedRepresentation, collect
+from skdfb.detector._views import StreamedRepresentation, ViewRequest
 from skdfb.evaluation import compare_scorers
+from skdfb.fusion import TailProbabilityFusion
 from skdfb.images import BatchSize, check_images
-from skdfb.scorers import ODIN, Energy, RankFeat, ReAct, ViM
+from skdfb.scorers import KNN, ODIN, Energy, RankFeat, ReAct, ViM
+from skdfb.scorers._needs import needs_of
 from tests.detector.conftest import make_detector
 
 
@@ -70,16 +72,12 @@ def test_scores_do_not_depend_on_the_batches(recorded, X_new):
     parts = recorded.score_parts(X_new)
     one_by_one = np.concatenate([recorded.score_foreground(X_new[i : i + 1]) for i in range(len(X_new))])
     np.testing.assert_allclose(one_by_one, parts["foreground"], rtol=1e-5)
-    views = recorded._views(BatchSize(7))
-    views = collect(views, recorded_images(recorded, X_new), ["foreground"], recorded.scorer_)
-    whole = views["foreground"]
+    request = ViewRequest("dense", needs_of(recorded.scorer_))
+    images = check_images(recorded, X_new, reset=False)
+    whole = recorded._views(BatchSize(7)).collect(images, {"dense": request})["dense"]
     np.testing.assert_allclose(recorded.scorer_.score_samples(whole), parts["foreground"], rtol=1e-5)
     some = whole[3:9]
     np.testing.assert_allclose(recorded.scorer_.score_samples(some), parts["foreground"][3:9], rtol=1e-5)
-
-
-def recorded_images(detector, X):
-    return check_images(detector, X, reset=False)
 
 
 def test_only_what_is_asked_for_is_supplied(fitted, X, y):
@@ -112,7 +110,7 @@ def test_which_scorers_learn_of_images():
 
 def test_activations_are_not_kept(recorded, X, y):
     assert recorded._kept_ is None
-    with pytest.raises(ValueError, match=r"X is None.*asks for perturbed images or activations"):
+    with pytest.raises(ValueError, match=r"X is None.*needs perturbed images or activations"):
         recorded.refit_scorer(Energy())
 
 
@@ -145,24 +143,23 @@ def test_unknown_needs_are_refused_before_training(X, y, needs):
 
 
 def test_background_scorers_with_needs_are_refused(X, y):
-    with pytest.raises(ValueError, match=r"background_scorer=.*asks for activations, which only scorer= is given"):
+    with pytest.raises(ValueError, match=r"part 'background' is .*needs activations, but the background view has none"):
         make_detector(background_scorer=Recorder(), classifier_trainer=None).fit(X, y)
 
 
 def test_the_background_is_one_class(fitted):
-    background = fitted.refit_scorer(background_scorer=Recorder(())).background_scorer_
+    background = fitted.refit_scorer(background_scorer=Recorder(())).part_scorers_["background"]
     assert not background.labels.any()
     assert len(background.labels) == len(background.fitted_on)
 
 
 def test_held_out_images_for_scorers_that_learn_from_them(fitted, X, y):
-    with pytest.warns(UserWarning, match="alpha"):
-        detector = fitted.refit_scorer(Recorder(learns_from_held_out=True), X, y)
+    detector = fitted.refit_scorer(Recorder(learns_from_held_out=True), X, y, alpha=0.1)
     representation, labels = detector.scorer_.held_out
     split = detector._split_
     n = len(split.held_out) // 2
     rows = split.held_out[:n]
-    np.testing.assert_array_equal(labels, split.labels[rows])
+    np.testing.assert_array_equal(labels, detector._labels_[rows])
     np.testing.assert_allclose(representation.features, detector.transform(X[rows]), rtol=1e-5)
     # They do not set the threshold.
     rest = split.held_out[n:]
@@ -182,3 +179,18 @@ def test_replace_keeps_the_stream(recorded):
     streamed = recorded.scorer_.fitted_on
     again = dataclasses.replace(streamed)
     assert [len(batch) for batch in again.batches()] == [len(batch) for batch in recorded.scorer_.batches]
+
+
+def test_scorers_of_one_view_with_different_perturbations_are_refused(X, y):
+    parts = [("foreground_odin", "dense", ODIN(input_perturbation=0.1)), ("foreground_knn", "dense", KNN())]
+    with pytest.raises(ValueError, match="'foreground_odin' and 'foreground_knn' share the view 'dense', but need"):
+        make_detector(scorer=parts, fusion=None, classifier_trainer=None).fit(X, y)
+
+
+def test_scorers_of_one_view_share_their_activations(fitted, X, y, X_new):
+    maps, layers = Recorder(("feature_map",)), Recorder(("layers",))
+    parts = [("foreground_maps", "dense", maps), ("foreground_layers", "dense", layers)]
+    detector = fitted.refit_scorer(parts, X, y, fusion=TailProbabilityFusion(), alpha=0.2)
+    assert set(detector.part_scorers_["foreground_maps"].batches[0].activations) > {"feature_map"}
+    alone = fitted.refit_scorer(Recorder(), X, y).score_foreground(X_new)
+    np.testing.assert_allclose(detector.score_parts(X_new)["foreground_maps"], alone, rtol=1e-5)

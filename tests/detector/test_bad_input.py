@@ -130,7 +130,7 @@ CASES = {
     "class of one image": (
         lambda: fit(y=labels(30, 29, 1)),
         ValueError,
-        r"y: class 2 has 1 image\(s\), at least 2 are wanted",
+        r"y: class 2 has 1 image\(s\): expected at least 2",
     ),
     "continuous labels": (lambda: fit(y=np.linspace(0, 1, N)), ValueError, "Unknown label type: continuous"),
     "two columns": (lambda: fit(y=np.zeros((N, 2))), ValueError, "y should be a 1d array, got an array of shape"),
@@ -140,18 +140,18 @@ CASES = {
             Items([(image, i > 0) for i, image in enumerate(torch.rand(9, 3, 16, 16))])
         ),
         ValueError,
-        r"class False has 1 image\(s\), at least 2 are wanted",
+        r"class False has 1 image\(s\): expected at least 2",
     ),
     "no labels, few images": (
         lambda: make_detector(classifier_trainer=NoTrainer()).fit(make_images(3)[0]),
         ValueError,
-        "X has 3 images and y is None; without labels, at least 4 images are wanted",
+        "X has 3 images and y is None: expected at least 4 images",
     ),
     # Calibration.
     "calibration_fraction 0": (
         lambda: fit(calibration_fraction=0),
         ValueError,
-        r"'calibration_fraction' parameter .* range \(0\.0, 0\.5\]\. Got 0",
+        r"'calibration_fraction' parameter .* range \(0\.0, 0\.5\] or a str among {'auto'}\. Got 0",
     ),
     "calibration_fraction 0.6": (
         lambda: fit(calibration_fraction=0.6),
@@ -166,36 +166,35 @@ CASES = {
     "alpha 0": (
         lambda: fit(alpha=0),
         ValueError,
-        r"'alpha' parameter of DFBDetector must be .* range \(0\.0, 1\.0\)\. Got 0",
+        r"'alpha' parameter of DFBDetector must be .* range \(0\.0, 1\.0\) or None\. Got 0",
     ),
     "alpha 1": (lambda: fit(alpha=1.0), ValueError, r"'alpha' parameter of DFBDetector must be"),
-    "alpha None": (lambda: fit(alpha=None), ValueError, r"'alpha' parameter of DFBDetector must be"),
+    "too few held-out images": (
+        lambda: fit(calibration_fraction=0.1),
+        ValueError,
+        r"6 of 60 images are held out, but alpha=0\.05 needs at least 19: .*calibration_fraction=0\.317",
+    ),
     "a scorer whose fit takes no labels": (
         lambda: fit(scorer=FitWithoutLabels()),
         TypeError,
-        r"scorer is .*, whose fit cannot be called with 2 argument\(s\)",
+        r"scorer of part 'foreground' is .*, whose fit cannot be called with 2 argument\(s\)",
     ),
     # Scorers that do not fit the network: TinyBackbone has 8 features.
     "ViM with too many components": (
         lambda: fit(scorer=ViM(n_components=8)),
         ValueError,
-        r"scorer=ViM\(n_components=8\): n_components=8 leaves no residual of the 8 feature\(s\)",
+        r"part 'foreground', ViM\(n_components=8\): n_components=8 leaves no residual of the 8 feature\(s\)",
     ),
     "MSP of a single logit": (
         lambda: fit(background_scorer=MSP()),
         ValueError,
-        r"background_scorer=MSP\(\): representation has logits of 1 class\(es\); MSP needs at least 2",
+        r"part 'background', MSP\(\): representation has logits of 1 class\(es\); MSP needs at least 2",
     ),
     # Backbones.
     "image_size beside a trained classifier": (
         lambda: fit(backbone=DenseClassifier(tiny_backbone(), 2, image_size=16), image_size=32),
         ValueError,
-        "image_size=32 are given beside a DenseClassifier as backbone",
-    ),
-    "checkpoint beside a trained classifier": (
-        lambda: fit(backbone=DenseClassifier(tiny_backbone(), 2, image_size=16), checkpoint_path="/no/such"),
-        ValueError,
-        "checkpoint_path='/no/such' and image_size=.* are given beside a DenseClassifier",
+        "image_size=32 is given beside a DenseClassifier as backbone, which takes images of 16 pixels",
     ),
     "unknown backbone": (
         lambda: fit(backbone="resnet5"),
@@ -212,22 +211,21 @@ CASES = {
     "map too small": (
         lambda: fit(image_size=12),
         ValueError,
-        r"backbone TinyBackbone gives a 3 x 3 feature map for image_size=12; at least 4 x 4 .*output_stride",
+        r"backbone TinyBackbone gives a 3 x 3 feature map for image_size=12: expected at least 4 x 4,.*output_stride",
     ),
     "no map": (
         lambda: fit(backbone=Pooled()),
         ValueError,
         r"backbone Pooled gives no spatial feature map .*its output is of shape \(1, 8\)",
     ),
-    "checkpoint of a module": (
-        lambda: fit(checkpoint_path="weights.pth"),
+    "the start before a training of which nothing is known": (
+        lambda: make_detector(
+            backbone=DenseClassifier(tiny_backbone(), 2, image_size=16),
+            dense_trainer=NoTrainer(dense_start="pretrained"),
+            calibration_fraction=0.35,
+        ).fit(make_images(N)[0], np.arange(N) % 2),
         ValueError,
-        "backbone is a module, so checkpoint_path would have no effect",
-    ),
-    "missing checkpoint": (
-        lambda: fit(backbone="test_resnet", checkpoint_path="no/such.pth"),
-        ValueError,
-        "checkpoint_path: there is no file 'no/such.pth'",
+        "dense_trainer has dense_start='pretrained', but backbone is a DenseClassifier",
     ),
     "other classes": (
         lambda: fit(backbone=DenseClassifier(tiny_backbone(), 5, image_size=SIDE)),
@@ -238,49 +236,57 @@ CASES = {
     "scorer class": (
         lambda: fit(scorer=Energy),
         TypeError,
-        r"scorer is the class Energy; wanted an instance: pass Energy\(\)",
+        r"scorer of part 'foreground' is the class Energy: expected an instance, pass Energy\(\)",
     ),
     "scorer without score_samples": (
         lambda: fit(scorer=OnlyFit()),
         TypeError,
-        r"scorer is .*, a OnlyFit without score_samples; wanted a scorer with fit",
+        r"scorer of part 'foreground' is .*, a OnlyFit without score_samples: expected a scorer with fit",
     ),
-    "scorer without fit": (lambda: fit(scorer=OnlyScore()), TypeError, "scorer is .*, a OnlyScore without fit; wanted"),
+    "scorer without fit": (
+        lambda: fit(scorer=OnlyScore()),
+        TypeError,
+        "scorer of part 'foreground' is .*, a OnlyScore without fit: expected",
+    ),
     "scorer name": (
         lambda: fit(scorer="vim"),
         TypeError,
-        "scorer is 'vim', a str without fit and score_samples; wanted",
+        "scorer of part 'foreground' is 'vim', a str without fit and score_samples: expected",
     ),
-    "scorer output": (lambda: fit(scorer=OddOutput()), ValueError, "OddOutput.output is 'odds'; wanted one of 'logit'"),
+    "scorer output": (
+        lambda: fit(scorer=OddOutput()),
+        ValueError,
+        "OddOutput.output is 'odds': expected one of 'logit'",
+    ),
     "scorer parameter": (
         lambda: fit(scorer=ViM(n_components=0)),
         ValueError,
-        "scorer: The 'n_components' parameter of ViM must be",
+        "part 'foreground': The 'n_components' parameter of ViM must be",
     ),
     "background scorer class": (
         lambda: fit(background_scorer=BackgroundLogit),
         TypeError,
-        "background_scorer is the class BackgroundLogit",
+        "scorer of part 'background' is the class BackgroundLogit",
     ),
     "background scorer without fit": (
         lambda: fit(background_scorer=OnlyScore()),
         TypeError,
-        "background_scorer is .* without fit",
+        "scorer of part 'background' is .* without fit",
     ),
     "background scorer that perturbs": (
         lambda: fit(background_scorer=ODIN()),
         ValueError,
-        r"background_scorer=ODIN\(\) asks for perturbed images",
+        r"part 'background' is ODIN\(\), which needs perturbed images",
     ),
     "fusion class": (
         lambda: fit(fusion=TemperatureFusion),
         TypeError,
-        "fusion=.*; an object with the methods fit and combine is wanted",
+        "fusion=.*: expected an object with the methods fit and combine",
     ),
     "fusion without combine": (
         lambda: fit(fusion=Energy()),
         TypeError,
-        "fusion=Energy.*; an object with the methods fit and combine",
+        "fusion=Energy.*: expected an object with the methods fit and combine",
     ),
     "fusion parameter": (
         lambda: fit(fusion=TemperatureFusion(temperature=0)),
@@ -290,12 +296,12 @@ CASES = {
     "mask generator class": (
         lambda: fit(mask_generator=CAMMaskGenerator),
         TypeError,
-        "mask_generator=.*; an object with the methods fit_transform is",
+        "mask_generator=.*: expected an object with the method fit_transform",
     ),
     "mask generator name": (
         lambda: fit(mask_generator="cam"),
         TypeError,
-        "mask_generator='cam'; an object with the methods fit_transform",
+        "mask_generator='cam': expected an object with the method fit_transform",
     ),
     "mask generator parameter": (
         lambda: fit(mask_generator=CAMMaskGenerator(threshold=2)),
@@ -305,7 +311,7 @@ CASES = {
     "mask generator scales": (
         lambda: fit(mask_generator=CAMMaskGenerator(scales=(1.0, 0.0))),
         ValueError,
-        r"mask_generator: scales=\(1\.0, 0\.0\); .*at least one factor above 0",
+        r"mask_generator: scales=\(1\.0, 0\.0\): expected a sequence of at least one finite factor above 0",
     ),
     # Trainers.
     "trainer name": (
@@ -343,7 +349,6 @@ CASES = {
     "n_jobs 0": (lambda: fit(n_jobs=0), ValueError, "'n_jobs' parameter of DFBDetector must be"),
     "random_state": (lambda: fit(random_state="seed"), ValueError, "'random_state' parameter of DFBDetector must be"),
     "verbose": (lambda: fit(verbose="loud"), ValueError, "'verbose' parameter of DFBDetector must be"),
-    "pretrained": (lambda: fit(pretrained="yes"), ValueError, "'pretrained' parameter of DFBDetector must be"),
     "floats cast to integers": (
         lambda: fit((make_images(N)[0] / 255).round().astype(np.uint8)),
         ValueError,
@@ -399,7 +404,7 @@ def test_processes_that_train_together_need_a_seed(monkeypatch, random_state):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
     if random_state is None:
-        with pytest.raises(ValueError, match=r"random_state=None in each of 4 processes .* pass an int"):
+        with pytest.raises(ValueError, match=r"random_state=None in each of 4 processes .* expected an int"):
             fit(random_state=None)
     else:
         with pytest.raises(pytest.fail.Exception, match="training began"):
@@ -465,10 +470,10 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        ValueError, match=r"the pretrained weights of backbone='resnet10t.c3_in1k' cannot be had"
+        ValueError, match=r"the pre-trained weights of backbone='resnet10t.c3_in1k' cannot be loaded"
     ) as raised:
         fit(backbone="resnet10t.c3_in1k")
-    assert "checkpoint_path=" in str(raised.value)
+    assert "create_backbone('resnet10t.c3_in1k', checkpoint_path=" in str(raised.value)
     assert "pretrained=False" in str(raised.value)
 
 

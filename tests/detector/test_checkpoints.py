@@ -1,6 +1,7 @@
-"""A fit that is broken off goes on to the same weights; nothing damaged is taken, nothing of another fit either."""
+"""An interrupted fit continues to the same weights. Damaged files and files of another fit are not used."""
 
 import errno
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -24,9 +25,9 @@ from skdfb.utils import read_file
 from tests.detector.conftest import make_detector, make_images
 
 X, y = make_images()
-# Stochastic depth and batch statistics would be state, too; AdamW has more of it than SGD, BackMix has attention maps.
-TRAINER = Trainer(max_steps=12, batch_size=16, learning_rate=0.05)
-WITH_MORE_STATE = Trainer(max_steps=12, batch_size=16, learning_rate=0.05, optimizer="adamw", augmentation=BackMix())
+# AdamW has more state than SGD, and BackMix has attention maps.
+TRAINER = Trainer(max_steps=12, batch_size=16, learning_rate=0.05, checkpoint_every=5)
+WITH_MORE_STATE = clone(TRAINER).set_params(optimizer="adamw", augmentation=BackMix())
 
 
 def plain_detector(**changes):
@@ -35,13 +36,13 @@ def plain_detector(**changes):
 
 def detector_in(folder, **changes):
     trainers = {"classifier_trainer": TRAINER, "dense_trainer": TRAINER}
-    return plain_detector(**trainers | {"checkpoint_dir": folder, "checkpoint_every": 5} | changes)
+    return plain_detector(**trainers | {"checkpoint_dir": folder} | changes)
 
 
 def weights_of(detector):
     return {
         f"{name}.{key}": value
-        for name in ("classifier_", "network_")
+        for name in ("classifier_", "dense_network_")
         for key, value in getattr(detector, name).state_dict().items()
     }
 
@@ -60,12 +61,12 @@ def trainer(request):
 
 
 @pytest.fixture(scope="module")
-def unbroken(trainer):
+def uninterrupted(trainer):
     return plain_detector(classifier_trainer=trainer, dense_trainer=trainer).fit(X, y)
 
 
-def break_off(monkeypatch, at):
-    """Let the writing of the checkpoint of this number fail as a crash does."""
+def interrupt(monkeypatch, at):
+    """Interrupt the writing of the checkpoint of this number, as a crash does."""
     written = []
     write = _checkpoints.write_file
 
@@ -79,20 +80,20 @@ def break_off(monkeypatch, at):
     return written
 
 
-# A trial and the seeds; 5, 10 and all steps; masks; 5, 10 and all steps again.
-@pytest.mark.parametrize("at", range(1, 9))
-def test_goes_on_to_the_same_weights_wherever_it_was_broken_off(unbroken, trainer, tmp_path, monkeypatch, at):
+# A trial, the seeds and the split; 5, 10 and all steps; masks; 5, 10 and all steps again.
+@pytest.mark.parametrize("at", range(1, 10))
+def test_continues_to_the_same_weights_after_any_interruption(uninterrupted, trainer, tmp_path, monkeypatch, at):
     trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
     with monkeypatch.context() as patched:
-        written = break_off(patched, at)
+        written = interrupt(patched, at)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path, **trainers).fit(X, y)
     assert len(written) == at
-    assert_same(detector_in(tmp_path, **trainers).fit(X, y), unbroken)
+    assert_same(detector_in(tmp_path, **trainers).fit(X, y), uninterrupted)
 
 
 def test_the_scale_of_16_bit_gradients_is_kept(tmp_path, monkeypatch):
-    """It begins so low that gradients vanish, and doubles every other step: were it lost, the weights would tell."""
+    """It begins so low that gradients vanish, and doubles every second step: without it the weights would differ."""
 
     def fabric(*_):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-14, growth_interval=2)
@@ -101,7 +102,7 @@ def test_the_scale_of_16_bit_gradients_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(_run, "_fabric", fabric)
     whole = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
     with monkeypatch.context() as patched:
-        break_off(patched, 4)
+        interrupt(patched, 5)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path).fit(X, y)
     notes = json.loads(read_file(tmp_path / "classifier-000000010.safetensors")[0])["notes"]
@@ -115,35 +116,36 @@ def test_a_finished_fit_trains_nothing_again(tmp_path, monkeypatch):
         "classifier.safetensors",
         "dense.safetensors",
         "seeds.safetensors",
+        "split.safetensors",
     ]
 
     def refuse(*arguments, **options):
-        raise AssertionError("nothing is to be trained or made again")
+        raise AssertionError("something was trained or computed again")
 
-    monkeypatch.setattr(CAMMaskGenerator, "fit_transform", refuse)
-    monkeypatch.setattr("skdfb.training._run.TrainingRun._loop", refuse)
+    monkeypatch.setattr(CAMMaskGenerator, "fit", refuse)
+    monkeypatch.setattr("skdfb.training._run.TrainingRun._run_steps", refuse)
     again = detector_in(tmp_path, scorer=Energy()).fit(X, y)
     assert_array_equal(again.score_samples(X), first.refit_scorer(Energy()).score_samples(X))
 
 
-def test_a_damaged_checkpoint_is_not_taken(unbroken, trainer, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_is_not_used(uninterrupted, trainer, tmp_path, monkeypatch):
     trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
     with monkeypatch.context() as patched:
-        break_off(patched, 4)
+        interrupt(patched, 5)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path, **trainers).fit(X, y)
     older, newest = sorted(tmp_path.glob("classifier-*"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    assert_same(detector_in(tmp_path, **trainers).fit(X, y), unbroken)
-    older.write_bytes(b"")  # of no more use, and no harm
-    assert_same(detector_in(tmp_path, **trainers).fit(X, y), unbroken)
+    assert_same(detector_in(tmp_path, **trainers).fit(X, y), uninterrupted)
+    older.write_bytes(b"")  # the stage is finished, so this file is not needed
+    assert_same(detector_in(tmp_path, **trainers).fit(X, y), uninterrupted)
 
 
 def test_without_a_random_state_the_seeds_are_kept(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        break_off(patched, 3)
+        interrupt(patched, 4)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path, random_state=None).fit(X, y)
     first = detector_in(tmp_path, random_state=None).fit(X, y)
@@ -160,7 +162,7 @@ class Brightness:
         return replace(batch, images=self.change(batch.images))
 
 
-def test_parameters_beside_what_cannot_be_compared_are_compared(tmp_path):
+def test_other_parameters_are_compared_if_one_cannot_be(tmp_path):
     trainer = Trainer(max_steps=2, augmentation=Brightness(1.0))
     detector_in(tmp_path, classifier_trainer=trainer).fit(X, y)
     detector_in(tmp_path, classifier_trainer=clone(trainer)).fit(X, y)
@@ -189,11 +191,37 @@ def test_another_fit_is_refused_with_what_differs(tmp_path, changes, message):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("changes", [{"scorer": Energy()}, {"alpha": 0.2}, {"n_jobs": 2}, {"batch_size": 7}])
-def test_what_no_network_depends_on_may_change(tmp_path, changes):
+OFTEN = clone(TRAINER).set_params(checkpoint_every=2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"scorer": Energy()}, {"alpha": 0.2}, {"n_jobs": 2}, {"batch_size": 7}, {"dense_trainer": OFTEN}],
+    ids=str,
+)
+def test_parameters_that_no_network_depends_on_may_change(tmp_path, changes):
     first = detector_in(tmp_path).fit(X, y)
     second = detector_in(tmp_path, **changes).fit(X, y)
     assert all(torch.equal(a, b) for a, b in zip(weights_of(first).values(), weights_of(second).values(), strict=True))
+
+
+def test_other_held_out_images_are_refused(tmp_path):
+    """They depend on what the threshold needs, if the fraction is left to that."""
+    detector_in(tmp_path, calibration_fraction="auto").fit(X, y)
+    with pytest.raises(ValueError, match=r"a fit that held out other images: .*another folder"):
+        detector_in(tmp_path, calibration_fraction="auto", alpha=0.04).fit(X, y)
+    with pytest.raises(ValueError, match=r"a fit that held out other images: .*another folder"):
+        detector_in(tmp_path).fit(X, y)
+
+
+@pytest.mark.parametrize("package", ["skdfb", "torch"])
+def test_a_fit_of_another_version_is_refused(tmp_path, monkeypatch, package):
+    detector_in(tmp_path).fit(X, y)
+    version = importlib.metadata.version
+    other = {package: "0.0.1"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: other.get(name) or version(name))
+    with pytest.raises(ValueError, match=f"another fit: {package} was .* and is '?0.0.1"):
+        detector_in(tmp_path).fit(X, y)
 
 
 # --------------------------------------------------------------------- full disks
@@ -212,36 +240,37 @@ def full_disk(monkeypatch, after):
     monkeypatch.setattr(_checkpoints, "write_file", failing)
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("skdfb.training._run.TrainingRun._loop", None)
+def test_a_folder_that_cannot_be_written_to_fails_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("skdfb.training._run.TrainingRun._run_steps", None)
     full_disk(monkeypatch, after=0)
-    with pytest.raises(CheckpointError, match=r"cannot be written to .*No space left on device.*give another folder"):
+    with pytest.raises(CheckpointError, match=r"cannot be written to .*No space left on device.*pass another folder"):
         detector_in(tmp_path / "new").fit(X, y)
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file"):
         detector_in(tmp_path / "file").fit(X, y)
 
 
-def test_a_disk_that_gets_full_ends_no_training(tmp_path, monkeypatch):
-    unbroken = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
+def test_a_full_disk_does_not_end_a_training(tmp_path, monkeypatch):
+    uninterrupted = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
     with monkeypatch.context() as patched:
-        full_disk(patched, after=3)
-        with pytest.warns(CheckpointWarning, match=r"cannot be written to .*No space left.* goes on in memory alone"):
+        full_disk(patched, after=4)
+        with pytest.warns(CheckpointWarning, match=r"cannot be written to .*No space left.* continues without it"):
             detector = detector_in(tmp_path).fit(X, y)
-    assert_same(detector, unbroken)
-    # What was written before is whole, and serves.
+    assert_same(detector, uninterrupted)
+    # The files that were written before are complete, and are used.
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "classifier-000000005.safetensors",
         "seeds.safetensors",
+        "split.safetensors",
     ]
-    assert_same(detector_in(tmp_path).fit(X, y), unbroken)
+    assert_same(detector_in(tmp_path).fit(X, y), uninterrupted)
 
 
-# ------------------------------------------------------------------------ a real end
+# ------------------------------------------------------------------ a killed process
 
 
 def test_a_process_that_is_killed(tmp_path):
-    """By SIGKILL, in the middle of the dense stage, as soon as that has its first checkpoint."""
+    """SIGKILL in the dense stage, directly after its first checkpoint."""
     script = textwrap.dedent(
         f"""
         import os, signal, sys

@@ -17,10 +17,10 @@ from sklearn.exceptions import NotFittedError
 from torch.utils.data import Dataset, TensorDataset
 
 from skdfb import CAMMaskGenerator, Trainer
-from skdfb.detector._parts import lowered_by_rounding
 from skdfb.fusion import TemperatureFusion
-from skdfb.networks import DenseClassifier
+from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaSF, RankFeat, ViM
+from skdfb.scoring._joint_score import _lowered_by_rounding
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
 
 K = CLASSES
@@ -157,7 +157,7 @@ def test_fitted_attributes(fitted):
     for history in fitted.training_history_.values():
         assert len(history["loss"]) == len(history["learning_rate"]) == 30
     assert isinstance(fitted.scorer_, ViM)
-    assert isinstance(fitted.background_scorer_, BackgroundLogit)
+    assert isinstance(fitted.part_scorers_["background"], BackgroundLogit)
     assert isinstance(fitted.fusion_, TemperatureFusion)
     assert fitted.offset_ == fitted.calibrator_.offset_
 
@@ -392,6 +392,20 @@ def test_grad_mode_is_no_matter_and_kept(fitted, X, y, X_new, switched_off, infe
     assert_array_equal(odin.score_samples(X_new), fitted.refit_scorer(ODIN(), X, y).score_samples(X_new))
 
 
+@pytest.mark.parametrize("method", ["score_samples", "predict_proba", "transform", "segment"])
+def test_autocast_of_the_caller_does_not_matter(fitted, X_new, method):
+    expected = getattr(fitted, method)(X_new)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_array_equal(getattr(fitted, method)(X_new), expected)
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_fit_under_autocast_of_the_caller(fitted, X, y, X_new):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = make_detector().fit(X, y)
+    assert_array_equal(again.score_samples(X_new), fitted.score_samples(X_new))
+
+
 def test_default_dtype_is_no_matter(fitted, X, y, X_new):
     torch.set_default_dtype(torch.float64)
     try:
@@ -460,7 +474,7 @@ def test_predict_open_set(fitted, classes, given, label, kind):
     ("classes", "given"), [([-1, 0, 1], None), ([0, 1, 2], 2), (["a", "unknown", "z"], None), (["a", "b", "c"], "b")]
 )
 def test_unknown_label_must_not_be_a_class(fitted, X_new, classes, given):
-    with pytest.raises(ValueError, match=r"unknown_label=.* is one of classes_; a label of its own"):
+    with pytest.raises(ValueError, match=r"unknown_label=.* is one of classes_: expected a label of no class"):
         relabelled(fitted, classes).predict_open_set(X_new, given)
 
 
@@ -523,7 +537,7 @@ def test_dataset_brings_its_labels(fitted, X, y, X_new):
     assert_array_equal(detector.classes_, range(K))
     assert detector.score(X, y) > 0.9
     assert detector.score(LabelledImages(X, y)) == detector.score(X, y)
-    with pytest.raises(ValueError, match="y is None; the label of each image is wanted"):
+    with pytest.raises(ValueError, match="y is None: expected the label of each sample"):
         detector.score(X)
     explicit = make_detector(image_size=SIDE).fit(LabelledImages(X), y)
     assert_array_equal(explicit.score_samples(X_new), detector.score_samples(X_new))
@@ -571,12 +585,13 @@ def test_clusters_of_one_image_are_given_up(X):
 
 def test_held_out_images_have_no_say_in_the_clusters(X):
     """Their own labels are of no matter, those of all others stay as they are when the held-out images are others."""
-    first = make_detector(scorer=Energy()).fit(X)._split_
+    one = make_detector(scorer=Energy()).fit(X)
+    first = one._split_
     images = X.copy()
     images[first.held_out] = images[first.held_out][:, ::-1] // 2
-    second = make_detector(scorer=Energy()).fit(images)._split_
-    assert_array_equal(second.held_out, first.held_out)
-    assert_array_equal(second.labels[first.train], first.labels[first.train])
+    other = make_detector(scorer=Energy()).fit(images)
+    assert_array_equal(other._split_.held_out, first.held_out)
+    assert_array_equal(other._labels_[first.train], one._labels_[first.train])
 
 
 @pytest.mark.parametrize("scorer", [None, Energy()], ids=["ViM", "Energy"])
@@ -685,10 +700,19 @@ def test_scores_may_be_of_any_kind(fitted, X_new, answer):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda n: np.zeros((n, 1)), r"scorer.score_samples returned shape \(21, 1\) for 21 images; \(n,\) is wanted"),
-        (lambda n: np.zeros(n + 1), r"scorer.score_samples returned shape \(22,\)"),
-        (lambda n: np.full(n, np.nan), "scorer.score_samples returned NaN or infinity for 21 of 21 images"),
-        (lambda n: np.full(n, np.inf), "scorer.score_samples returned NaN or infinity for 21 of 21 images"),
+        (
+            lambda n: np.zeros((n, 1)),
+            r"^scorer of part 'foreground': score_samples returned shape \(21, 1\) for 21 images: expected \(n,\)",
+        ),
+        (lambda n: np.zeros(n + 1), r"^scorer of part 'foreground': score_samples returned shape \(22,\)"),
+        (
+            lambda n: np.full(n, np.nan),
+            "part 'foreground': score_samples returned NaN or infinity for 21 of 21 images",
+        ),
+        (
+            lambda n: np.full(n, np.inf),
+            "part 'foreground': score_samples returned NaN or infinity for 21 of 21 images",
+        ),
     ],
 )
 def test_wrong_scores_are_named(fitted, answer, message):
@@ -707,7 +731,7 @@ def test_third_party_fusion(fitted, X, X_new):
     first, second = np.split(fitted._split_.held_out, [n_held_out // 2])
     assert_allclose(detector.fusion_.known["background"], np.sort(fitted.score_background(X[first])), atol=1e-5)
     scores = np.sort(detector.score_samples(X[second]))
-    assert_allclose(detector.calibrator_.scores_, np.sort(lowered_by_rounding(scores)), rtol=1e-12)
+    assert_allclose(detector.calibrator_.scores_, np.sort(_lowered_by_rounding(scores)), rtol=1e-12)
     assert detector.score_samples(X_new).shape == (len(X_new),)
 
 
@@ -736,10 +760,13 @@ def test_mask_generator_keeps_its_own_threads(X, y):
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (lambda n: np.zeros((n, 8), int), r"shape \(39, 8\); integers of shape \(39, H, W\) are wanted"),
+        (lambda n: np.zeros((n, 8), int), r"shape \(39, 8\): expected integers of shape \(39, H, W\)"),
         (lambda n: np.zeros((n - 1, 8, 8), int), r"shape \(38, 8, 8\)"),
         (lambda n: np.zeros((n, 8, 8)), "dtype float64"),
-        (lambda n: np.full((n, 8, 8), K + 1), r"values in 4\.\.4; .* 0\.\.2 for the classes and 3 for the background"),
+        (
+            lambda n: np.full((n, 8, 8), K + 1),
+            r"values in 4\.\.4: expected .* 0\.\.2 for the classes and 3 for the background",
+        ),
         (lambda n: np.full((n, 8, 8), -1), r"values in -1\.\.-1"),
     ],
 )
@@ -831,7 +858,7 @@ def test_refit_of_the_other_components(fitted, X, y, X_new):
 
 def test_refit_with_perturbed_images(fitted, X, y, X_new):
     scorer = ODIN(input_perturbation=0.01)
-    with pytest.raises(ValueError, match=r"X is None.*or pooling asks for; pass the X and y of fit"):
+    with pytest.raises(ValueError, match=r"X is None.*were not kept: expected the X and y of fit"):
         fitted.refit_scorer(scorer)
     refitted = fitted.refit_scorer(scorer, X, y)
     fresh = make_detector(scorer=scorer).fit(X, y)
@@ -847,7 +874,7 @@ def test_refit_with_perturbed_images(fitted, X, y, X_new):
 
 def test_refit_after_unpickling(fitted, X, y, X_new):
     unpickled = clone_of_fitted(fitted)
-    with pytest.raises(ValueError, match=r"X is None.*not pickled.*pass the X and y of fit"):
+    with pytest.raises(ValueError, match=r"X is None.*expected the X and y of fit.*not saved or pickled"):
         unpickled.refit_scorer(Energy())
     assert_equal_detectors(unpickled.refit_scorer(Energy(), X, y), fitted.refit_scorer(Energy()), X_new)
     kept = unpickled.refit_scorer(Energy(), X, y)
@@ -855,7 +882,7 @@ def test_refit_after_unpickling(fitted, X, y, X_new):
 
 
 def test_refit_refuses_other_data(fitted, X, y):
-    with pytest.raises(ValueError, match="X has 59 images; the 60 of fit are wanted"):
+    with pytest.raises(ValueError, match="X has 59 images: expected the 60 of fit"):
         fitted.refit_scorer(Energy(), X[:-1], y[:-1])
     with pytest.raises(ValueError, match="y differs from the labels of fit"):
         fitted.refit_scorer(Energy(), X, np.roll(y, 1))
@@ -867,10 +894,10 @@ def test_refit_refuses_other_data(fitted, X, y):
     ("changes", "error", "message"),
     [
         ({"scorer": Energy}, TypeError, r"pass Energy\(\)"),
-        ({"background_scorer": 3}, TypeError, "background_scorer is 3"),
+        ({"background_scorer": 3}, TypeError, "scorer of part 'background' is 3"),
         ({"fusion": "sum"}, TypeError, "fusion='sum'"),
         ({"alpha": 1.5}, ValueError, "'alpha' parameter"),
-        ({"scorer": ViM(n_components=-1)}, ValueError, "scorer: The 'n_components' parameter"),
+        ({"scorer": ViM(n_components=-1)}, ValueError, "part 'foreground': The 'n_components' parameter"),
     ],
 )
 def test_refit_refuses_wrong_components(fitted, changes, error, message):
@@ -896,19 +923,18 @@ def test_clone_is_unfitted(fitted, X_new):
 
 
 def test_detector_of_a_named_backbone(X, y, X_new):
-    """By name, with timm's own normalisation and random weights that follow the seed."""
+    """With timm's own normalisation and random weights that follow the seed."""
     trainer = Trainer(max_steps=1, batch_size=8)
     changes = {"classifier_trainer": trainer, "dense_trainer": trainer, "scorer": Energy(), "alpha": 0.3}
-    detector = make_detector(backbone="test_resnet", pretrained=False, image_size=128, **changes)
+    backbone = create_backbone("test_resnet", pretrained=False, random_state=0)
+    detector = make_detector(backbone=backbone, image_size=128, **changes)
     scores = [unfitted.fit(X[:12], y[:12]).score_samples(X_new[:3]) for unfitted in (detector, clone(detector))]
     assert_array_equal(scores[0], scores[1])
     assert detector.dense_network_.preprocessor.mean == (0.5, 0.5, 0.5)
 
 
-def test_too_few_held_out_images_reject_nothing(X, y):
-    with pytest.warns(UserWarning, match="21 held-out images are too few for alpha=0.01.*At least 99") as warned:
-        detector = make_detector(alpha=0.01).fit(X, y)
-    assert len(warned) == 1
+def test_without_alpha_nothing_is_rejected(X, y):
+    detector = make_detector(alpha=None).fit(X, y)
     assert detector.offset_ == -np.inf
     assert (detector.predict(mixed_images()) == 1).all()
     assert np.isfinite(detector.score_samples(mixed_images())).all()
@@ -950,21 +976,22 @@ def test_eight_threads_get_what_one_gets(fitted, X, y, scorer):
 
 
 def test_labels_that_fit_did_not_see_count_as_wrong(fitted, X, y):
-    with pytest.warns(UserWarning, match="3 of 60 labels are of classes that fit did not see, and count as wrong"):
+    with pytest.warns(UserWarning, match="3 of 60 labels are of classes that were not in fit, and count as wrong"):
         score = fitted.score(X, np.where(np.arange(60) < 3, 99, y))
     assert score == np.mean((fitted.classify(X) == y)[3:].tolist() + [False] * 3)
 
 
-def test_too_few_held_out_images_are_told_before_the_training(X, y, fitted):
-    class BeganError(Exception):
-        pass
+class BeganError(Exception):
+    """The training began."""
 
-    class NoTrainer(Trainer):
-        def train(self, *args, **kwargs):
-            raise BeganError
 
-    with pytest.warns(UserWarning, match="21 held-out images are too few"), pytest.raises(BeganError):
+class NoTrainer(Trainer):
+    def train(self, *args, **kwargs):
+        raise BeganError
+
+
+def test_too_few_held_out_images_are_refused_before_the_training(X, y, fitted):
+    with pytest.raises(ValueError, match=r"21 of 60 images are held out, but alpha=0\.01 needs at least 99"):
         make_detector(alpha=0.01, classifier_trainer=NoTrainer()).fit(X, y)
-    with pytest.warns(UserWarning, match="21 held-out images are too few") as warned:
+    with pytest.raises(ValueError, match="21 of 60 images are held out"):
         fitted.refit_scorer(alpha=0.01)
-    assert len(warned) == 1

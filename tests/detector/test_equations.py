@@ -82,7 +82,7 @@ def test_background_score_is_logit_k(fitted, X_new):
     oracle = logits_of(fitted, normalised(X_new))[:, K]
     assert np.ptp(oracle) > 0.01
     assert_allclose(fitted.score_background(X_new), oracle, atol=TOLERANCE)
-    assert isinstance(fitted.background_scorer_, BackgroundLogit)
+    assert isinstance(fitted.part_scorers_["background"], BackgroundLogit)
 
 
 def test_background_score_is_the_mean_of_the_logit_map(fitted, X_new):

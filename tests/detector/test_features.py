@@ -18,15 +18,15 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 import skdfb
 from skdfb import FeatureDetector
-from skdfb.detector._parts import lowered_by_rounding
 from skdfb.metrics import auroc_score
 from skdfb.scorers import MSP, ODIN, Energy, Representation, ViM
+from skdfb.scoring._joint_score import _lowered_by_rounding
 
 K, C = 3, 8
 
 
 def make_features(n=300, seed=0, unknown=False):
-    """Gaussians about 8 e_k, one a class; unknown rows lie about 8 e_K."""
+    """Gaussians around 8 e_k, one per class; unknown rows are around 8 e_K."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % K
     X = rng.normal(size=(n, C)) * np.linspace(1, 0.2, C)
@@ -48,7 +48,7 @@ def fitted(data):
 
 
 class Recorder:
-    """Anybody's scorer: scores a row by its first feature, and keeps what it was fitted on."""
+    """A third-party scorer: scores a row by its first feature, and keeps what it was fitted on."""
 
     def fit(self, representation, y):
         self.rows, self.labels = np.asarray(representation.features), y
@@ -161,7 +161,7 @@ def test_threshold_is_set_on_rows_that_nothing_was_fitted_on(data):
     assert len(train) == 240
     assert_array_equal(np.bincount(y[held_out]), [20, 20, 20])
     assert_array_equal(detector.scorer_.labels, y[train])
-    assert_allclose(detector.calibrator_.scores_, np.sort(lowered_by_rounding(X[held_out, 0])), rtol=1e-12)
+    assert_allclose(detector.calibrator_.scores_, np.sort(_lowered_by_rounding(X[held_out, 0])), rtol=1e-12)
     assert_array_equal(RecordingHead.seen[0], X[train])
     assert_array_equal(RecordingHead.seen[1], y[train])
     assert detector.offset_ == detector.calibrator_.scores_[2]  # floor(0.05 * 61) = 3rd smallest
@@ -185,24 +185,46 @@ def test_random_state(data, fitted):
     assert not np.array_equal(other.calibrator_.scores_, fitted.calibrator_.scores_)
 
 
-def test_too_few_held_out_rows_are_told_before_the_head_is_fitted(data):
+def test_too_few_held_out_rows_are_refused_before_the_head_is_fitted(data):
     X, y = data
     RecordingHead.seen = None
-    with (
-        pytest.warns(UserWarning, match="10 held-out images are too few for alpha=0.05") as record,
-        pytest.raises(RuntimeError, match="stop"),
-    ):
-        FeatureDetector(StoppingScorer(), head=RecordingHead()).fit(X[:100], y[:100])
-    assert len(record) == 1
-    with pytest.warns(UserWarning, match="too few"):
-        detector = FeatureDetector().fit(X[:100], y[:100])
+    with pytest.raises(ValueError, match=r"10 of 100 images are held out, but alpha=0\.05 needs at least 19"):
+        FeatureDetector(head=RecordingHead(), calibration_fraction=0.1).fit(X[:100], y[:100])
+    assert RecordingHead.seen is None
+    detector = FeatureDetector(calibration_fraction=0.1, alpha=None).fit(X[:100], y[:100])
     assert detector.offset_ == -np.inf
     assert (detector.predict(100 * X) == 1).all()
 
 
-class StoppingScorer(Recorder):
-    def fit(self, representation, y):
-        raise RuntimeError("stop")
+def test_as_many_rows_are_held_out_as_the_threshold_needs(data, caplog):
+    X, y = data
+    detector = FeatureDetector(random_state=0).fit(X[:100], y[:100])
+    assert len(detector.calibrator_.scores_) == 19
+    assert detector.calibration_fraction_ == 0.19
+    assert np.isfinite(detector.offset_)
+    assert "19 of 100 images" in caplog.text
+
+
+def test_labels_of_an_open_set_and_accuracy(fitted, data):
+    X, y = data
+    X_unknown, _ = make_features(seed=1, unknown=True)
+    labels = fitted.predict_open_set(np.concatenate([X, X_unknown]))
+    accepted = fitted.predict(np.concatenate([X, X_unknown])) == 1
+    assert_array_equal(labels == -1, ~accepted)
+    assert_array_equal(labels[:300][accepted[:300]], fitted.classify(X)[accepted[:300]])
+    named = FeatureDetector(random_state=0).fit(X, np.array(["a", "b", "c"])[y])
+    assert set(named.predict_open_set(X_unknown)) <= {"a", "b", "c", "unknown"}
+    assert set(named.predict_open_set(X_unknown, unknown_label="?")) <= {"a", "b", "c", "?"}
+    with pytest.raises(ValueError, match="unknown_label='a' is one of classes_"):
+        named.predict_open_set(X, unknown_label="a")
+    assert fitted.score(X, y) == (fitted.classify(X) == y).mean()
+    with pytest.warns(UserWarning, match="100 of 300 labels are of classes that were not in fit"):
+        fitted.score(X, np.where(y == 2, 9, y))
+    with pytest.raises(ValueError, match="y is None: expected the label of each sample"):
+        fitted.score(X, None)
+    scores, found = fitted.score_and_classify(X)
+    assert_array_equal(scores, fitted.score_samples(X))
+    assert_array_equal(found, fitted.classify(X))
 
 
 # -------------------------------------------------------------------- heads
@@ -254,7 +276,7 @@ def test_linear_classifiers_as_head(head, n_classes):
 @pytest.mark.parametrize("head", [SVC(kernel="linear"), SVC(kernel="linear", decision_function_shape="ovo"), SVC()])
 def test_heads_that_are_not_linear_are_refused(data, head):
     """One-against-one has a row a pair, which are as many as the classes where there are three."""
-    with pytest.raises(ValueError, match="is not linear"):
+    with pytest.raises(ValueError, match="is not linear: expected a classifier like LogisticRegression"):
         FeatureDetector(head=head).fit(*data)
 
 
@@ -264,7 +286,7 @@ def test_heads_that_are_not_linear_are_refused(data, head):
     ids=["Ridge", "class", "str", "forest", "int"],
 )
 def test_things_that_are_no_head_are_refused(data, head):
-    with pytest.raises(TypeError, match=r"head=.*a linear classifier with coef_ and intercept_"):
+    with pytest.raises(TypeError, match=r"head=.*: expected None, a linear classifier with coef_ and intercept_"):
         FeatureDetector(head=head).fit(*data)
 
 
@@ -315,13 +337,13 @@ W, B = np.ones((K, C)), np.zeros(K)
 @pytest.mark.parametrize(
     ("head", "match"),
     [
-        ((W,), "head has 1 items"),
-        ((W.T, B), r"weight of shape \(8, 3\) and a bias of shape \(3,\); wanted \(K, 8\)"),
+        ((W,), r"head has 1 items: expected \(weight, bias\)"),
+        ((W.T, B), r"weight of shape \(8, 3\) and a bias of shape \(3,\): expected \(K, 8\)"),
         ((W, B[:2]), r"bias of shape \(2,\)"),
-        ((W[:2], B[:2]), r"head has 2 rows, and y has 3 class\(es\).*head=\(weight, bias, labels\)"),
-        ((W, B, [0, 1]), "one label a row"),
-        ((W, B, [0, 1, 1]), "no two alike"),
-        ((W, B, [0, 1, 3]), r"head has no row for the class 2 of y \(1 missing\)"),
+        ((W[:2], B[:2]), r"head has 2 rows and y has 3 class\(es\).*head=\(weight, bias, labels\)"),
+        ((W, B, [0, 1]), r"head has 3 rows and the labels \[0, 1\]: expected one different label per row"),
+        ((W, B, [0, 1, 1]), r"the labels \[0, 1, 1\]: expected one different label per row"),
+        ((W, B, [0, 1, 3]), r"head has no row for the class 2 of y \(1 missing\): .* got \[0, 1, 3\]"),
         ((W * np.nan, B), "head contains NaN"),
     ],
 )
@@ -385,7 +407,7 @@ def test_one_class_with_a_head_of_one_row(data):
 
 
 def test_scorers_that_compare_classes_refuse_a_single_one(data):
-    with pytest.raises(ValueError, match=r"scorer=MSP\(\): .*at least 2"):
+    with pytest.raises(ValueError, match=r"part 'foreground', MSP\(\): .*at least 2"):
         FeatureDetector(MSP()).fit(data[0])
 
 
@@ -418,8 +440,8 @@ class WithActivations(Recorder):
 @pytest.mark.parametrize(
     ("scorer", "error", "match"),
     [
-        (ODIN(), ValueError, "asks for perturbed images.*set its input_perturbation to 0"),
-        (WithActivations(), ValueError, "asks for activations.*DFBDetector"),
+        (ODIN(), ValueError, "needs perturbed images.*set its input_perturbation to 0"),
+        (WithActivations(), ValueError, "needs activations.*DFBDetector"),
         (ViM, TypeError, "pass ViM"),
         ("ViM", TypeError, "without fit and score_samples"),
         (ViM(n_components="all"), ValueError, "'n_components' parameter of ViM"),
@@ -442,7 +464,7 @@ def test_odin_without_perturbation(data):
         ({"alpha": 1.0}, "'alpha' parameter"),
         ({"calibration_fraction": 0.6}, "'calibration_fraction' parameter"),
         ({"random_state": "a"}, "'random_state' parameter"),
-        ({"scorer": ViM(n_components=C)}, r"scorer=ViM\(n_components=8\): n_components=8 leaves no residual"),
+        ({"scorer": ViM(n_components=C)}, r"ViM\(n_components=8\): n_components=8 leaves no residual"),
     ],
 )
 def test_bad_parameters(data, parameters, match):
@@ -453,7 +475,7 @@ def test_bad_parameters(data, parameters, match):
 @pytest.mark.parametrize(
     ("scores", "match"), [(lambda n: np.zeros((n, 2)), r"shape \(\d+, 2\)"), (lambda n: np.full(n, np.nan), "NaN")]
 )
-def test_bad_scores_of_anybodys_scorer(data, scores, match):
+def test_bad_scores_of_a_third_party_scorer(data, scores, match):
     class Bad(Recorder):
         def score_samples(self, representation):
             return scores(len(representation))

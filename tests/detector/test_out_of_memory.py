@@ -223,7 +223,7 @@ def test_batch_normalisation_is_told_of(memory):
     X, y = make_images()
     network = DenseClassifier(Normalised(), CLASSES, image_size=SIDE)
     memory(100, 4)
-    with pytest.warns(BatchSizeWarning, match="16 images .*took 4 at a time.*but for batch normalisation"):
+    with pytest.warns(BatchSizeWarning, match="16 images .*took 4 at a time.*except for batch normalisation"):
         Trainer(max_steps=2, batch_size=16).train(network, X, y, device="cpu", random_state=0)
     # Attempts that failed leave no trace: two steps of four pieces.
     assert network.feature_map.backbone.norm.num_batches_tracked == 8
@@ -232,13 +232,13 @@ def test_batch_normalisation_is_told_of(memory):
 def test_goes_on_as_it_was_after_a_crash(memory, tmp_path, monkeypatch):
     """With the size of the pieces that it had found; batch statistics would tell."""
     X, y = make_images()
-    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.1)
+    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.1, checkpoint_every=2)
     trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
     memory(100, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BatchSizeWarning)
         whole = make_detector(backbone=Normalised(), **trainers).fit(X, y)
-        folder = {"checkpoint_dir": tmp_path, "checkpoint_every": 2}
+        folder = {"checkpoint_dir": tmp_path}
         with monkeypatch.context() as patched:
             break_off(patched, 4)
             with pytest.raises(KeyboardInterrupt):

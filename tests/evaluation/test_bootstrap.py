@@ -1,4 +1,4 @@
-"""The cumulative sums of the bootstrap must equal the metrics of resampled scores."""
+"""The bootstrap's cumulative sums must be the metrics of resampled scores."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from skdfb.evaluation._table import METRICS
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 
 quick = settings(max_examples=80, deadline=None, derandomize=True)
-EXACT = ("auroc", "fpr95")  # quotients of whole numbers; the others are sums, rounded in another order
+EXACT = ("auroc", "fpr95")  # quotients of whole numbers; in the others the order of summation may round otherwise
 
 scores = st.lists(st.sampled_from([-np.inf, -2.5, -1.0, 0.0, 1e-9, 0.5, 3.0, np.inf]), min_size=1, max_size=30)
 
@@ -37,7 +37,7 @@ def exactness(name):
 
 
 def resampled(id_scores, ood_scores, n_bootstrap, id_seed, ood_seed):
-    """Draw sorted scores with replacement, one resample after the other."""
+    """Explicit resamples: sorted scores drawn with replacement, one resample after the other."""
     draw_id, draw_ood = np.random.default_rng(id_seed), np.random.default_rng(ood_seed)
     id_scores, ood_scores = np.sort(id_scores), np.sort(ood_scores)
     found = [
@@ -54,8 +54,9 @@ def resampled(id_scores, ood_scores, n_bootstrap, id_seed, ood_seed):
 @given(st.integers(1, 12), st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 60))
 def test_histograms_have_the_metrics_of_their_scores(n_levels, seed, n_id, n_ood):
     rng = np.random.default_rng(seed)
-    # Many levels have no images.
-    counts = [rng.multinomial(n, rng.dirichlet(np.full(n_levels, 0.5)), size=4) for n in (n_id, n_ood)]
+    counts = [
+        rng.multinomial(n, rng.dirichlet(np.full(n_levels, 0.5)), size=4) for n in (n_id, n_ood)
+    ]  # many levels of none
     found = metrics_of_counts(*counts)
     levels = np.sort(rng.normal(size=n_levels))
     for row, (id_counts, ood_counts) in enumerate(zip(*counts, strict=True)):
@@ -64,7 +65,7 @@ def test_histograms_have_the_metrics_of_their_scores(n_levels, seed, n_id, n_ood
 
 
 @pytest.mark.parametrize("n_id", [1, 2, 19, 20, 21, 40, 59, 60, 100, 139, 399, 400, 401])
-def test_95_percent_of_the_images_is_a_whole_number(n_id):
+def test_95_percent_are_counted_in_whole_numbers(n_id):
     id_counts, ood_counts = np.ones((1, n_id), dtype=int), np.ones((1, n_id), dtype=int)
     expected = fpr_at_tpr(np.arange(n_id), np.arange(n_id), tpr=0.95)
     assert metrics_of_counts(id_counts, ood_counts)["fpr95"][0] == expected
@@ -86,7 +87,7 @@ def test_many_scores():
 
 
 @pytest.mark.parametrize("most_counts", [1, 300, 1000, 10**6])
-def test_the_number_of_counts_at_once_does_not_matter(monkeypatch, most_counts):
+def test_the_number_at_once_makes_no_difference(monkeypatch, most_counts):
     rng = np.random.default_rng(0)
     id_scores, ood_scores = rng.normal(1, 1, 61), rng.normal(0, 1, 77)
     arguments = {"n_bootstrap": 23, "id_seed": 1, "ood_seed": 2}
@@ -97,16 +98,16 @@ def test_the_number_of_counts_at_once_does_not_matter(monkeypatch, most_counts):
 
 def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(_bootstrap, "_MOST_COUNTS", 1000)
-    shapes, original = [], _bootstrap.metrics_of_counts
+    seen, original = [], _bootstrap.metrics_of_counts
     monkeypatch.setattr(
-        _bootstrap, "metrics_of_counts", lambda *counts: shapes.append([c.shape for c in counts]) or original(*counts)
+        _bootstrap, "metrics_of_counts", lambda *counts: seen.append([c.shape for c in counts]) or original(*counts)
     )
     rng = np.random.default_rng(0)
     bootstrap_metrics(rng.normal(size=100), rng.normal(size=300), n_bootstrap=7, id_seed=0, ood_seed=0)
-    assert shapes == [[(2, 400)] * 2] * 3 + [[(1, 400)] * 2]
+    assert seen == [[(2, 400)] * 2] * 3 + [[(1, 400)] * 2]
 
 
-def test_order_and_scale_do_not_matter():
+def test_order_and_scale_make_no_difference():
     rng = np.random.default_rng(0)
     id_scores, ood_scores = rng.normal(1, 1, 50).round(1), rng.normal(0, 1, 60).round(1)
     arguments = {"n_bootstrap": 20, "id_seed": 1, "ood_seed": 2}
@@ -128,13 +129,13 @@ def test_each_side_has_its_own_draws():
     assert np.ptp(first["auroc"]) > 0
     other = bootstrap_metrics(id_scores, constant, n_bootstrap=20, id_seed=4, ood_seed=2)
     assert not np.array_equal(first["auroc"], other["auroc"])
-    # With one seed for both sides, equal scores would be drawn equally often.
+    # With one seed for both sides, equal scores would be drawn alike.
     alike = bootstrap_metrics(id_scores, id_scores, n_bootstrap=20, id_seed=1, ood_seed=1)
     assert_array_equal(alike["auroc"], 0.5)
     assert np.ptp(bootstrap_metrics(id_scores, id_scores, n_bootstrap=20, id_seed=1, ood_seed=2)["auroc"]) > 0
 
 
-def test_coverage_of_the_intervals():
+def test_intervals_contain_the_true_value_about_as_often_as_they_should():
     rng, held, true = np.random.default_rng(0), 0, 0.7602499389065233  # normal cdf of 1 / sqrt(2)
     for seed in range(200):
         values = bootstrap_metrics(

@@ -1,4 +1,4 @@
-"""The whole method on the embedded images: DFB keeps the accuracy and improves every scorer, as documented."""
+"""DFB on the embedded images keeps the accuracy and improves every scorer, as the documentation claims."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_no_scorer_is_worse_on_the_mean(detector, data):
     ids=["stouffer", "fisher", "temperature"],
 )
 def test_no_more_than_alpha_is_rejected_over_200_splits(detector, fusion, background_scorer):
-    """The conformal promise on images that trained nothing: some fit the fusion, some set the threshold."""
+    """The conformal guarantee on images that trained nothing: some fit the fusion, some set the threshold."""
     n_learn, n_threshold, alpha = 100, 100, 0.05
     images = load_digits_on_photos(n_train=6, n_test=1000, n_ood=1, random_state=7).images_test
     parts = detector.refit_scorer(background_scorer=background_scorer, fusion=fusion).score_parts(images)

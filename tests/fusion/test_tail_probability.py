@@ -1,4 +1,4 @@
-"""Tail probabilities against their definition, Fisher's and Stouffer's rules, and what a detector needs of a fusion."""
+"""Tail probabilities against their definition, Fisher's and Stouffer's rules, and the protocol of fusions."""
 
 import math
 
@@ -93,30 +93,30 @@ def test_scores_are_tail_probabilities_however_correlated_the_parts_are(rule, co
     assert kstest(p, "uniform").statistic < 0.035
 
 
-def test_fishers_rule_is_led_by_the_strangest_part_and_stouffers_by_all():
+def test_the_lowest_part_dominates_fishers_rule_and_stouffers_weighs_all():
     learned = normal_parts(2000)
-    one_strange = {"foreground": np.array([-5.0]), "background": np.array([2.0])}
-    both_odd = {"foreground": np.array([-2.0]), "background": np.array([-2.0])}
+    one_low = {"foreground": np.array([-5.0]), "background": np.array([2.0])}
+    both_moderate = {"foreground": np.array([-2.0]), "background": np.array([-2.0])}
     fisher, stouffer = (TailProbabilityFusion(rule).fit(learned) for rule in RULES)
-    assert fisher.combine(one_strange) < fisher.combine(both_odd)
-    assert stouffer.combine(one_strange) > stouffer.combine(both_odd)
+    assert fisher.combine(one_low) < fisher.combine(both_moderate)
+    assert stouffer.combine(one_low) > stouffer.combine(both_moderate)
 
 
 @pytest.mark.parametrize("rule", ["fisher", "stouffer"])
-def test_no_other_part_makes_up_for_one_that_is_far_enough_out(rule):
+def test_high_parts_cannot_compensate_for_one_that_is_low_enough(rule):
     parts = {name: np.random.default_rng(seed).normal(size=500) for seed, name in enumerate("abc")}
     far = {"a": np.array([-30.0]), "b": np.array([1e6]), "c": np.array([1e6])}
     assert TailProbabilityFusion(rule).fit(parts).combine(far) < np.log(0.01)
 
 
-def test_finds_what_either_part_finds():
+def test_joint_score_is_better_than_either_part():
     known, learned = normal_parts(400, seed=1), normal_parts(400)
-    strange = normal_parts(400, seed=2)
-    strange["foreground"][:200] -= 4
-    strange["background"][200:] -= 4
+    unknown = normal_parts(400, seed=2)
+    unknown["foreground"][:200] -= 4
+    unknown["background"][200:] -= 4
     joint = TailProbabilityFusion().fit(learned)
-    alone = max(auroc_score(known[name], strange[name]) for name in known)
-    assert auroc_score(joint.combine(known), joint.combine(strange)) > alone + 0.15
+    alone = max(auroc_score(known[name], unknown[name]) for name in known)
+    assert auroc_score(joint.combine(known), joint.combine(unknown)) > alone + 0.15
 
 
 def test_one_part_keeps_its_order():
@@ -142,7 +142,7 @@ def test_a_rule_set_after_fit_waits_for_the_next_fit():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_very_usual_images_give_finite_scores(rule):
+def test_very_high_parts_give_finite_scores(rule):
     joint = (
         TailProbabilityFusion(rule)
         .fit(normal_parts())
@@ -171,10 +171,10 @@ def test_parts_are_left_as_they_are():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({}, "parts is empty: at least one part"),
+        ({}, "parts is empty: expected at least one part"),
         (
             {"foreground": [1.0, 2.0], "background": [1.0]},
-            r"hold \[2, 1\] scores: all parts must be of the same images",
+            r"Expected one score per image in each part, got \[2, 1\] scores",
         ),
         ({"foreground": [np.nan, 2.0]}, r"parts\['foreground'\] holds 1 NaN"),
         ({"foreground": []}, "is empty"),
@@ -185,9 +185,17 @@ def test_bad_parts_are_named(parts, message):
         TailProbabilityFusion().fit(parts)
 
 
+def test_any_names_can_be_joined_but_none_at_all():
+    fusion = TailProbabilityFusion()
+    assert fusion.check_names(["a"]) is None
+    assert fusion.check_names(iter(["foreground", "background_logit", "background_knn"])) is None
+    with pytest.raises(ValueError, match="parts is empty: expected at least one part"):
+        fusion.check_names(iter([]))
+
+
 def test_other_parts_are_refused():
     fusion = TailProbabilityFusion().fit(normal_parts(20))
-    with pytest.raises(ValueError, match=r"names \['foreground'\]: those given to fit are wanted"):
+    with pytest.raises(ValueError, match=r"names given to fit, \['foreground', 'background'\], got \['foreground'\]"):
         fusion.combine({"foreground": np.zeros(2)})
 
 
@@ -197,7 +205,7 @@ def test_unknown_rules_are_refused():
 
 
 class Minimum:
-    """A third party's fusion."""
+    """A third-party fusion."""
 
     def fit(self, parts):
         self.scales = {name: np.std(scores) for name, scores in parts.items()}
@@ -214,7 +222,7 @@ class Minimum:
 )
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
 def test_no_more_than_alpha_is_rejected_over_200_splits(fusion, alpha):
-    """The conformal promise: fitted on some held-out images, the threshold set on others, tested on a third lot."""
+    """The conformal guarantee: fusion, threshold and test each have images of their own."""
     n_learn, n_threshold, n_test = 30, 41, 300
     rejected = []
     for split in range(200):
@@ -228,5 +236,5 @@ def test_no_more_than_alpha_is_rejected_over_200_splits(fusion, alpha):
         rejected.append(np.mean(fusion.combine(testing) < calibrator.offset_))
     standard_error = np.std(rejected, ddof=1) / math.sqrt(len(rejected))
     assert np.mean(rejected) <= alpha + 2 * standard_error
-    # Nor much less: floor(alpha * 42) / 42 is what so many held-out images allow.
+    # The rate that 41 images allow is floor(alpha * 42) / 42: it is not much lower either.
     assert np.mean(rejected) >= math.floor(alpha * 42) / 42 - 3 * standard_error

@@ -91,7 +91,7 @@ def test_log_softplus_is_smooth_where_its_branches_meet():
     np.testing.assert_allclose(np.diff(_log_softplus(around)), 1e-6, rtol=1e-6)
 
 
-def test_output_kind_is_logit_unless_told():
+def test_output_kind_is_logit_by_default():
     parts = {"foreground": np.array([1.0]), "background": np.array([-5.0])}
     assert TemperatureFusion().fit(parts).combine(parts) == [-1.0]
     fusion = TemperatureFusion().fit(parts, outputs={"background": "logit"})
@@ -115,20 +115,37 @@ def test_combine_takes_other_images_than_fit():
     "names", [[], ["foreground"], ["background"], ["foreground", "foreground_b"], ["foreground", "back"]]
 )
 def test_other_parts_are_refused(names):
-    with pytest.raises(ValueError, match=r"Eq\. 7 joins one part whose name starts with 'foreground'"):
+    message = r"Eq\. 7 joins one part whose name starts with 'foreground'"
+    with pytest.raises(ValueError, match=message):
+        TemperatureFusion().check_names(names)
+    with pytest.raises(ValueError, match=message):
         TemperatureFusion().fit({name: np.zeros(2) for name in names})
 
 
 def test_a_third_part_is_refused():
-    parts = {name: np.zeros(2) for name in ("foreground", "background_logit", "background_knn")}
+    names = ("foreground", "background_logit", "background_knn")
     with pytest.raises(ValueError, match="use a fusion for any number of parts"):
-        TemperatureFusion().fit(parts)
+        TemperatureFusion().check_names(names)
+    with pytest.raises(ValueError, match="use a fusion for any number of parts"):
+        TemperatureFusion().fit({name: np.zeros(2) for name in names})
+
+
+def test_names_are_checked_before_fit():
+    """Any iterable of names is accepted, and the fusion stays unfitted."""
+    fusion = TemperatureFusion()
+    for names in (
+        ["background_logit", "foreground"],
+        iter(["foreground_dense", "background"]),
+        {"foreground": 0, "background": 1},
+    ):
+        assert fusion.check_names(names) is None
+    assert vars(fusion) == vars(TemperatureFusion())
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.zeros(3), r"hold \[2, 3\] scores"),
+        (np.zeros(3), r"got \[2, 3\] scores in the parts \['foreground', 'background'\]"),
         (np.zeros((2, 1)), r"parts\['background'\] has shape \(2, 1\)"),
         (np.zeros(0), r"parts\['background'\] has shape \(0,\)"),
         (np.array(["a", "b"]), "dtype <U1"),
@@ -146,15 +163,15 @@ def test_bad_scores_are_refused_by_name(bad, message):
 
 def test_other_names_than_those_of_fit_are_refused():
     fusion = TemperatureFusion().fit({"foreground": np.zeros(2), "background": np.zeros(2)})
-    with pytest.raises(ValueError, match=r"those given to fit are wanted, \['foreground', 'background'\]"):
+    with pytest.raises(ValueError, match=r"the names given to fit, \['foreground', 'background'\], got"):
         fusion.combine({"foreground": np.zeros(2), "background_knn": np.zeros(2)})
 
 
 def test_bad_outputs_are_refused():
     parts = {"foreground": np.zeros(2), "background": np.zeros(2)}
-    with pytest.raises(ValueError, match=r"outputs\['foreground'\]='probs' is no output kind"):
+    with pytest.raises(ValueError, match=r"outputs\['foreground'\] to be one of \['logit', .*\], got 'probs'"):
         TemperatureFusion().fit(parts, outputs={"foreground": "probs"})
-    with pytest.raises(ValueError, match=r"outputs names \['fg'\], which are no parts"):
+    with pytest.raises(ValueError, match=r"parts \['foreground', 'background'\], got outputs for \['fg'\]"):
         TemperatureFusion().fit(parts, outputs={"fg": "logit"})
 
 
@@ -166,7 +183,20 @@ def test_bad_temperatures_are_refused(name, bad):
         TemperatureFusion(**{name: bad}).fit(parts)
     fitted = TemperatureFusion().fit(parts).set_params(**{name: bad})
     with pytest.raises(ValueError, match=f"'{name}' parameter of TemperatureFusion"):
-        fitted.combine(parts)
+        fitted.fit(parts)
+
+
+@pytest.mark.parametrize("output", ["logit", "probability", "log_probability"])
+def test_a_temperature_set_after_fit_waits_for_the_next_fit(output):
+    parts = {"foreground": np.array([-1.0, -2.0]), "background": np.array([1.0, -2.0])}
+    outputs, others = {"foreground": output}, {"temperature": 5.0, "probability_temperature": 3.0}
+    fusion = TemperatureFusion().fit(parts, outputs=outputs)
+    assert (fusion.temperature_, fusion.probability_temperature_) == (2.5, 1.0)
+    before = fusion.combine(parts)
+    np.testing.assert_array_equal(fusion.set_params(**others).combine(parts), before)
+    expected = TemperatureFusion(**others).fit(parts, outputs=outputs).combine(parts)
+    np.testing.assert_array_equal(fusion.fit(parts, outputs=outputs).combine(parts), expected)
+    assert not np.allclose(expected, before)
 
 
 def test_combine_before_fit_is_refused():

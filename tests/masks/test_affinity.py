@@ -90,10 +90,10 @@ def test_batch_size_and_threads_do_not_matter(images, labels, batch_size, n_jobs
 
 def test_one_batch_of_maps_at_a_time(images, labels):
     generator = affinity(batch_size=4).fit(images, labels)
-    asked, inner = [], generator.generator_.attention_maps
-    generator.generator_.attention_maps = lambda X, y: asked.append(len(X)) or inner(X, y)
+    calls, inner = [], generator.generator_.attention_maps
+    generator.generator_.attention_maps = lambda X, y: calls.append(len(X)) or inner(X, y)
     generator.transform(images)
-    assert asked == [4, 4, 2]
+    assert calls == [4, 4, 2]
 
 
 # ------------------------------------------------------------------ images
@@ -148,10 +148,10 @@ def test_rows_of_pixels(images, labels):
 
 
 class Plain:
-    """A generator of somebody else's: brightness, and the class 1 wherever one looks."""
+    """A user-defined generator: its maps are brightness, and it predicts class 1 for all images."""
 
     def fit(self, X, y):
-        self.seen_ = len(X), sorted(set(y.tolist()))
+        self.fitted_on_ = len(X), sorted(set(y.tolist()))
         return self
 
     def attention_maps(self, X, y):
@@ -161,11 +161,11 @@ class Plain:
         return np.ones(len(X), dtype=np.uint8)
 
 
-def test_anybodys_generator(images, labels):
+def test_a_user_defined_generator(images, labels):
     names = np.array(["cat", "dog", "eel"])[labels]
     generator = AffinityMaskGenerator(given := Plain(), device="cpu", **REFINEMENT).fit(images, names)
-    assert not hasattr(given, "seen_")
-    assert generator.generator_.seen_ == (N, [0, 1, 2])
+    assert not hasattr(given, "fitted_on_")
+    assert generator.generator_.fitted_on_ == (N, [0, 1, 2])
     np.testing.assert_array_equal(generator.classify(images), ["dog"] * N)
     expected = refined(images.astype(np.float64).mean(-1), images)
     np.testing.assert_allclose(generator.attention_maps(images), expected, atol=1e-5)
@@ -206,14 +206,14 @@ def test_not_fitted(images, method):
 
 
 def test_unknown_labels_are_refused(images, labels):
-    with pytest.raises(ValueError, match="1 labels that fit did not see"):
+    with pytest.raises(ValueError, match="1 labels that are not in classes_"):
         affinity().fit(images, labels).attention_maps(images[:2], [0, 7])
 
 
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"dilations": ()}, ValueError, r"dilations=\(\); a sequence of at least one integer above 0"),
+        ({"dilations": ()}, ValueError, r"dilations=\(\): expected a sequence of at least one integer above 0"),
         ({"dilations": (1, 0)}, ValueError, "above 0"),
         ({"dilations": (1.5,)}, ValueError, "integer"),
         ({"dilations": [[1]]}, ValueError, "dilations="),
@@ -223,8 +223,12 @@ def test_unknown_labels_are_refused(images, labels):
         ({"threshold": 1.5}, ValueError, "'threshold' parameter"),
         ({"batch_size": 0}, ValueError, "'batch_size' parameter"),
         ({"device": "gpu7"}, ValueError, "device='gpu7'"),
-        ({"generator": "cam"}, TypeError, "generator='cam'; an object with the methods fit, attention_maps, classify"),
-        ({"generator": CAMMaskGenerator}, TypeError, "an object with the methods"),
+        (
+            {"generator": "cam"},
+            TypeError,
+            "generator='cam': expected an object with the methods fit, attention_maps, classify",
+        ),
+        ({"generator": CAMMaskGenerator}, TypeError, "expected an object with the methods"),
         ({"generator": cam(sigma=-1.0)}, ValueError, "generator: The 'sigma' parameter"),
         ({"generator": cam(trainer=Trainer(max_steps=0))}, ValueError, "generator: trainer: .*max_steps"),
         ({"generator": affinity(generator=cam(flip="no"))}, ValueError, "generator: generator: The 'flip'"),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.base import clone
@@ -84,6 +85,49 @@ def test_sigma_is_in_pixels_of_an_image_of_128(images, labels, mask_size, sigma)
         expected = gaussian_filter(before, pixels, mode="nearest", truncate=4.0)
         expected = (expected - expected.min()) / (expected.max() - expected.min())
         np.testing.assert_allclose(after, expected, atol=1e-4)
+
+
+def oracle_masks(network, images, classes):
+    """The masks of the authors' code, image by image: the bias, no scales but the first, no smoothing here."""
+    weight, bias = network.head.weight.detach().numpy(), network.head.bias.detach().numpy()
+    inputs = network.preprocessor(torch.from_numpy(images).movedim(-1, 1))
+    with torch.no_grad():
+        feature_maps = network.feature_map(inputs).numpy()
+    if classes is None:
+        classes = [int(np.argmax(weight @ features.mean((1, 2)) + bias)) for features in feature_maps]
+    masks = np.empty((len(images), SIZE, SIZE), dtype=int)
+    for mask, features, k in zip(masks, feature_maps, classes, strict=True):
+        activation = np.maximum(np.einsum("c,chw->hw", weight[k], features) + bias[k], 0)
+        enlarged = F.interpolate(torch.from_numpy(activation)[None, None], (SIZE, SIZE), mode="bilinear")[0, 0].numpy()
+        spread = enlarged.max() - enlarged.min()
+        found = (enlarged - enlarged.min()) / spread if spread else np.zeros_like(enlarged)
+        mask[:] = np.where(found >= 0.5, k, K)
+    return masks
+
+
+@pytest.mark.parametrize("true_class", [True, False])
+def test_the_masks_of_the_authors_code(images, labels, true_class):
+    network = trained_network().eval()
+    torch.nn.init.normal_(network.head.bias)
+    options = {"scales": (1.0,), "flip": False, "sigma": 0.0, "device": "cpu"}
+    generator = CAMMaskGenerator(network, use_bias=True, true_class=true_class, **options)
+    masks = generator.fit_transform(images, labels)
+    expected = oracle_masks(network, images, labels if true_class else None)
+    assert (masks != expected).mean() < 1e-3  # rounding at the threshold
+    assert (masks != CAMMaskGenerator(network, true_class=true_class, **options).fit_transform(images, labels)).any()
+    # given classes are the ones that transform takes, independent of fit_transform
+    assert (generator.transform(images, labels) != oracle_masks(network, images, labels)).mean() < 1e-3
+
+
+def test_masks_of_the_predicted_class(images, labels):
+    generator = CAMMaskGenerator(trained_network(), true_class=False, device="cpu")
+    masks = generator.fit_transform(images, labels)
+    predicted = generator.classify(images)
+    assert (predicted != labels).any()
+    for mask, predicted_class in zip(masks, predicted, strict=True):
+        assert set(np.unique(mask)) == {predicted_class, K}
+    np.testing.assert_array_equal(masks, generator.transform(images))
+    np.testing.assert_array_equal(generator.transform(images, labels), fitted(images, labels).transform(images, labels))
 
 
 # -------------------------------------------------------------- shapes
@@ -198,7 +242,7 @@ def test_train_flags_survive_a_pass(images, labels):
 class OneSizeBackbone(TinyBackbone):
     def forward(self, images):
         if images.shape[-1] != SIZE:
-            raise AssertionError(f"input of {images.shape[-1]} pixels, {SIZE} wanted")
+            raise AssertionError(f"input of {images.shape[-1]} pixels, expected {SIZE}")
         return super().forward(images)
 
 
@@ -225,7 +269,7 @@ class StridedBackbone(TinyBackbone):
 
     def forward(self, images):
         if images.shape[-1] % 16:
-            raise ValueError("patches of 16 pixels are wanted")
+            raise ValueError("expected a multiple of 16 pixels")
         return super().forward(nn.functional.avg_pool2d(images, 4))
 
 
@@ -260,7 +304,7 @@ def test_a_backbone_is_copied_trained_and_fixed_by_the_seed(images, labels):
     assert not torch.equal(weights[0], weights[2])
     assert weights[0].abs().max() > 0
     np.testing.assert_array_equal(first.classes_, [0, 1, 2])
-    assert first.dense_network_.preprocessor.image_size == SIZE  # the images', as the module names none
+    assert first.network_.preprocessor.image_size == SIZE  # the images', as the module names none
 
 
 def test_a_backbone_of_timm():
@@ -316,15 +360,15 @@ def test_any_labels(images, labels, values):
 
 def test_unknown_labels_are_refused(images, labels):
     generator = fitted(images, labels)
-    with pytest.raises(ValueError, match="1 labels that fit did not see"):
+    with pytest.raises(ValueError, match="1 labels that are not in classes_"):
         generator.attention_maps(images[:2], [0, 7])
     with pytest.raises(ValueError, match=r"shape \(3,\) for 2 images"):
         generator.attention_maps(images[:2], [0, 1, 2])
-    with pytest.raises(ValueError, match="labels that fit did not see"):
+    with pytest.raises(ValueError, match="2 labels that are not in classes_"):
         generator.attention_maps(images[:2], ["cat", "dog"])
 
 
-def test_labels_are_wanted(images):
+def test_missing_labels_are_refused(images):
     with pytest.raises(ValueError, match="y is None: expected class labels"):
         CAMMaskGenerator(trained_network(), device="cpu").fit(images)
     with pytest.raises(ValueError, match="y is None: expected class labels"):
@@ -393,7 +437,7 @@ def test_not_fitted(images, method):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"scales": ()}, r"scales=\(\); a sequence of at least one factor above 0"),
+        ({"scales": ()}, r"scales=\(\): expected a sequence of at least one finite factor above 0"),
         ({"scales": (1.0, 0.0)}, "above 0"),
         ({"scales": (1.0, -1.0)}, "above 0"),
         ({"scales": (1.0, float("nan"))}, "above 0"),
@@ -402,6 +446,8 @@ def test_not_fitted(images, method):
         ({"scales": [[1.0, 2.0]]}, "scales="),
         ({"scales": 1.0}, "'scales' parameter"),
         ({"flip": "yes"}, "'flip' parameter"),
+        ({"use_bias": "no"}, "'use_bias' parameter"),
+        ({"true_class": None}, "'true_class' parameter"),
         ({"sigma": -1.0}, "'sigma' parameter"),
         ({"sigma": float("inf")}, "'sigma' parameter"),
         ({"threshold": 1.5}, "'threshold' parameter"),
@@ -453,7 +499,7 @@ def test_transform_of_given_classes(images, labels):
     masks = generator.transform(images, names)
     np.testing.assert_array_equal(masks, CAMMaskGenerator(trained_network(), device="cpu").fit_transform(images, names))
     assert (masks != generator.transform(images)).any()
-    with pytest.raises(ValueError, match="1 labels that fit did not see"):
+    with pytest.raises(ValueError, match="1 labels that are not in classes_"):
         generator.transform(images[:1], ["fox"])
 
 

@@ -183,27 +183,27 @@ def test_only_the_images_that_fail_keep_their_first_mask(images, labels):
     maps = np.concatenate([maps for _, maps, _ in NetworkMaskGenerator._stream(generator, as_images(images), labels)])
     highest = np.sort(maps.max((1, 2)))
     generator.threshold = float(highest[N // 2 - 1 : N // 2 + 1].mean())  # which some maps reach and others do not
-    asked, inner = [], generator.generator_.transform
-    generator.generator_.transform = lambda X, y: asked.append(y) or inner(X, y)
+    calls, inner = [], generator.generator_.transform
+    generator.generator_.transform = lambda X, y: calls.append(y) or inner(X, y)
     found = generator.transform(images, labels)
     failed = (maps.max((1, 2)) < generator.threshold) | (maps.min((1, 2)) >= generator.threshold)
     assert 0 < failed.sum() < N
-    assert np.concatenate(asked).tolist() == labels[failed].tolist()
-    assert all(len(y) for y in asked)
+    assert np.concatenate(calls).tolist() == labels[failed].tolist()
+    assert all(len(y) for y in calls)
     np.testing.assert_array_equal(found[failed], inner(images[failed], labels[failed]))
     kept = np.where(maps >= np.float32(generator.threshold), labels[:, None, None], K)
     np.testing.assert_array_equal(found[~failed], kept[~failed])
 
 
-class Somebodys(BaseEstimator):
-    """A generator without a network: the left half, whose masks are small."""
+class UserDefined(BaseEstimator):
+    """A user-defined generator without a network: small masks of the left half."""
 
     def __init__(self, random_state=None, backbone="mine"):
         self.random_state = random_state
         self.backbone = backbone
 
     def fit_transform(self, X, y):
-        self.seen_ = len(X), sorted(set(y.tolist()))
+        self.fitted_on_ = len(X), sorted(set(y.tolist()))
         return self.transform(X, y)
 
     def transform(self, X, y):
@@ -212,9 +212,9 @@ class Somebodys(BaseEstimator):
         return masks
 
 
-def test_anybodys_generator(images, labels):
-    generator = dense(generator=Somebodys()).fit(images, np.array(["cat", "dog", "eel"])[labels])
-    assert generator.generator_.seen_ == (N, [0, 1, 2])
+def test_a_user_defined_generator(images, labels):
+    generator = dense(generator=UserDefined()).fit(images, np.array(["cat", "dog", "eel"])[labels])
+    assert generator.generator_.fitted_on_ == (N, [0, 1, 2])
     assert isinstance(generator.generator_.backbone, DenseClassifier)
     assert isinstance(generator.generator_.random_state, int)
     left = np.zeros((N, SIZE, SIZE), dtype=bool)
@@ -223,7 +223,7 @@ def test_anybodys_generator(images, labels):
 
 
 def test_masks_that_are_none_are_refused(images, labels):
-    class Wrong(Somebodys):
+    class Wrong(UserDefined):
         def transform(self, X, y):
             return np.full((len(X), 8, 8), K + 1)
 
@@ -312,7 +312,11 @@ def test_progress_bars(images, labels, capsys):
         ({"trainer": Trainer(max_steps=0)}, ValueError, "^trainer: .*max_steps"),
         ({"dense_trainer": Trainer(max_steps=0)}, ValueError, "dense_trainer: .*max_steps"),
         ({"dense_trainer": "quick"}, ValueError, "'dense_trainer' parameter"),
-        ({"generator": "cam"}, TypeError, "generator='cam'; an object with the methods fit_transform, transform"),
+        (
+            {"generator": "cam"},
+            TypeError,
+            "generator='cam': expected an object with the methods fit_transform, transform",
+        ),
         ({"generator": cam(sigma=-1.0)}, ValueError, "generator: The 'sigma' parameter"),
         ({"backbone": 3}, ValueError, "'backbone' parameter"),
     ],

@@ -1,12 +1,14 @@
-"""What a mask generator inside something else is handed."""
+"""Mask generators inside other objects: the settings that they inherit, and their masks, packed."""
 
+import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
+from skdfb.images import as_images
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
-from skdfb.masks._inner import hand_over
+from skdfb.masks._inner import fit_pack, hand_over
 from skdfb.training import Trainer
-from tests.masks.helpers import trained_network
+from tests.masks.helpers import SIZE, K, N, trained_network
 
 SETTINGS = {"mask_size": 24, "device": "cpu", "random_state": 7, "n_jobs": 2}
 
@@ -59,7 +61,7 @@ def test_nothing_else_changes():
 
 
 class OwnMeaning(BaseEstimator):
-    """Somebody's estimator, in which ``generator`` is one of random numbers."""
+    """A user-defined estimator, in which ``generator`` is one of random numbers."""
 
     def __init__(self, generator=None, n_jobs=None, pixels="auto"):
         self.generator = generator
@@ -81,3 +83,47 @@ def test_objects_that_are_no_estimators_are_copied():
     assert found is not given
     assert type(found) is Plain
     assert found.device is None
+
+
+# ---------------------------------------------------------------- packed masks
+
+
+def cam(**parameters):
+    return CAMMaskGenerator(trained_network(), **{"scales": (1.0,), "flip": False, "device": "cpu"} | parameters)
+
+
+@pytest.mark.parametrize("true_class", [True, False])
+def test_packed_masks_are_those_of_fit_transform(images, labels, true_class, monkeypatch):
+    expected = cam(true_class=true_class).fit_transform(images, labels)
+    monkeypatch.setattr(CAMMaskGenerator, "_masks", None)  # which would hold an array of all masks
+    packed = fit_pack(cam(true_class=true_class, batch_size=3), as_images(images), labels, K, "generator")
+    np.testing.assert_array_equal(packed, expected)
+    assert packed.nbytes == N * (SIZE * SIZE // 8 + 1)
+
+
+class LeftHalf:
+    """A user-defined generator."""
+
+    def __init__(self, value=None):
+        self.value = value
+
+    def fit_transform(self, X, y):
+        masks = np.full((len(X), 8, 8), K)
+        masks[:, :, :4] = y[:, None, None] if self.value is None else self.value
+        return masks
+
+
+class OwnTransform(CAMMaskGenerator):
+    def fit_transform(self, X, y=None):
+        return LeftHalf().fit_transform(X, y)
+
+
+@pytest.mark.parametrize("generator", [LeftHalf(), OwnTransform(trained_network(), device="cpu")])
+def test_a_fit_transform_of_its_own_is_called(images, labels, generator):
+    packed = fit_pack(generator, as_images(images), labels, K, "generator")
+    np.testing.assert_array_equal(packed, LeftHalf().fit_transform(images, labels))
+
+
+def test_masks_with_other_values_are_refused(images, labels):
+    with pytest.raises(ValueError, match=r"^mine.fit_transform returned masks with values in 3\.\.9"):
+        fit_pack(LeftHalf(9), as_images(images), labels, K, "mine")

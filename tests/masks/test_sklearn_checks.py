@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
 }
 AFFINITY = AffinityMaskGenerator(CAMMaskGenerator(**SMALL), dilations=(1, 2), n_iterations=2, device="cpu")
 DENSE = DenseMaskGenerator(
-    **SMALL | {"backbone": hashable_backbone(1)},  # one that does not see the true class in every image
+    **SMALL | {"backbone": hashable_backbone(1)},  # one that does not predict the true class of every image
     generator=CAMMaskGenerator(scales=(1.0,), flip=False),
     dense_trainer=Trainer(max_steps=2, batch_size=16),
     flip=False,

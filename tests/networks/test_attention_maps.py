@@ -40,11 +40,11 @@ def bilinear_weights(n_in: int, n_out: int, antialias: bool) -> Array:
     weights = np.zeros((n_out, n_in))
     for i in range(n_out):
         centre = (i + 0.5) * ratio
-        if antialias:  # a triangle as wide as the step, cut at the edge
+        if antialias:  # a triangle as wide as the step, normalised at the edge
             for j in range(n_in):
                 weights[i, j] = max(0.0, 1 - abs(j + 0.5 - centre) / support)
             weights[i] /= weights[i].sum()
-        else:  # the edge's pixel goes on outside
+        else:  # outside, the pixel at the edge is repeated
             position = centre - 0.5
             below = int(np.floor(position))
             for j, weight in ((below, below + 1 - position), (below + 1, position - below)):
@@ -66,8 +66,9 @@ def oracle(
     flip: bool,
     sigma: float,
     output: tuple[int, int],
+    use_bias: bool = False,
 ) -> tuple[Array, int]:
-    """Sum the class's activation over views, place by place; the network itself is the only thing not written out."""
+    """Sum the class's activation over views, place by place; only the backbone is not written out."""
     weight = network.head.weight.detach().numpy()
     bias = network.head.bias.detach().numpy()
 
@@ -85,7 +86,8 @@ def oracle(
             activation = np.zeros(features.shape[1:])
             for row in range(features.shape[1]):
                 for column in range(features.shape[2]):
-                    activation[row, column] = max(0.0, weight[target] @ features[:, row, column])
+                    logit = weight[target] @ features[:, row, column] + (bias[target] if use_bias else 0.0)
+                    activation[row, column] = max(0.0, logit)
             resized = resize(activation, *output)
             total += resized[:, ::-1] if mirrored else resized
     smooth = gaussian_filter(total, sigma, mode="nearest") if sigma else total
@@ -93,6 +95,7 @@ def oracle(
     return (smooth - smooth.min()) / spread if spread else np.zeros(output), target
 
 
+@pytest.mark.parametrize("use_bias", [False, True])
 @pytest.mark.parametrize("given_targets", [True, False], ids=["true_class", "predicted_class"])
 @pytest.mark.parametrize(
     ("sizes", "flip", "sigma", "output"),
@@ -112,14 +115,17 @@ def test_equation_1(
     sigma: float,
     output: tuple[int, int],
     given_targets: bool,
+    use_bias: bool,
 ) -> None:
     targets = torch.tensor([0, 1, 2, 1]) if given_targets else None
-    maps, used = attention_maps(network, images, targets, input_sizes=sizes, flip=flip, sigma=sigma, output_size=output)
+    maps, used = attention_maps(
+        network, images, targets, input_sizes=sizes, flip=flip, sigma=sigma, output_size=output, use_bias=use_bias
+    )
     for index, image in enumerate(images.numpy()):
         target = None if targets is None else int(targets[index])
-        wanted, wanted_target = oracle(network, image, target, sizes, flip, sigma, output)
-        assert int(used[index]) == wanted_target
-        np.testing.assert_allclose(maps[index].numpy(), wanted, rtol=0, atol=1e-5)
+        expected, expected_target = oracle(network, image, target, sizes, flip, sigma, output, use_bias)
+        assert int(used[index]) == expected_target
+        np.testing.assert_allclose(maps[index].numpy(), expected, rtol=0, atol=1e-5)
 
 
 def maps_of(network: DenseClassifier, images: Tensor, targets: Tensor | None = None, flip: bool = True) -> Tensor:
@@ -157,6 +163,22 @@ def test_bias_and_background_play_no_part(network: DenseClassifier, images: Tens
     assert torch.equal(maps_of(grown, images, targets), maps)
 
 
+def test_the_bias_changes_the_map_and_none_counts_as_zero(network: DenseClassifier, images: Tensor) -> None:
+    def with_bias(targets: Tensor) -> Tensor:
+        return attention_maps(
+            network, images, targets, input_sizes=[SIZE], flip=False, sigma=1.0, output_size=(SIZE, SIZE), use_bias=True
+        )[0]
+
+    targets = torch.tensor([0, 1, 2, 1])
+    torch.nn.init.constant_(network.head.bias, -0.1)
+    before = with_bias(targets)
+    torch.nn.init.zeros_(network.head.bias)
+    zero = with_bias(targets)
+    assert not torch.allclose(before, zero, atol=1e-2)
+    network.head.bias = None
+    assert torch.equal(with_bias(targets), zero)
+
+
 def test_class_without_activation_has_a_map_of_zeros(network: DenseClassifier, images: Tensor) -> None:
     torch.nn.init.constant_(network.head.weight[1], -1.0)  # the feature maps are not negative
     assert not maps_of(network, images, torch.ones(4, dtype=torch.long)).any()
@@ -167,14 +189,14 @@ def test_no_gradient_is_kept(network: DenseClassifier, images: Tensor) -> None:
 
 
 @given(sigma=st.floats(0.0, 12.0), height=st.integers(1, 20), width=st.integers(1, 20), seed=st.integers(0, 99))
-def test_gaussian_is_scipys(sigma: float, height: int, width: int, seed: int) -> None:
+def test_the_gaussian_is_that_of_scipy(sigma: float, height: int, width: int, seed: int) -> None:
     maps = np.random.default_rng(seed).normal(size=(2, height, width))
-    wanted = np.stack([gaussian_filter(one, sigma, mode="nearest") for one in maps])
-    np.testing.assert_allclose(gaussian_blur(torch.from_numpy(maps), sigma).numpy(), wanted, rtol=0, atol=1e-10)
+    expected = np.stack([gaussian_filter(one, sigma, mode="nearest") for one in maps])
+    np.testing.assert_allclose(gaussian_blur(torch.from_numpy(maps), sigma).numpy(), expected, rtol=0, atol=1e-10)
 
 
 @given(scale=st.floats(1e-3, 1e3), shift=st.floats(-10.0, 10.0), seed=st.integers(0, 99))
-def test_min_max_knows_no_scale_and_no_shift(scale: float, shift: float, seed: int) -> None:
+def test_min_max_removes_scale_and_shift(scale: float, shift: float, seed: int) -> None:
     maps = torch.from_numpy(np.random.default_rng(seed).uniform(size=(3, 4, 5)))
     torch.testing.assert_close(min_max(scale * maps + shift), min_max(maps), rtol=0, atol=1e-9)
 

@@ -1,4 +1,4 @@
-"""Names, options and files of weights: what is loaded, and what is refused with which words."""
+"""create_backbone: names, options, random weights, and files of weights, with the messages of its errors."""
 
 import importlib.util
 import pickle
@@ -33,16 +33,16 @@ def load(path: Path) -> Weights:
 
 
 class TestNames:
-    def test_unknown_name_gets_near_names(self) -> None:
+    def test_an_unknown_name_lists_near_names(self) -> None:
         with pytest.raises(ValueError, match=r"backbone='resnet51' is no timm model.*Near names:.*resnet5"):
             create_backbone("resnet51", pretrained=False)
 
-    def test_name_like_nothing(self) -> None:
+    def test_a_name_without_near_names(self) -> None:
         with pytest.raises(ValueError, match=r"backbone='qqqqqqqq' is no timm model\. timm\.list_models"):
             create_backbone("qqqqqqqq", pretrained=False)
 
     @pytest.mark.parametrize("pretrained", [True, False])
-    def test_unknown_tag_gets_the_tags(self, pretrained: bool) -> None:
+    def test_an_unknown_tag_lists_the_tags(self, pretrained: bool) -> None:
         with pytest.raises(ValueError, match=r"no weights tagged 'a9_in1k' for resnet18.*a1_in1k"):
             create_backbone("resnet18.a9_in1k", pretrained=pretrained)
 
@@ -52,7 +52,7 @@ class TestNames:
 
     @pytest.mark.parametrize("name", [3, None, nn.Identity()])
     def test_not_a_name(self, name: Any) -> None:
-        with pytest.raises(TypeError, match=f"is a {type(name).__name__}; the name of a timm model"):
+        with pytest.raises(TypeError, match=f"expected the name of a timm model, got a {type(name).__name__}"):
             create_backbone(name)
 
     def test_no_classifier(self) -> None:
@@ -69,7 +69,9 @@ class TestOptions:
             ("test_resnet", {"colour": "blue"}),
         ],
     )
-    def test_option_that_the_family_has_not(self, name: str, options: dict[str, Any], pretrained: bool) -> None:
+    def test_an_option_that_the_family_does_not_take(
+        self, name: str, options: dict[str, Any], pretrained: bool
+    ) -> None:
         with pytest.raises(ValueError, match=rf"backbone='{name}' does not take the options .*{next(iter(options))}"):
             create_backbone(name, pretrained=pretrained, **options)
 
@@ -83,7 +85,7 @@ class TestOptions:
         model = create_backbone("test_vit", pretrained=False, image_size=96)
         assert model.forward_features(torch.zeros(1, 3, 96, 96)).shape[1] == 1 + 6 * 6
 
-    def test_size_means_nothing_to_convolutions(self) -> None:
+    def test_size_has_no_effect_on_convolutions(self) -> None:
         model = create_backbone("test_resnet", pretrained=False, image_size=96)
         assert model.forward_features(torch.zeros(1, 3, 64, 64)).shape[2:] == (2, 2)
 
@@ -167,26 +169,26 @@ class TestCheckpoints:
 
     @staticmethod
     def check(loaded: Weights, trained: nn.Module) -> None:
-        wanted = {name: value for name, value in trained.state_dict().items() if not name.startswith("fc.")}
-        assert loaded.keys() == wanted.keys()
-        for name, value in wanted.items():
+        expected = {name: value for name, value in trained.state_dict().items() if not name.startswith("fc.")}
+        assert loaded.keys() == expected.keys()
+        for name, value in expected.items():
             assert torch.equal(loaded[name], value), name
 
     def test_path_as_string(self, trained: nn.Module, tmp_path: Path) -> None:
         path = tmp_path / "weights.pth"
         torch.save(trained.state_dict(), path)
-        network = DenseClassifier("test_resnet", 2, checkpoint_path=str(path))  # pretrained=True means nothing here
+        network = DenseClassifier("test_resnet", 2, checkpoint_path=str(path))  # pretrained=True has no effect here
         self.check(network.feature_map.backbone.state_dict(), trained)
 
-    def test_position_embeddings_are_brought_to_the_size(self, tmp_path: Path) -> None:
-        """As timm does with weights that it downloads."""
+    def test_position_embeddings_are_resized(self, tmp_path: Path) -> None:
+        """timm does the same with weights that it downloads."""
         path = tmp_path / "weights.pth"
         model = timm.create_model("test_vit", num_classes=6)
         torch.save(model.state_dict(), path)
         loaded = create_backbone("test_vit", checkpoint_path=path, image_size=96)
         assert loaded.pos_embed.shape != model.pos_embed.shape
-        wanted = timm.layers.resample_abs_pos_embed(model.pos_embed, (6, 6), num_prefix_tokens=1)
-        torch.testing.assert_close(loaded.pos_embed, wanted)
+        expected = timm.layers.resample_abs_pos_embed(model.pos_embed, (6, 6), num_prefix_tokens=1)
+        torch.testing.assert_close(loaded.pos_embed, expected)
         assert torch.equal(loaded.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.weight)
 
     def test_missing_weights_are_named(self, trained: nn.Module, tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ class TestCheckpoints:
         weights = trained.state_dict()
         weights["layer1.0.bn1.weight"] = torch.zeros(3)
         torch.save(weights, path)
-        with pytest.raises(ValueError, match=r"bn1.weight' is \(3,\), wanted \(\d+,\)"):
+        with pytest.raises(ValueError, match=r"bn1.weight' has shape \(3,\), expected \(\d+,\)"):
             load(path)
 
     @pytest.mark.parametrize("name", ["resnet18", "test_vit", "swin_tiny_patch4_window7_224"])
@@ -270,7 +272,7 @@ def test_nothing_in_a_file_is_run(trained: nn.Module, tmp_path: Path, how: str, 
         torch.save(content, path, _use_new_zipfile_serialization=how == "torch")
     with pytest.raises(ValueError, match=r"checkpoint_path: .*could run code.*safetensors") as caught:
         load(path)
-    assert "weights_only" not in str(caught.value)  # torch's own words tell how to run it after all
+    assert "weights_only" not in str(caught.value)  # torch's own message tells how to run the code after all
     assert not target.exists()
     if how == "pickle":
         pickle.loads(path.read_bytes())
@@ -305,7 +307,7 @@ class _Mismatch:
 
 
 @pytest.mark.parametrize(
-    ("error", "wanted", "message"),
+    ("error", "expected", "message"),
     [
         (RuntimeError("operator torchvision::nms does not exist"), ImportError, "force-reinstall torch torchvision"),
         (AttributeError("partially initialized module 'torchvision' has no attribute 'x'"), ImportError, "same index"),
@@ -314,7 +316,7 @@ class _Mismatch:
     ],
 )
 def test_torchvision_that_does_not_fit(
-    error: Exception, wanted: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+    error: Exception, expected: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
         monkeypatch.delitem(sys.modules, name)
@@ -322,6 +324,6 @@ def test_torchvision_that_does_not_fit(
     spec = importlib.util.spec_from_file_location("timm_door_copy", _timm.__file__)
     assert spec is not None
     assert spec.loader is not None
-    with pytest.raises(wanted, match=message) as caught:
+    with pytest.raises(expected, match=message) as caught:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     assert str(error) in str(caught.value) or caught.value.__cause__ is error

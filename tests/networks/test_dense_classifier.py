@@ -1,4 +1,4 @@
-"""Eq. 5 and the other promises of DenseClassifier, on maps of every layout."""
+"""DenseClassifier: Eq. 5 on maps of every layout, sizes, errors, and trained timm classifiers."""
 
 import copy
 
@@ -8,13 +8,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from skdfb.networks import DenseClassifier
+from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.utils import evaluation_mode
 from tests.helpers import TinyBackbone
 
 
 class Tokens(TinyBackbone):
-    """As a transformer gives it: prefix tokens, then places row by row, channels last."""
+    """The output of a transformer: prefix tokens, then places row by row, channels last."""
 
     def __init__(self, n_prefix: int = 0) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ChannelsLast(TinyBackbone):
 
 
 class DeclaredChannelsLast(ChannelsLast):
-    """All three sides are equal, so that only timm's word can tell."""
+    """All three sides are equal, so that only timm's output_fmt tells the layout."""
 
     output_fmt = "NHWC"
 
@@ -85,13 +85,13 @@ def test_logits_are_the_mean_over_places(layout: str, images: Tensor) -> None:
         logit_map, logits = network.logit_map(images).numpy(), network(images).numpy()
     assert network.map_size == (6, 6)
     for index, features in enumerate(feature_map):
-        wanted = np.empty((3, 6, 6))
+        expected = np.empty((3, 6, 6))
         for row in range(6):
             for column in range(6):
                 for label in range(3):
-                    wanted[label, row, column] = weight[label] @ features[:, row, column] + bias[label]
-        np.testing.assert_allclose(logit_map[index], wanted, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(logits[index], wanted.mean((1, 2)), rtol=0, atol=1e-5)
+                    expected[label, row, column] = weight[label] @ features[:, row, column] + bias[label]
+        np.testing.assert_allclose(logit_map[index], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(logits[index], expected.mean((1, 2)), rtol=0, atol=1e-5)
         np.testing.assert_allclose(logits[index], weight @ features.mean((1, 2)) + bias, rtol=0, atol=1e-5)
 
 
@@ -126,10 +126,10 @@ def test_a_module_is_not_copied() -> None:
     assert DenseClassifier(backbone, 2, image_size=24).feature_map.backbone is backbone
 
 
-@pytest.mark.parametrize(("image_size", "fallback_size", "wanted"), [(None, None, 224), (None, 64, 64), (40, 64, 40)])
-def test_size_of_a_module(image_size: int | None, fallback_size: int | None, wanted: int) -> None:
+@pytest.mark.parametrize(("image_size", "fallback_size", "expected"), [(None, None, 224), (None, 64, 64), (40, 64, 40)])
+def test_size_of_a_module(image_size: int | None, fallback_size: int | None, expected: int) -> None:
     network = DenseClassifier(TinyBackbone(), 2, image_size=image_size, fallback_size=fallback_size)
-    assert network.preprocessor.image_size == wanted
+    assert network.preprocessor.image_size == expected
 
 
 def test_timm_names_size_and_normalisation() -> None:
@@ -261,7 +261,9 @@ class TestRefusals:
     @pytest.mark.parametrize("size", [4, 8, 12])
     def test_small_map(self, size: int) -> None:
         side = size // 4
-        with pytest.raises(ValueError, match=rf"TinyBackbone gives a {side} x {side} .*at least 4 x 4.*image_size="):
+        with pytest.raises(
+            ValueError, match=rf"TinyBackbone gives a {side} x {side} .*expected at least 4 x 4.*image_size="
+        ):
             DenseClassifier(TinyBackbone(), 2, image_size=size)
 
     def test_small_map_of_timm_names_the_remedy(self) -> None:
@@ -275,9 +277,18 @@ class TestRefusals:
         with pytest.raises(ValueError, match=rf"'{name}' gives no .*image_size=128 .*leave image_size=None"):
             DenseClassifier(name, 2, pretrained=False, image_size=128)
 
+    def test_the_remedies_for_a_transformer_of_another_size_work(self) -> None:
+        """The message names two: no image_size, or a backbone built for it."""
+        with pytest.raises(ValueError, match="gives no spatial") as raised:
+            DenseClassifier(create_backbone("mixer_s16_224", pretrained=False), 2, image_size=64)
+        assert "leave image_size=None" in str(raised.value)
+        assert "create_backbone(name, image_size=64)" in str(raised.value)
+        DenseClassifier(create_backbone("mixer_s16_224", pretrained=False), 2)
+        DenseClassifier(create_backbone("mixer_s16_224", pretrained=False, image_size=64), 2, image_size=64)
+
     @pytest.mark.parametrize("backbone", [None, 3, TinyBackbone, lambda images: images, b"resnet18"])
     def test_no_module(self, backbone: object) -> None:
-        with pytest.raises(TypeError, match=rf"backbone is a {type(backbone).__name__};.*torch.nn.Module"):
+        with pytest.raises(TypeError, match=rf"backbone is a {type(backbone).__name__}: expected .*torch.nn.Module"):
             DenseClassifier(backbone, 2)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("options", [{"checkpoint_path": "w.pth"}, {"output_stride": 8}])
@@ -287,7 +298,7 @@ class TestRefusals:
 
     def test_later_image_of_another_proportion(self) -> None:
         network = seeded(Tokens)
-        with pytest.raises(ValueError, match=r"no map of places for images of shape \(1, 3, 23, 28\)"):
+        with pytest.raises(ValueError, match=r"no spatial map for images of shape \(1, 3, 23, 28\); use square images"):
             network.feature_map(torch.zeros(1, 3, 23, 28))
 
 
@@ -332,7 +343,7 @@ class TestFromClassifier:
 
 
 class StridedStem(nn.Module):
-    """A backbone that begins with a strided 1 x 1 convolution, as RepVGG does, and notes the layout it is given."""
+    """A backbone that begins with a strided 1 x 1 convolution, as RepVGG does, and stores its input's layout."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()

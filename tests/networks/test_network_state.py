@@ -1,4 +1,4 @@
-"""The state of a network that skops writes tells all of it, or it is no such state; pickles and copies hold modules."""
+"""Pickles and copies of networks, and the states in plain types that skops stores."""
 
 import copy
 import pickle
@@ -35,7 +35,7 @@ def maps_of(network):
 
 
 def by_state(network):
-    """What skops does."""
+    """Store and restore a network as skops does."""
     other = DenseClassifier.__new__(DenseClassifier)
     other.__setstate__(copy.deepcopy(network.__getstate__()))
     return other
@@ -122,7 +122,7 @@ def test_a_state_shares_nothing_with_its_network():
 
 
 class Scaled(DenseClassifier):
-    """Somebody's own."""
+    """A user-defined subclass."""
 
     scale = 2.0
 
@@ -139,7 +139,7 @@ def halve(module, inputs, output):
     return output / 2
 
 
-def look_on(module, inputs, output):
+def change_nothing(module, inputs, output):
     return None
 
 
@@ -165,11 +165,11 @@ def of_changed_backbone():
 
 
 NOT_PLAIN = {
-    "a backbone of one's own": lambda: DenseClassifier(TinyBackbone(), 3, image_size=64).eval(),
+    "a user-defined backbone": lambda: DenseClassifier(TinyBackbone(), 3, image_size=64).eval(),
     "a changed backbone": of_changed_backbone,
     "a subclass": lambda: Scaled(timm_network().feature_map.backbone, 3, image_size=64).eval(),
     "a hook": lambda: with_hook(timm_network()),
-    "a hook that changes nothing": lambda: with_hook(timm_network(), look_on),
+    "a hook that changes nothing": lambda: with_hook(timm_network(), change_nothing),
     "a head without bias": lambda: with_head(timm_network(), nn.Linear(96, 3, bias=False)).eval(),
     "a head of another kind": lambda: with_head(timm_network(), Cosine(96, 3)).eval(),
     "a further module": lambda: with_attribute(timm_network(), nn.Linear(2, 2)).eval(),
@@ -179,7 +179,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("kind", NOT_PLAIN)
-def test_what_a_state_would_not_tell_has_none(kind):
+def test_a_state_that_would_be_incomplete_is_none(kind):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = NOT_PLAIN[kind]()
@@ -190,10 +190,13 @@ def test_what_a_state_would_not_tell_has_none(kind):
         assert getattr(other, "extra", None) is None or type(other.extra) is type(network.extra)
 
 
-def test_settings_of_training_are_told_of():
+def test_lost_settings_of_training_are_reported():
     network = timm_network()
     network.feature_map.backbone.bn1.momentum = 0.01
-    with pytest.warns(UserWarning, match=r"stored by its name, without 1 settings .* such as bn1\.momentum=0\.01"):
+    with pytest.warns(
+        UserWarning,
+        match=r"stored by its name, without 1 settings that only matter in training, such as bn1\.momentum=0\.01",
+    ):
         network_state(network)
 
 
@@ -304,7 +307,7 @@ def train_in_place(network):
 
 
 def test_another_process_may_change_what_it_gets():
-    """joblib maps large arrays to files that nobody may write to."""
+    """joblib maps large arrays to files that are read-only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = DenseClassifier(create_backbone("resnet18", pretrained=False, output_stride=16), 3, image_size=64)

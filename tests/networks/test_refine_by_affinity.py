@@ -1,4 +1,4 @@
-"""refine_by_affinity: against a slow oracle, and what averaging by weights must keep."""
+"""refine_by_affinity: a slow oracle, and the properties of weighted means."""
 
 import math
 
@@ -57,7 +57,7 @@ def random_pair(n=2, height=7, width=9, seed=0, dtype=torch.float64, n_channels=
 @pytest.mark.parametrize("n_channels", [1, 3])
 def test_against_the_oracle(dilations, n_iterations, bandwidth, n_channels):
     maps, images = random_pair(n_channels=n_channels)
-    images[1, :, 2:5, 2:6] = 0.25  # one colour, and next to nothing
+    images[1, :, 2:5, 2:6] = 0.25  # one colour, then differences below a grey level
     images[1, :, 4] += 1e-3
     found = refine_by_affinity(maps, images, dilations=dilations, n_iterations=n_iterations, bandwidth=bandwidth)
     for index in range(len(maps)):
@@ -65,7 +65,7 @@ def test_against_the_oracle(dilations, n_iterations, bandwidth, n_channels):
         np.testing.assert_allclose(found[index].numpy(), expected, atol=1e-12)
 
 
-def test_the_bandwidth_is_a_tenth_unless_told():
+def test_the_default_bandwidth():
     maps, images = random_pair()
     found, tenth, fifth = (
         refine_by_affinity(maps, images, dilations=(1,), n_iterations=2, **changes)
@@ -75,14 +75,14 @@ def test_the_bandwidth_is_a_tenth_unless_told():
     assert not torch.allclose(found, fifth)
 
 
-def test_one_colour_gives_plain_means():
+def test_one_colour_gives_unweighted_means():
     maps, images = random_pair(1, 5, 5)
     found = refine_by_affinity(maps, torch.full_like(images, 0.3), dilations=(1,), n_iterations=1)
     around = maps[0, 1:4, 1:4].sum() - maps[0, 2, 2]
     assert float(found[0, 2, 2]) == pytest.approx(float(around) / 8)
 
 
-def test_an_edge_holds_a_map_back():
+def test_an_edge_stops_a_map():
     image = torch.zeros(1, 3, 8, 8)
     image[..., 4:] = 1
     maps = torch.zeros(1, 8, 8)
@@ -115,7 +115,7 @@ def test_weights_are_those_of_a_mean(seed, n_iterations, dilations, bandwidth):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), shift=st.floats(-1, 1), scale=st.floats(0.5, 3))
-def test_brighter_and_paler_images_give_the_same(seed, shift, scale):
+def test_brightness_and_contrast_have_no_effect(seed, shift, scale):
     maps, images = random_pair(seed=seed)
     found = refine_by_affinity(maps, images, dilations=(1, 2), n_iterations=2)
     changed = refine_by_affinity(maps, scale * images + shift, dilations=(1, 2), n_iterations=2)
@@ -139,7 +139,7 @@ def test_iterations_add_up():
 
 
 @pytest.mark.parametrize("kernel_size", [1, 7 * 9 * 16, 3 * 7 * 9 * 16])
-def test_images_do_not_see_each_other(monkeypatch, kernel_size):
+def test_images_do_not_depend_on_each_other(monkeypatch, kernel_size):
     maps, images = random_pair(n=5)
     parameters = {"dilations": (1, 2), "n_iterations": 3}
     expected = [refine_by_affinity(maps[i : i + 1], images[i : i + 1], **parameters)[0] for i in range(5)]
@@ -180,11 +180,11 @@ def test_no_images_give_no_maps():
     [
         ({"maps": torch.ones(2, 4, 4)}, r"maps has shape \(2, 4, 4\) and images \(1, 3, 4, 4\)"),
         ({"maps": torch.ones(1, 4, 5)}, "resize one of them"),
-        ({"maps": torch.ones(1, 1, 4, 4)}, r"\(n, H, W\) and \(n, C, H, W\) are wanted"),
-        ({"images": torch.ones(1, 4, 4)}, "are wanted"),
-        ({"images": torch.ones(1, 3, 4, 4, dtype=torch.uint8)}, "images torch.uint8; floats are wanted: divide"),
+        ({"maps": torch.ones(1, 1, 4, 4)}, r"expected \(n, H, W\) and \(n, C, H, W\)"),
+        ({"images": torch.ones(1, 4, 4)}, r"images \(1, 4, 4\): expected"),
+        ({"images": torch.ones(1, 3, 4, 4, dtype=torch.uint8)}, "images torch.uint8: expected floats; divide"),
         ({"maps": torch.ones(1, 4, 4, dtype=torch.int64)}, "maps has dtype torch.int64"),
-        ({"dilations": ()}, r"dilations=\(\); at least one distance"),
+        ({"dilations": ()}, r"dilations=\(\): expected at least one distance"),
         ({"dilations": (1, 0)}, r"dilations=\(1, 0\)"),
         ({"n_iterations": -1}, "n_iterations=-1"),
         ({"bandwidth": 0.0}, "bandwidth=0.0"),

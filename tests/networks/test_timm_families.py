@@ -160,7 +160,7 @@ SLOW = [
     Member("resmlp_12_224", 64),
 ]
 
-# Their classifier sees several branches or stages; the map is the last one's.
+# Their classifier takes several branches or stages; the map is that of the last one.
 WIDTH_IS_NOT_NUM_FEATURES = {"crossvit_tiny_240", "efficientvim_m1"}
 # forward_intermediates leaves out a last convolution or activation, or refuses norm=True.
 INTERMEDIATES_DIFFER = {
@@ -185,7 +185,7 @@ INTERMEDIATES_DIFFER = {
     "hieradet_small",
 }
 
-# timm's levels of features are no modules there, or branches that the modules give together.
+# There, timm's levels of features are not modules, or are branches that one module outputs together.
 LEVELS_ARE_NOT_WHAT_MODULES_GIVE = {
     "crossvit_tiny_240",
     "efficientvim_m1",
@@ -223,7 +223,7 @@ def network(member: Member) -> DenseClassifier:
 
 
 def _set_batch_statistics(network: DenseClassifier, size: int) -> None:
-    """Without them the signal of deep random networks dies out, or is the same everywhere."""
+    """Without them the output of deep random networks vanishes, or is the same everywhere."""
     for part in network.modules():
         if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             part.momentum = 1.0
@@ -257,7 +257,7 @@ def test_classifier_is_mean_of_logit_map(network: DenseClassifier, images: Tenso
 
 
 def test_a_place_of_the_map_is_a_place_of_the_image(member: Member, network: DenseClassifier, images: Tensor) -> None:
-    """Each corner of the map answers to a change in its own corner of the image more than to the others'."""
+    """Each corner of the map changes most where its own corner of the image changes."""
     block, places = member.size // 4, network.map_size[0] // 4
     changed = images.repeat(4, 1, 1, 1)
     for image, (rows, columns) in zip(changed, _corners(block), strict=True):
@@ -280,14 +280,14 @@ def _corners(width: int) -> list[tuple[slice, slice]]:
 def test_map_is_timms_own(member: Member, network: DenseClassifier, images: Tensor) -> None:
     if member.name in INTERMEDIATES_DIFFER:
         pytest.skip("forward_intermediates of this family gives another map")
-    # In the network's own layout, or deep networks differ by their rounding.
+    # In the network's memory format, because deep networks round differently in another one.
     images = images.contiguous(memory_format=network.feature_map._memory_format)
     with torch.no_grad():
         feature_map = network.feature_map(images)
-        (wanted,) = network.feature_map.backbone.forward_intermediates(
+        (expected,) = network.feature_map.backbone.forward_intermediates(
             images, indices=[-1], norm=True, output_fmt="NCHW", intermediates_only=True
         )
-    torch.testing.assert_close(feature_map, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+    torch.testing.assert_close(feature_map, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_a_copy_trains(network: DenseClassifier, images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Files that are cut, changed or made by a stranger: loaded to equal scores, or refused by name; nothing in between."""
+"""Incomplete, changed and malicious files: they load with equal scores or raise InvalidModelError, nothing else."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def place(tmp_path_factory):
 
 
 def loads_or_is_refused(path, scores):
-    """Whether a file was loaded; either it scores as the model that was saved, or the error is the named one."""
+    """Return whether a file loads. If it does, its scores must be those of the saved model."""
     try:
         model = skdfb.load(path, customs=CUSTOMS, device="cpu")
     except InvalidModelError:
@@ -75,11 +75,11 @@ def test_flipped_bits(saved, place):
         assert not loads_or_is_refused(place, scores)
 
 
-# --------------------------------------------------------- JSON by a stranger's hand
+# ------------------------------------------------------------- JSON of an attacker
 
 
 def rewritten(content, place, change):
-    """Write the file with its JSON changed, and a digest that fits."""
+    """Write the file with changed JSON and the digest of the changed content."""
     place.write_bytes(content)
     with safe_open(place, framework="pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -96,7 +96,7 @@ def places_in(node, path=()):
         yield from places_in(item, (*path, key))
 
 
-STRANGE = st.one_of(
+WRONG_VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-3, 3),
@@ -131,9 +131,9 @@ def test_changed_json(saved, place, data):
             node = node[key]
         how = data.draw(st.sampled_from(["replace", "add", "remove"]))
         if how == "replace" or (how == "add" and not isinstance(node, dict)):
-            node[last] = data.draw(STRANGE)
+            node[last] = data.draw(WRONG_VALUES)
         elif how == "add":
-            node["unknown"] = data.draw(STRANGE)
+            node["unknown"] = data.draw(WRONG_VALUES)
         else:
             del node[last]
         return document
@@ -143,12 +143,12 @@ def test_changed_json(saved, place, data):
         model = skdfb.load(place, customs=CUSTOMS, device="cpu")
     except InvalidModelError:
         return
-    # Such a file may be one that is as good as any other: a parameter that scoring does not ask for.
+    # The changed file may be valid: the change may be in a parameter that scoring does not use.
     np.testing.assert_allclose(model.score_samples(X_NEW), scores, rtol=0.05, atol=0.05)
 
 
 class Payload:
-    """What unpickled would make a folder."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, place):
         self.place = place
@@ -165,21 +165,17 @@ def test_a_pickle_runs_nothing(place, tmp_path, around):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_class_of_someone_elses_is_not_looked_up(saved, place, tmp_path, monkeypatch):
-    """Neither imported nor called: not even its module's code runs."""
-    (tmp_path / "strange_module.py").write_text(
-        f"import os\nos.mkdir({str(tmp_path / 'run')!r})\nclass Strange: pass\n"
-    )
+def test_a_third_party_class_is_not_looked_up(saved, place, tmp_path, monkeypatch):
+    """It is neither imported nor called: the code of its module does not run."""
+    (tmp_path / "other_module.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'run')!r})\nclass Other: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
 
     def change(document):
-        document["model"]["state"]["scorer_"] = {"is": "instance", "custom": "strange_module.Strange", "state": {}}
+        document["model"]["state"]["scorer_"] = {"is": "instance", "custom": "other_module.Other", "state": {}}
         return document
 
     rewritten(saved[0], place, change)
-    with pytest.raises(
-        InvalidModelError, match=r"'strange_module.Strange', which is not the library's; if you trust it"
-    ):
+    with pytest.raises(InvalidModelError, match=r"'other_module.Other', which is not part of skdfb; if you trust it"):
         skdfb.load(place, customs=CUSTOMS)
     assert not (tmp_path / "run").exists()
 
@@ -187,10 +183,10 @@ def test_a_class_of_someone_elses_is_not_looked_up(saved, place, tmp_path, monke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, r"its format is 2, and this version reads up to 1: .*update skdfb"),
-        ({"format": 0}, "its format is 0, and this version reads from 1 on"),
+        ({"format": 3}, r"its format is 3, but this version reads formats up to 2: .*update skdfb"),
+        ({"format": 0}, "its format is 0, but this version reads formats from 1 on"),
         ({"format": "1"}, "its format is '1'"),
-        ({"more": 1}, "its JSON is none that this version writes"),
+        ({"more": 1}, "the entries of its JSON are not exactly format, versions, model and trial"),
     ],
 )
 def test_other_formats(saved, place, change, message):
@@ -212,10 +208,10 @@ def test_other_files(place, tmp_path):
 
 
 def with_backbone(name, image_size, **options):
-    """Let a document ask for a timm backbone."""
+    """Return a change of a document that gives it a timm backbone."""
 
     def change(document):
-        backbone = document["model"]["state"]["network_"]["backbone"]
+        backbone = document["model"]["state"]["dense_network_"]["backbone"]
         values = [name, image_size, {"is": "map", "keys": list(options), "values": list(options.values())}]
         del backbone["class"]
         backbone["arguments"] = {"is": "map", "keys": ["name", "image_size", "options"], "values": values}
@@ -235,9 +231,9 @@ def with_backbone(name, image_size, **options):
         ("local-dir:/tmp", {}, "is no timm model"),
     ],
 )
-def test_a_file_sends_nobody_to_the_network_or_to_other_files(saved, place, monkeypatch, name, options, message):
+def test_loading_opens_no_connections_and_no_other_files(saved, place, monkeypatch, name, options, message):
     def refuse(*arguments):
-        pytest.fail("the network was asked for")
+        pytest.fail("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -1,6 +1,6 @@
-"""Files of every format number so far: they are loaded, and say what they said when they were written.
+"""Files of all formats so far: they load, and the models give the outputs that were stored with the files.
 
-``python -m tests.persistence.test_formats`` writes the file of the present number, to be committed when it is raised.
+``python -m tests.persistence.test_formats`` writes the file of the present format. Commit it when you raise FORMAT.
 """
 
 import json
@@ -22,18 +22,18 @@ X_NEW = make_images(6, seed=9)[0]
 
 
 def detector():
-    """One that has much of what a file may hold: strings, names, nested scorers, several parts."""
+    """A fitted detector with many kinds of content: strings, names, nested scorers, several parts."""
     X, y = make_images()
+    ensemble = ScorerEnsemble([Energy(), ("far", Mahalanobis(shrinkage="auto"))], random_state=0)
     return make_detector(
-        scorer=ScorerEnsemble([Energy(), ("far", Mahalanobis(shrinkage="auto"))], random_state=0),
+        scorer=[("foreground_dense", "dense", ensemble), ("foreground_plain", "classifier", ensemble)],
         background_scorer=[BackgroundLogit(), ("near", KNN(n_neighbors=5))],
         fusion=TailProbabilityFusion("fisher"),
-        foreground_network="both",
         alpha=0.2,
     ).fit(X, np.array(["red", "green", "blue"])[y])
 
 
-def answers(model):
+def outputs_of(model):
     return {
         "scores": model.score_samples(X_NEW).tolist(),
         "parts": {name: scores.tolist() for name, scores in model.score_parts(X_NEW).items()},
@@ -45,7 +45,7 @@ def answers(model):
 @pytest.mark.parametrize("number", range(OLDEST_FORMAT, FORMAT + 1))
 def test_files_of_all_formats_are_loaded(number):
     model = skdfb.load(FOLDER / f"format_{number}.safetensors", customs=[TinyBackbone], device="cpu")
-    expected, found = json.loads((FOLDER / f"format_{number}.json").read_text()), answers(model)
+    expected, found = json.loads((FOLDER / f"format_{number}.json").read_text()), outputs_of(model)
     for name in ("scores", "p_values"):
         assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
     assert set(found["parts"]) == set(expected["parts"])
@@ -58,7 +58,7 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     model = detector()
     model.save(FOLDER / f"format_{FORMAT}.safetensors")
-    (FOLDER / f"format_{FORMAT}.json").write_text(json.dumps(answers(model), indent=1) + "\n")
+    (FOLDER / f"format_{FORMAT}.json").write_text(json.dumps(outputs_of(model), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A file, whatever numbers it holds, takes no more memory to load than four times its size."""
+"""Loading a file takes at most four times its size in memory, also if its numbers were changed."""
 
 import gc
 import json
@@ -14,12 +14,12 @@ from tests.detector.conftest import make_detector, make_images
 from tests.helpers import TinyBackbone
 from tests.persistence.test_bad_files import places_in, rewritten
 
-PEAK = Path("/proc/self/clear_refs")  # Linux: 5 written to it sets the peak to the present
-SLACK = 32 * 2**20  # what torch and the allocator take for themselves
+PEAK = Path("/proc/self/clear_refs")  # Linux: writing 5 to it resets the peak to the present value
+SLACK = 32 * 2**20  # memory that torch and the allocator take
 
 
 class WideBackbone(TinyBackbone):
-    """Some megabytes of weights."""
+    """A backbone with some megabytes of weights."""
 
     def __init__(self):
         super().__init__(width=500)
@@ -31,7 +31,7 @@ def status(name):
 
 
 def peak_of(work):
-    """By how many bytes the process grows at most, beyond what it has before."""
+    """Return the largest growth of the process in bytes while ``work`` runs."""
     gc.collect()
     PEAK.write_text("5")
     before = status("VmRSS")
@@ -69,7 +69,7 @@ def numbers_in(content):
     return [path for path in places_in(document) if path and type(value(path)) is int]
 
 
-@pytest.mark.skipif(not PEAK.exists(), reason="the peak of memory is read as Linux tells it")
+@pytest.mark.skipif(not PEAK.exists(), reason="the peak of memory is read from a file of Linux")
 @pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
 def test_memory(saved, tmp_path):
     content = saved.read_bytes()

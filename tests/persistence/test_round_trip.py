@@ -1,4 +1,4 @@
-"""Whatever the library has goes into a file and comes back, fitted and not. What there is, is found by looking."""
+"""Every public estimator can be saved and loaded, fitted and unfitted. The estimators are collected automatically."""
 
 import importlib
 import pickle
@@ -15,16 +15,13 @@ import skdfb
 from skdfb import Trainer
 from skdfb.augmentation import BackMix
 from skdfb.networks import create_backbone
-from skdfb.scorers import (
-    MSP,
-    Energy,
-    Mahalanobis,
-)
+from skdfb.scorers import MSP, BackgroundLogit, Energy, Mahalanobis
 from skdfb.testing._scorers._data import new_images, training_data
 from tests.detector.conftest import SIDE, make_detector, make_images
 from tests.helpers import TinyBackbone
 
 QUICK = {"device": "cpu", "image_size": SIDE * 2, "random_state": 0, "trainer": Trainer(max_steps=2, batch_size=8)}
+VIEWS = {"dense": 4, "background": 1}.items()
 CUSTOMS = {"tests.helpers.TinyBackbone": TinyBackbone}
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
 
@@ -33,7 +30,7 @@ def estimators() -> dict[str, type]:
     """All public estimators of the package, by name."""
     found = {}
     for package in pkgutil.iter_modules(skdfb.__path__, "skdfb."):
-        if package.ispkg and package.name != "skdfb.displays":
+        if package.ispkg and package.name not in ("skdfb.displays", "skdfb.utils"):
             module = importlib.import_module(package.name)
             for name in module.__all__:
                 if isinstance(value := getattr(module, name), type) and issubclass(value, BaseEstimator):
@@ -45,7 +42,7 @@ ESTIMATORS = estimators()
 
 
 def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
-    """An instance, with the parameters that it cannot do without or that make it quick, and those of its network."""
+    """An unfitted instance with its required parameters, some that make it quick, and those of its network."""
     cls = ESTIMATORS[name]
     if name == "DFBDetector":
         trainers = dict.fromkeys(("classifier_trainer", "dense_trainer"), QUICK["trainer"]) if network else {}
@@ -58,13 +55,17 @@ def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
             return cls(unfitted("CAMMaskGenerator", network), device="cpu")
         extra = {"dense_trainer": QUICK["trainer"]} if name == "DenseMaskGenerator" else {}
         return cls(**{"backbone": backbone} | QUICK | extra | (network or {}))
+    if name == "JointScore":
+        return cls(
+            [("foreground", "dense", Energy()), ("background_logit", "background", BackgroundLogit())], alpha=0.1
+        )
     if name == "ScorerEnsemble":
         return cls([Energy(), ("far", Mahalanobis())], random_state=np.random.RandomState(3))
     return cls(MSP()) if name == "TemperatureScaled" else cls()
 
 
 def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """A fitted instance, and what asks it for its answer."""
+    """A fitted instance, and a function that returns its output."""
     estimator = unfitted(name, network)
     X, y = make_images()
     rng = np.random.default_rng(0)
@@ -73,6 +74,12 @@ def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
     if name == "FeatureDetector":
         rows = rng.normal(size=(200, 6))
         return estimator.fit(rows, np.arange(200) % 3), lambda model: model.score_samples(rows)
+    if name == "JointScore":
+        known, new = (
+            {view: training_data(Energy(), seed=seed, K=K).representation for view, K in VIEWS} for seed in (0, 1)
+        )
+        y = np.arange(200) % 4
+        return estimator.fit(known, y, held_out=(new, y)), lambda model: model.score_samples(new)
     if name.endswith("MaskGenerator"):
         return estimator.fit(X[:24], y[:24]), lambda model: model.attention_maps(X[:5])
     if name == "TailProbabilityFusion":
@@ -90,7 +97,7 @@ def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
     return estimator.fit(train.representation, train.y), lambda model: model.score_samples(new)
 
 
-def there_and_back(model: Any, tmp_path: Any) -> Any:
+def saved_and_loaded(model: Any, tmp_path: Any) -> Any:
     skdfb.save(model, tmp_path / "model.safetensors")
     return skdfb.load(tmp_path / "model.safetensors", customs=CUSTOMS, device="cpu")
 
@@ -105,7 +112,7 @@ def test_all_kinds_are_found():
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_unfitted(name, tmp_path):
     model = unfitted(name)
-    for other in (there_and_back(model, tmp_path), pickle.loads(pickle.dumps(model)), clone(model)):
+    for other in (saved_and_loaded(model, tmp_path), pickle.loads(pickle.dumps(model)), clone(model)):
         assert type(other) is type(model)
         assert set(vars(other)) == set(vars(model))
         assert str(other.get_params()) == str(model.get_params()) or "RandomState" in str(model.get_params())
@@ -113,14 +120,14 @@ def test_unfitted(name, tmp_path):
 
 def test_a_trainer_with_an_augmentation(tmp_path):
     trainer = Trainer(augmentation=BackMix(patch_size=0.5, map_size=4))
-    loaded = there_and_back(trainer, tmp_path)
+    loaded = saved_and_loaded(trainer, tmp_path)
     assert isinstance(loaded.augmentation, BackMix)
     assert str(loaded.get_params()) == str(trainer.get_params())
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_fitted(name, tmp_path):
-    model, ask = fitted(name)
-    for other in (there_and_back(model, tmp_path), pickle.loads(pickle.dumps(model))):
-        assert_array_equal(ask(other), ask(model))
+    model, output = fitted(name)
+    for other in (saved_and_loaded(model, tmp_path), pickle.loads(pickle.dumps(model))):
+        assert_array_equal(output(other), output(model))
         assert set(vars(other)) == set(vars(model))

@@ -85,7 +85,7 @@ def test_inner_parameters_can_be_set():
 
 def test_bad_input():
     representation = random_representation()
-    with pytest.raises(ValueError, match=r"scorer=ODIN\(\) asks for perturbed images"):
+    with pytest.raises(ValueError, match=r"scorer=ODIN\(\) needs perturbed images"):
         TemperatureScaled(ODIN()).fit(representation, cyclic_labels(representation))
     with pytest.raises(ValueError, match="y is None"):
         TemperatureScaled(MSP()).fit(representation)

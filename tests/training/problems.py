@@ -1,4 +1,4 @@
-"""Small problems that the tests of this package share."""
+"""Small problems that are shared by the tests of this package."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def tiny_network(num_classes: int = N_CLASSES, dtype: torch.dtype = torch.float3
 
 
 def easy_problem(n: int = 60, seed: int = 0) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp], npt.NDArray[Any]]:
-    """Return images of squares on noise, in the colour of the class, class indices, and masks of the squares."""
+    """Squares of the class's colour on noise: images, class indices, and masks where the square is."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, N_CLASSES, n)
     images = rng.integers(0, 60, (n, SIZE, SIZE, 3)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""How a trainer uses an augmentation: what it passes, when, and which batches it accepts."""
+"""How a trainer calls an augmentation: the batches that it passes, and the checks of the returned ones."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ SHORT = {"max_steps": 4, "batch_size": 16}
 
 
 class Recorder:
-    """Changes nothing, and records the batches."""
+    """An augmentation that changes nothing and keeps the batches."""
 
     def __init__(self):
         self.batches = []
@@ -30,7 +30,7 @@ class Recorder:
 
 
 class AttentiveRecorder(Recorder):
-    """Needs attention maps, too, and records its banks."""
+    """A recorder that also uses attention maps and keeps its bank."""
 
     def __init__(self, map_size=4, momentum=1.0):
         super().__init__()
@@ -42,7 +42,7 @@ class AttentiveRecorder(Recorder):
 
 
 class Normalised(nn.Module):
-    """A backbone whose batch statistics change with each forward pass in training mode."""
+    """A backbone whose batch statistics change in each forward pass in training mode."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ class Normalised(nn.Module):
 
 
 def network_with_head(backbone=TinyBackbone, **options):
-    """A network whose attention maps differ between classes before any training."""
+    """A network whose attention maps differ between the classes before any training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         network = DenseClassifier(backbone(**options), N_CLASSES, image_size=SIZE)
@@ -92,7 +92,7 @@ def first_indices():
 
 
 @pytest.mark.parametrize("momentum", [1.0, 0.25])
-def test_attention_maps_are_those_of_the_network_before_the_step(momentum):
+def test_attention_is_that_of_the_network_before_the_step(momentum):
     recorder = AttentiveRecorder(momentum=momentum)
     network = network_with_head()
     untrained = network_with_head().eval()
@@ -105,15 +105,16 @@ def test_attention_maps_are_those_of_the_network_before_the_step(momentum):
     (bank,) = recorder.banks
     assert bank.maps.shape == (60, 4, 4)
     updated = (bank.maps != 0.5).flatten(1).any(1)
-    # An epoch of three batches leaves out twelve images; the fourth batch has some of these.
-    assert 48 <= updated.sum() < 60
+    assert (
+        48 <= updated.sum() < 60
+    )  # an epoch has three batches and leaves out twelve images; the fourth batch has some of them
     later = recorder.batches[3]
     rows = [int((bank.maps == one).flatten(1).all(1).nonzero()[0, 0]) for one in later.attention_maps]
     assert len(set(rows)) == 16
 
 
-def test_attention_maps_are_of_images_before_augmentation():
-    """Images are read larger for scaling; attention maps are computed at the network's input size."""
+def test_attention_is_learned_from_images_as_they_are():
+    """Images are read larger for scaling, but attention maps are computed at the input size, before augmentation."""
     images = np.kron(easy_problem()[0], np.ones((1, 2, 2, 1), dtype=np.uint8))
     recorder = AttentiveRecorder()
     untrained = network_with_head().eval()
@@ -128,7 +129,7 @@ def test_attention_maps_are_of_images_before_augmentation():
 def test_attention_maps_do_not_change_the_training():
     without, history = train_with(Recorder(), network_with_head(Normalised))
     with_maps, other_history = train_with(AttentiveRecorder(), network_with_head(Normalised))
-    assert equal(weights_of(without), weights_of(with_maps))  # batch statistics included
+    assert equal(weights_of(without), weights_of(with_maps))  # including batch statistics
     assert history == other_history
     plain, _ = train_with(None, network_with_head(Normalised))
     assert equal(weights_of(without), weights_of(plain))
@@ -149,17 +150,17 @@ def test_mixed_precision():
     assert torch.allclose(recorder.batches[0].attention_maps, exact.batches[0].attention_maps, atol=0.1)
 
 
-def test_the_dense_stage_passes_masks():
+def test_the_dense_stage_hands_over_masks():
     recorder = AttentiveRecorder()
     train_with(recorder, tiny_network(N_CLASSES + 1), dense=True)
     assert recorder.banks == []
     assert all(batch.attention_maps is None and batch.masks is not None for batch in recorder.batches)
 
 
-# --------------------------------------------------------- accepted batches
+# -------------------------------------------------------- returned batches
 
 
-def test_the_returned_batch_is_trained_on():
+def test_the_returned_batch_is_used_for_training():
     class Black:
         def augment(self, batch, generator):
             return replace(batch, images=torch.zeros_like(batch.images), targets=torch.ones_like(batch.targets) / 3)
@@ -169,95 +170,37 @@ def test_the_returned_batch_is_trained_on():
     assert float(network.head.weight.detach().abs().max()) < 1e-6
 
 
-def test_the_generator_follows_from_seed_and_step():
-    class DrawingTwo(Recorder):
+def test_its_random_numbers_follow_from_seed_and_step():
+    class Drawing(Recorder):
         def augment(self, batch, generator):
             self.batches.append(torch.rand(2, generator=generator))
             return batch
 
-    first, again = DrawingTwo(), DrawingTwo()
+    first, again = Drawing(), Drawing()
     for drawing in (first, again):
         train_with(drawing)
     assert torch.equal(torch.stack(first.batches), torch.stack(again.batches))
     assert len({float(drawn[0]) for drawn in first.batches}) == 4
 
 
-class DroppingBackbone(TinyBackbone):
-    """Records the mask of a Dropout layer in each step."""
-
-    def __init__(self):
-        super().__init__()
-        self.dropout, self.masks = nn.Dropout(0.5), []
-
-    def forward(self, images):
-        maps = super().forward(images)
-        if self.training:
-            # Not ones_like, which has the memory format of the maps, and so another order of the drawn numbers.
-            self.masks.append(self.dropout(torch.ones(maps.shape)) > 0)
-            maps = maps * self.masks[-1]
-        return maps
-
-
-class Drawing(Recorder):
-    """Draws numbers as a Dropout layer does, and changes nothing."""
-
-    def __init__(self, n_draws):
-        super().__init__()
-        self.n_draws = n_draws
-
-    def augment(self, batch, generator):
-        for _ in range(self.n_draws):
-            self.batches.append(torch.empty(16, 8, SIZE // 4, SIZE // 4).bernoulli_(0.5, generator=generator) > 0)
-        return batch
-
-
-def test_dropout_does_not_depend_on_what_the_augmentation_draws():
-    networks = [network_with_head(DroppingBackbone) for _ in range(3)]
-    for network, n_draws in zip(networks, (0, 1, 50), strict=True):
-        train_with(Drawing(n_draws), network)
-    masks = [torch.stack(network.feature_map.backbone.masks) for network in networks]
-    assert len({tuple(mask.flatten().tolist()) for mask in masks[0]}) == 4  # another mask in each step
-    assert torch.equal(masks[0], masks[1])
-    assert torch.equal(masks[0], masks[2])
-    assert equal(weights_of(networks[0]), weights_of(networks[2]))
-
-
-def test_dropout_and_augmentation_draw_independent_numbers():
-    network, drawing = network_with_head(DroppingBackbone), Drawing(1)
-    train_with(drawing, network)
-    for drawn, mask in zip(drawing.batches, network.feature_map.backbone.masks, strict=True):
-        assert drawn.shape == mask.shape
-        agreement = float((drawn == mask).float().mean())
-        assert abs(agreement - 0.5) < 4 * 0.5 / np.sqrt(mask.numel())
-
-
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (
-            lambda batch: batch.images,
-            r"augmentation returned a Tensor: expected a Batch of images \(16, 3, ...\) .* and masks \(16, ...\);",
-        ),
+        (lambda batch: batch.images, r"augmentation returned a Tensor: expected a Batch of images \(16, 3, ...\)"),
         (
             lambda batch: batch[:7],
-            r"returned a Batch of images \(7, 3, ...\) .*: expected a Batch of images \(16, 3, ...\)",
+            r"a Batch of images \(7, 3, ...\) .*: expected a Batch of images \(16, 3, ...\)",
         ),
         (
             lambda batch: replace(batch, images=batch.images[:, :1]),
-            r"images \(16, 1, ...\) .*: expected .* \(16, 3, ...\) .* the same number of images and channels",
+            r"images \(16, 1, ...\) .* images and channels",
         ),
-        (
-            lambda batch: replace(batch, images=batch.images.double()),
-            r"of torch.float64 .*: expected .* of torch.float32",
-        ),
-        (
-            lambda batch: replace(batch, targets=batch.targets.argmax(1)),
-            r"targets \(16,\) of torch.int64 .*: expected .* targets \(16, 3\) of torch.float32",
-        ),
+        (lambda batch: replace(batch, images=batch.images.double()), r"of torch.float64 .* of torch.float32"),
+        (lambda batch: replace(batch, targets=batch.targets.argmax(1)), r"targets \(16,\) of torch.int64"),
         (lambda batch: replace(batch, masks=None), r"and no masks: expected .* and masks \(16, ...\)"),
     ],
 )
-def test_batches_of_another_form_are_refused(returned, message):
+def test_a_batch_of_another_form_is_refused(returned, message):
     class Wrong:
         def augment(self, batch, generator):
             return returned(batch)
@@ -267,12 +210,12 @@ def test_batches_of_another_form_are_refused(returned, message):
 
 
 @pytest.mark.parametrize("bank", [None, AttentionBank(7)])
-def test_banks_of_another_form_are_refused(bank):
+def test_a_bank_of_another_form_is_refused(bank):
     class Wrong(Recorder):
         def attention_bank(self, n_images):
             return bank
 
-    with pytest.raises(ValueError, match=r"attention_bank\(60\) returned .*: expected an AttentionBank of 60 images"):
+    with pytest.raises(ValueError, match=r"augmentation.attention_bank\(60\) returned .*: expected .* of 60"):
         train_with(Wrong())
 
 
@@ -281,10 +224,10 @@ def test_banks_of_another_form_are_refused(bank):
     [
         ("backmix", "mine: The 'augmentation' parameter of Trainer must be an object implementing 'augment'"),
         (BackMix(patch_size=2), "mine: The 'patch_size' parameter of BackMix must be a float in"),
-        (BackMix, r"mine: augmentation is the class BackMix: expected an instance, like BackMix\(\)"),
+        (BackMix, r"mine: augmentation is the class BackMix: expected an instance; pass BackMix\(\)"),
     ],
 )
-def test_an_augmentation_is_checked_before_training(augmentation, message):
+def test_it_is_checked_before_training(augmentation, message):
     with pytest.raises(ValueError, match=message):
         Trainer(augmentation=augmentation).validate("mine")
 
@@ -304,7 +247,7 @@ def test_back_mix_trains(dense):
     assert not equal(weights_of(network), weights_of(plain))
 
 
-def test_parameters_of_back_mix_are_nested_parameters():
+def test_back_mix_in_a_grid():
     trainer = Trainer(augmentation=BackMix()).set_params(augmentation__patch_size=0.5)
     assert trainer.augmentation.patch_size == 0.5
 

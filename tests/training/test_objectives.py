@@ -1,4 +1,4 @@
-"""The losses of both stages against slow NumPy implementations (Eq. 3, 4)."""
+"""The losses of both stages against slow NumPy oracles (Eq. 3, 4)."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def problem():
     images = torch.from_numpy(rng.normal(size=(4, 3, SIZE, SIZE)))
     targets = torch.from_numpy(rng.dirichlet(np.ones(N_CLASSES), 4))
     masks = torch.from_numpy(rng.integers(IGNORED, N_CLASSES + 1, (4, SIZE, SIZE)))
-    masks[0, :9] = IGNORED  # the images have different numbers of valid pixels
+    masks[0, :9] = IGNORED  # images of unequal numbers of pixels
     return images, targets, masks
 
 
@@ -72,7 +72,7 @@ def test_dense_loss(problem, weight, dtype, tolerance):
     with torch.no_grad():
         logit_map = network.logit_map(images.to(dtype)).double().numpy()
     expected = pixel_loss(logit_map, masks.numpy())
-    # Only the logits of the K classes: labels must not lower the background logit.
+    # the K known classes only: labels do not lower the background logit
     expected += weight * classification_loss(logit_map.mean((2, 3))[:, :N_CLASSES], targets.numpy())
     assert loss.item() == pytest.approx(expected, abs=tolerance)
 
@@ -87,7 +87,7 @@ def test_classification_loss_takes_soft_targets(problem, dtype, tolerance):
     assert loss.item() == pytest.approx(classification_loss(logits, targets.numpy()), abs=tolerance)
 
 
-def test_weight_zero_ignores_the_labels(problem):
+def test_weight_zero_leaves_the_labels_out(problem):
     images, targets, masks = problem
     objective = DenseLoss(network_with_random_head(N_CLASSES + 1), 0.0)
     assert torch.equal(objective(images, targets, masks), objective(images, targets.flip(0), masks))
@@ -95,7 +95,7 @@ def test_weight_zero_ignores_the_labels(problem):
     assert not torch.equal(objective(images, targets, masks), objective(images, targets.flip(0), masks))
 
 
-def test_the_classification_loss_has_no_gradient_on_the_background_logit(problem):
+def test_classification_term_does_not_move_the_background_logit(problem):
     images, targets, masks = problem
     gradients = []
     for weight in (0.0, 1.0):

@@ -1,4 +1,4 @@
-"""The number of steps and the learning rate of each, against values computed by hand."""
+"""The number of steps and the learning rate of each, against values calculated by hand."""
 
 import math
 
@@ -53,11 +53,11 @@ def test_constant_stays():
 
 
 @pytest.mark.parametrize("schedule", ["step", "cosine", "constant"])
-def test_warm_up_may_be_longer_than_the_training(schedule):
+def test_warm_up_may_fill_the_training(schedule):
     assert [learning_rate_factor(step, 4, 8, schedule) for step in range(4)] == [1 / 8, 2 / 8, 3 / 8, 4 / 8]
 
 
-def test_history_has_the_learning_rate_of_every_step():
+def test_history_holds_the_rate_of_every_step():
     _, history = train(Trainer(max_steps=10, warmup_steps=2, learning_rate=0.02, batch_size=8))
     expected = [0.01, 0.02, 0.02, 0.002, 0.002, 0.002, 2e-4, 2e-4, 2e-4, 2e-5]
     assert history["learning_rate"] == pytest.approx(expected)
@@ -83,6 +83,6 @@ def test_number_of_steps(parameters, n_images, steps):
     assert Trainer(**parameters).n_steps(n_images) == steps
 
 
-def test_training_for_a_number_of_epochs():
+def test_epochs_are_counted_in_training():
     _, history = train(Trainer(max_epochs=2, batch_size=16), n=60)
     assert len(history["loss"]) == 6

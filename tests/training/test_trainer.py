@@ -1,4 +1,4 @@
-"""Trainer: how it changes a network, and what it leaves unchanged."""
+"""Trainer: the changes that it makes to a network, and the things that it must not change."""
 
 import os
 import socket
@@ -107,7 +107,7 @@ def test_updates_are_those_of_a_bare_loop(optimizer, dense, clip):
     )
     network, history = train(trainer, dense=dense, seed=3)
     np.testing.assert_allclose(history["loss"], losses, atol=1e-6)
-    # AdamW divides by the size of the gradient, which amplifies the rounding of gradients near 0.
+    # AdamW divides by the size of the gradient, so rounding of a gradient near 0 matters
     tolerance = 1e-6 if optimizer == "sgd" else 1e-4
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, expected.state_dict()[name], atol=tolerance, rtol=0)
@@ -153,9 +153,9 @@ def test_dropout_follows_the_seed_alone():
     assert not equal(results[0], results[2])
 
 
-def test_global_random_states_stay_unchanged():
+def test_random_states_are_untouched():
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002  # the global state is under test
+    np.random.seed(5)  # noqa: NPY002  # the test compares the global state
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     train(Trainer(**SHORT))
     with pytest.raises(TrainingDivergedError):
@@ -169,7 +169,7 @@ def test_random_state_none_differs_each_time():
     assert not equal(first, second)
 
 
-def test_trainings_of_several_precisions_do_not_influence_each_other():
+def test_trainings_of_several_precisions_are_independent():
     recipes = {
         "float32": (Trainer(**SHORT), torch.float32),
         "bf16": (Trainer(**SHORT, precision="bf16-mixed"), torch.float32),
@@ -183,10 +183,10 @@ def test_trainings_of_several_precisions_do_not_influence_each_other():
     for name in recipes:
         assert equal(results[0][name], results[1][name])
         assert equal(results[0][name], results[2][name])
-    assert results[0]["bf16"]["head.weight"].dtype == torch.float32  # the weights keep their dtype
+    assert results[0]["bf16"]["head.weight"].dtype == torch.float32  # the weights stay
     assert results[0]["float64"]["head.weight"].dtype == torch.float64
     assert not equal(results[0]["float32"], results[0]["bf16"])
-    # bfloat16 has 8 significant bits.
+    # bfloat16 keeps 8 bits
     difference = (results[0]["bf16"]["head.weight"] - results[0]["float32"]["head.weight"]).abs().max()
     assert 0 < difference < 0.05 * results[0]["float32"]["head.weight"].abs().max()
     assert torch.get_default_dtype() == torch.float32
@@ -201,7 +201,7 @@ def test_networks_of_half_precision_train_in_it(dtype):
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_the_number_of_reading_threads_changes_no_weight(dense):
+def test_readers_in_threads_change_nothing(dense):
     images, labels, masks = easy_problem()
     results = []
     for n_jobs in (None, 2):
@@ -252,16 +252,16 @@ def test_masks_of_many_classes(n_classes, dtype):
 
 
 def test_large_images_are_read_large_for_enlarging():
-    """The crop at scale 1.25 needs detail that images reduced to the network's size do not have."""
+    """The scale of 1.25 of the classifier keeps detail that an image reduced to the input size has lost."""
     rng = np.random.default_rng(0)
     stripes = np.tile((np.arange(20) % 2 * 255).astype(np.uint8), (20, 1))  # one pixel wide at 20 pixels
     images = np.repeat(stripes[None, :, :, None], 3, -1).repeat(8, 0)
-    spreads = []
+    deviations = []
 
     class Recording(TinyBackbone):
         def forward(self, images):
             if self.training:
-                spreads.append(images.detach().std())
+                deviations.append(images.detach().std())
             return super().forward(images)
 
     network = DenseClassifier(Recording(), 2, image_size=SIZE)
@@ -269,14 +269,14 @@ def test_large_images_are_read_large_for_enlarging():
         Trainer(max_steps=1, scale_range=scales, flip=False, mixup=None).train(
             network, images, rng.integers(0, 2, 8), device="cpu", random_state=0
         )
-    assert spreads[0] > 1.5 * spreads[1]
+    assert deviations[0] > 1.5 * deviations[1]
 
 
-# ------------------------------------------------ state of the network after
+# ------------------------------------------------------- state afterwards
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_the_network_is_trained_in_place_and_is_in_evaluation_mode_afterwards(dense):
+def test_the_network_itself_is_trained_and_ends_in_evaluation_mode(dense):
     images, labels, masks = easy_problem()
     network = tiny_network(N_CLASSES + dense).train()
     before, parameters = weights_of(network), list(network.parameters())
@@ -299,7 +299,7 @@ def test_training_happens_in_training_mode():
 
 
 class NormalisedBackbone(nn.Module):
-    """One convolution and batch normalisation, which may be frozen as in torchvision's detection models."""
+    """One convolution and batch normalisation, which may be frozen as in torchvision."""
 
     def __init__(self, frozen):
         super().__init__()
@@ -319,7 +319,7 @@ class NormalisedBackbone(nn.Module):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_batch_normalisation_stays_unchanged(frozen):
+def test_frozen_batch_normalisation_stays(frozen):
     images, labels, _ = easy_problem()
     network = DenseClassifier(NormalisedBackbone(frozen), N_CLASSES, image_size=SIZE)
     before = weights_of(network)
@@ -330,7 +330,7 @@ def test_frozen_batch_normalisation_stays_unchanged(frozen):
     assert unchanged == (normal if frozen else set())
 
 
-def test_frozen_weights_stay_unchanged():
+def test_frozen_weights_stay():
     images, labels, _ = easy_problem()
     network = tiny_network()
     network.feature_map.requires_grad_(False)
@@ -344,7 +344,7 @@ def test_frozen_weights_stay_unchanged():
 
 
 class FailingBackbone(TinyBackbone):
-    """Returns NaN, or raises an error, at the third training step."""
+    """Returns NaN or raises in the third training step."""
 
     def __init__(self, error=None):
         super().__init__()
@@ -360,15 +360,12 @@ class FailingBackbone(TinyBackbone):
 
 
 @pytest.mark.parametrize("dense", [False, True])
-def test_a_loss_of_nan_stops_the_training_and_the_error_names_the_step(dense):
+def test_a_loss_that_is_nan_stops_with_the_step(dense):
     images, labels, masks = easy_problem()
     network = DenseClassifier(FailingBackbone(), N_CLASSES + dense, image_size=SIZE)
     trainer = Trainer(max_steps=7, batch_size=8, learning_rate=0.25, warmup_steps=0, schedule="constant")
     stage = "dense" if dense else "classifier"
-    with pytest.raises(
-        TrainingDivergedError,
-        match=rf"{stage} stage became nan at step 3 of 7, .* rate of 0\.25: expected a finite loss;",
-    ):
+    with pytest.raises(TrainingDivergedError, match=rf"{stage} stage became nan at step 3 of 7, .* rate of 0\.25;"):
         trainer.train(network, images, labels, masks if dense else None, device="cpu", random_state=0)
     assert not any(module.training for module in network.modules())
 
@@ -380,7 +377,7 @@ def test_a_huge_learning_rate_diverges():
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_an_error_inside_a_step_leaves_no_threads_gradients_or_random_state(error, n_jobs):
+def test_an_error_inside_a_step_leaves_nothing_behind(error, n_jobs):
     images, labels, _ = easy_problem()
     network = DenseClassifier(FailingBackbone(error), N_CLASSES, image_size=SIZE)
     n_threads, state = threading.active_count(), torch.get_rng_state()
@@ -388,7 +385,7 @@ def test_an_error_inside_a_step_leaves_no_threads_gradients_or_random_state(erro
         Trainer(max_steps=7, batch_size=8).train(
             network, images, labels, device="cpu", random_state=0, n_jobs=n_jobs, verbose=0
         )
-    # The traceback, and with it every frame, is still alive here.
+    # while the traceback, and with it every frame, is still alive
     assert threading.active_count() == n_threads
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module.training for module in network.modules())
@@ -401,7 +398,7 @@ def test_an_error_inside_a_step_leaves_no_threads_gradients_or_random_state(erro
     [
         ({"max_steps": 0}, "max_steps"),
         ({"max_epochs": 1.5}, "max_epochs"),
-        ({"max_steps": 3, "max_epochs": 2}, "max_steps=3 and max_epochs=2 are both given: expected one of them"),
+        ({"max_steps": 3, "max_epochs": 2}, "max_steps=3 and max_epochs=2 are both given"),
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
@@ -423,12 +420,9 @@ def test_an_error_inside_a_step_leaves_no_threads_gradients_or_random_state(erro
         ({"classification_weight": -1}, "classification_weight"),
         ({"precision": "fp8"}, "precision"),
         ({"clip_grad_norm": 0}, "clip_grad_norm"),
-        ({"dense_start": "dense"}, "'dense_start' parameter .* Got 'dense'"),
-        ({"checkpoint_every": 0}, "checkpoint_every"),
-        ({"checkpoint_every": None}, "checkpoint_every"),
     ],
 )
-def test_errors_of_parameters_start_with_the_name_of_the_trainer(parameters, message):
+def test_errors_of_parameters_name_the_trainer(parameters, message):
     with pytest.raises(ValueError, match=message) as caught:
         Trainer(**parameters).validate("dense_trainer")
     assert str(caught.value).startswith("dense_trainer: ")
@@ -439,11 +433,11 @@ def test_errors_of_parameters_start_with_the_name_of_the_trainer(parameters, mes
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros(59, dtype=int), r"y has shape \(59,\) for 60 images: expected \(60,\)"),
+        (np.zeros(59, dtype=int), r"y has shape \(59,\) for 60 images"),
         (np.zeros((60, 1), dtype=int), r"y has shape \(60, 1\)"),
         (np.full(60, 3), r"y has values in 3\.\.3: expected 0\.\.2"),
         (np.full(60, -1), r"y has values in -1\.\.-1"),
-        (np.zeros(60), "y has dtype float64: expected class indices of an integer dtype"),
+        (np.zeros(60), "y has dtype float64"),
         (np.full(60, "cat"), "y has dtype"),
     ],
 )
@@ -459,7 +453,7 @@ def test_labels_are_checked(labels, message):
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (np.zeros((59, SIZE, SIZE), dtype=int), r"masks has shape \(59, 16, 16\) for 60 images: expected \(60, H, W\)"),
+        (np.zeros((59, SIZE, SIZE), dtype=int), r"masks has shape \(59, 16, 16\) for 60 images: expected \(n, H, W\)"),
         (np.zeros((60, SIZE), dtype=int), "masks has shape"),
         (np.zeros((60, SIZE, 0), dtype=int), "masks has shape"),
         (np.full((60, SIZE, SIZE), 4), r"masks has values in 4\.\.4: expected 0\.\.3"),
@@ -487,11 +481,8 @@ def test_paper_recipes():
         assert trainer.warmup_steps == 500
         assert trainer.schedule == "step"
         assert trainer.weight_decay == 0
-        assert trainer.dense_start == "classifier"  # as in section 3.1
         trainer.validate()
-    # The paper names mirroring for the dense stage only.
-    assert not classifier.flip
-    assert dense.flip
+    assert (classifier.flip, dense.flip) == (False, True)  # the paper mentions mirrored images for the dense stage only
     assert classifier.mixup == 0.1
     assert classifier.scale_range == (1.25, 1.25)  # 160 pixels, cropped to 128
     assert not dense.mixup
@@ -507,13 +498,13 @@ def test_paper_recipes_take_changes():
         Trainer.paper_classifier(steps=3)
 
 
-def test_auto_is_the_augmentation_of_the_paper():
+def test_auto_is_the_papers_augmentation():
     automatic, _ = train(Trainer(**SHORT))
-    explicit, _ = train(Trainer(**SHORT, scale_range=(1.25, 1.25), mixup=0.1))
-    assert equal(weights_of(automatic), weights_of(explicit))
+    spelled, _ = train(Trainer(**SHORT, scale_range=(1.25, 1.25), mixup=0.1))
+    assert equal(weights_of(automatic), weights_of(spelled))
     automatic, _ = train(Trainer(**SHORT), dense=True)
-    explicit, _ = train(Trainer(**SHORT, scale_range=(0.5, 2.0), mixup=None), dense=True)
-    assert equal(weights_of(automatic), weights_of(explicit))
+    spelled, _ = train(Trainer(**SHORT, scale_range=(0.5, 2.0), mixup=None), dense=True)
+    assert equal(weights_of(automatic), weights_of(spelled))
 
 
 def test_the_dense_stage_never_mixes():
@@ -542,16 +533,16 @@ def test_training_does_not_change_the_trainer():
     assert vars(trainer) == before
 
 
-@pytest.mark.parametrize(("verbose", "shown"), [(0, False), (1, True)])
-def test_progress_bar(verbose, shown, capsys):
+@pytest.mark.parametrize(("verbose", "printed"), [(0, False), (1, True)])
+def test_progress_bar(verbose, printed, capsys):
     images, labels, masks = easy_problem()
     Trainer(**SHORT).train(tiny_network(), images, labels, device="cpu", verbose=verbose)
     Trainer(**SHORT).train(tiny_network(4), images, labels, masks, device="cpu", verbose=verbose)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert ("training the classifier" in captured.err) == shown
-    assert ("training the dense" in captured.err) == shown
-    assert ("4/4" in captured.err) == shown
+    assert ("training the classifier" in captured.err) == printed
+    assert ("training the dense" in captured.err) == printed
+    assert ("4/4" in captured.err) == printed
 
 
 # ------------------------------------------------------ several processes
@@ -572,10 +563,10 @@ images, labels, masks = easy_problem()
 network = tiny_network(4, seed=rank)  # the weights of the first process are used
 trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN)
 history = trainer.train(network, images, labels, masks, device="cpu", random_state=3)
-# Each process has its own batch statistics until the end. Without random_state the seed of the first process is used.
+# batch statistics differ until the end; without random_state the seed of the first process is used
 normalised = DenseClassifier(NormalisedBackbone(frozen=False), 3, image_size=16)
 Trainer(max_steps=3, batch_size=16).train(normalised, images, labels, device="cpu")
-# A batch of 15 images has shares of 8 and 7.
+# a batch of 15 has no equal shares
 recorder = AttentiveRecorder()
 train_with(recorder, max_steps=1, batch_size=15)
 mixed = network_with_head()
@@ -618,11 +609,9 @@ def test_launched_processes_train_together(tmp_path, launcher):
     assert equal(mixed, other_mixed)
     assert torch.equal(bank, other_bank)
     train_with(recorder := AttentiveRecorder(), max_steps=1, batch_size=15)
-    torch.testing.assert_close(
-        bank, recorder.banks[0].maps
-    )  # each map is in the same row as after a training in one process
+    torch.testing.assert_close(bank, recorder.banks[0].maps)  # each map at the same index as with one process
     assert (bank != 0.5).flatten(1).any(1).sum() == 15
-    # The two halves of each batch give the mean gradient of the batch, because no pixel is ignored here.
+    # two halves of each batch give the mean gradient of the whole; no pixel is ignored here
     alone, history = train(Trainer(max_steps=6, batch_size=16, learning_rate=0.02, **PLAIN), dense=True, seed=3)
     np.testing.assert_allclose(first_history["loss"], history["loss"], atol=1e-5)
     for name, value in alone.state_dict().items():

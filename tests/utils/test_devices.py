@@ -1,9 +1,6 @@
 """Devices are found; flags and random states are restored, also after a failure."""
 
-import os
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from skdfb.utils import deterministic_algorithms, evaluation_mode, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
 
 CPU = torch.device("cpu")
 
@@ -182,24 +179,3 @@ class TestEvaluationMode:
 def enter(module: nn.Module) -> bool:
     with evaluation_mode(module):
         return any(flags(module))
-
-
-def test_deterministic_in_several_threads(monkeypatch):
-    """The first thread sets the switches of the process, the last one restores them; all run with them set."""
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    barrier, enabled = threading.Barrier(8), []
-
-    def work(index):
-        barrier.wait()
-        for repeat in range(50):
-            with deterministic_algorithms(True):
-                enabled.append(torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" in os.environ)
-                if (index + repeat) % 7 == 0:
-                    time.sleep(0.0005)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
-    assert len(enabled) == 400
-    assert all(enabled)
-    assert not torch.are_deterministic_algorithms_enabled()
-    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ

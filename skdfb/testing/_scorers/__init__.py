@@ -1,5 +1,5 @@
 """The checks of scorers."""
 
-from skdfb.testing._scorers._suite import check_foreground_scorer, parametrize_scorers_with_checks
+from skdfb.testing._scorers._suite import SUITE, check_foreground_scorer
 
-__all__ = ["check_foreground_scorer", "parametrize_scorers_with_checks"]
+__all__ = ["SUITE", "check_foreground_scorer"]

@@ -1,4 +1,4 @@
-"""What a network might say of a few images, made from random numbers."""
+"""Representations of a few images, made from random numbers as a network might output them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,15 +14,15 @@ from skdfb.scorers._needs import needs_of
 
 Labels = NDArray[np.int64]
 
-# Small, so that few images are several batches. Not a divisor of the number of images.
+# Small, so that few images make several batches. Not a divisor of the number of images.
 _BATCH_SIZE = 37
-# Enough images for a 50th neighbour, and for 50 images a class.
+# Enough images for a 50th neighbour, and for 50 images per class.
 _N_TRAIN, _N_NEW = 200, 60
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SmallBatches(Representation):
-    """A representation of several batches, though it holds few images."""
+    """A representation of few images that has several batches."""
 
     def batches(self, batch_size: int | None = None) -> Iterator[Self]:
         return super().batches(min(batch_size or _BATCH_SIZE, _BATCH_SIZE))
@@ -30,7 +30,7 @@ class SmallBatches(Representation):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StreamedRepresentation(SmallBatches):
-    """What a detector gives to `fit` of a scorer that reads activations: only batches have them."""
+    """What a detector passes to `fit` of a scorer that reads activations: only the batches hold them."""
 
     whole: Representation
 
@@ -42,7 +42,7 @@ class StreamedRepresentation(SmallBatches):
 
 
 class Data(NamedTuple):
-    """What `fit` takes."""
+    """The arguments of `fit`."""
 
     representation: Representation
     y: Labels | None
@@ -59,16 +59,21 @@ def training_data(
     scale: float = 1.0,
     dtype: type[np.floating[Any]] = np.float32,
 ) -> Data:
-    """Return what a network might say of n images, with what the scorer declares; the network depends on C and K."""
+    """Return n images with the activations and the perturbation that the scorer declares, and their labels.
+
+    The network is the same for equal C and K, the images depend on the seed and on n.
+    """
     network, images = np.random.default_rng(0), np.random.default_rng([seed, n])
     centres = 1 + 1.5 * network.normal(size=(K, C))
     y = images.permutation(np.arange(n) % K)
+    # (n, C, 9): nine places per image, whose mean is the feature.
     places = centres[y][:, :, None] + images.normal(size=(n, C, 1)) + 0.5 * images.normal(size=(n, C, 9))
     if kind == "rectified":
         places = places.clip(min=0)
     elif kind == "constant":
         places = np.ones_like(places)
-    features = places.mean(axis=2)
+    features = places.mean(axis=2)  # (n, C)
+    # The linear classifier of the nearest centre.
     weight, bias = centres / 4, -np.square(centres).sum(axis=1) / 8
     activations = _activations(activations_needed(scorer), places, network)
 
@@ -89,7 +94,7 @@ def training_data(
 def _activations(
     needed: tuple[str, ...], places: NDArray[np.float64], network: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the activations that go with the map of shape (n, C, 9)."""
+    """Return the activations that belong to feature maps of shape (n, C, 9)."""
     n, C, _ = places.shape
     activations = {"feature_map": places.reshape(n, C, 3, 3)} if "feature_map" in needed else {}
     if "layers" in needed:
@@ -99,6 +104,6 @@ def _activations(
     return activations
 
 
-def new_images(scorer: Any, n: int = _N_NEW, **options: Any) -> Representation:
-    """Return images that no scorer was fitted on, of the same network."""
-    return training_data(scorer, seed=1, n=n, **options).representation
+def new_images(scorer: Any, n: int = _N_NEW, *, seed: int = 1, **options: Any) -> Representation:
+    """Return images of the same network that are not training images."""
+    return training_data(scorer, seed=seed, n=n, **options).representation
