@@ -102,6 +102,8 @@ def _upgrade_features(state: State) -> State:
         parts = [("foreground", CLASSIFIER, state.pop("scorer_"))]
         # A single part stays as it is, without a fusion.
         state["joint_score_"] = _joint_score(parts, None, state["alpha"], state.pop("calibrator_"))
+        # The number of rows was not kept, so this is the requested share, which rounding may have changed a little.
+        state["calibration_fraction_"] = float(state["calibration_fraction"])
         del state["offset_"]
     return state
 

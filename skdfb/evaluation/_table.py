@@ -91,6 +91,10 @@ class Table(Bunch):
             raise ImportError("to_frame() needs pandas: run pip install pandas.") from error
         return pd.DataFrame(dict(self))
 
+    def __dir__(self) -> list[str]:
+        # A Bunch lists its items alone, so tab completion would not find to_frame.
+        return sorted({*self, *object.__dir__(self)})
+
     def __repr__(self) -> str:
         # A column that was assigned after the table was made may be a list.
         cells = [[name, *map(_as_text, _as_array(values).tolist())] for name, values in self.items()]

@@ -79,6 +79,23 @@ def test_dfb_rows_are_those_of_a_refitted_detector(detector, table, images, labe
     assert cell(table, "auroc", method="background", **key) == pytest.approx(auroc_score(*background))
 
 
+def test_dfb_rows_have_the_scorer_on_all_foreground_views(detector, images, labels):
+    views = {"foreground_dense": "dense", "foreground_classifier": "classifier", "pooled": "foreground"}
+
+    def on_all_views(scorer):
+        return [(name, view, scorer) for name, view in views.items()]
+
+    several = detector.refit_scorer(on_all_views(MSP()), images["fit"], labels, background_scorer=[])
+    ood = {"dark": images["dark"]}
+    table = compare_scorers(several, images["id"], ood, X=images["fit"], y=labels, scorers=[Energy()])
+    assert table["method"].tolist() == ["plain", "dfb"]  # there is no background part
+    refitted = several.refit_scorer(on_all_views(Energy()), images["fit"], labels)
+    expected = auroc_score(refitted.score_samples(images["id"]), refitted.score_samples(images["dark"]))
+    assert cell(table, "auroc", method="dfb") == expected
+    parts = [refitted.score_parts(images[name])["foreground_classifier"] for name in ("id", "dark")]
+    assert cell(table, "auroc", method="plain") == auroc_score(*parts)
+
+
 def test_plain_rows_are_the_scorer_on_the_classifier(detector, table, images):
     classifier = detector.classifier_
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -24,6 +24,10 @@ def test_columns():
         TABLE.fpr95  # noqa: B018
 
 
+def test_tab_completion_finds_columns_and_methods():
+    assert {"ood", "auroc", "to_frame", "from_rows", "items"} <= set(dir(TABLE))
+
+
 @pytest.mark.parametrize(
     ("columns", "match"),
     [

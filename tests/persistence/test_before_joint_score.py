@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 
 import skdfb
 from skdfb.scorers import Mahalanobis
@@ -64,6 +65,15 @@ def test_parameters_are_those_of_this_version(case):
     detector, _ = case
     assert set(detector.get_params(deep=False)) == set(skdfb.DFBDetector().get_params(deep=False))
     assert detector.classifier_trainer.checkpoint_every == 500
+
+
+def test_attributes_are_those_of_this_version(case):
+    detector, _ = case
+    again = clone(detector).fit(X, LABELS)
+    assert set(vars(again)) == set(vars(detector))
+    assert set(vars(again.joint_score_)) == set(vars(detector.joint_score_))
+    assert again.calibration_fraction_ == detector.calibration_fraction_
+    assert [part[:2] for part in again.joint_score_.parts_] == [part[:2] for part in detector.joint_score_.parts_]
 
 
 def test_saved_again(case, tmp_path):

@@ -11,11 +11,13 @@ from torch import nn
 from skdfb import Trainer
 from skdfb.exceptions import CheckpointError
 from skdfb.networks import DenseClassifier
+from skdfb.scorers import Energy
 from skdfb.training import _checkpoints
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._stages import check_dense_start, start_dense_network
+from tests.detector.conftest import make_detector, make_images, tiny_backbone
 from tests.helpers import TinyBackbone
-from tests.training.problems import PLAIN
+from tests.training.problems import PLAIN, easy_problem, equal, tiny_network, weights_of
 
 
 def test_several_processes_try_the_folder_at_once(tmp_path, monkeypatch):
@@ -66,6 +68,36 @@ def test_a_file_that_is_removed_between_listing_and_reading_is_missing(tmp_path,
     assert checkpoints.get("classifier-000000001") is None
 
 
+def test_a_training_goes_on_from_the_state_before_one_that_was_removed(tmp_path, monkeypatch):
+    images, labels, _ = easy_problem()
+    stage = Checkpoints(tmp_path, {}).stage("classifier")
+    trainer = Trainer(max_steps=12, batch_size=16, checkpoint_every=5)
+    uninterrupted = tiny_network()
+    history = trainer.train(uninterrupted, images, labels, device="cpu", random_state=0)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(_checkpoints.StageCheckpoints, "finish", interrupt)
+        trainer.train(tiny_network(), images, labels, device="cpu", random_state=0, checkpoints=stage)
+    assert stage.all.names() == ["classifier-000000005", "classifier-000000010"]
+    read, steps = _checkpoints.read_file, []
+
+    def late(path):
+        if path.name == "classifier-000000010.safetensors":
+            path.unlink(missing_ok=True)
+        content = read(path)
+        steps.append(path.name)
+        return content
+
+    monkeypatch.setattr(_checkpoints, "read_file", late)
+    network = tiny_network()
+    assert trainer.train(network, images, labels, device="cpu", random_state=0, checkpoints=stage) == history
+    assert steps == ["classifier-000000005.safetensors"]
+    assert equal(weights_of(network), weights_of(uninterrupted))
+
+
 # ------------------------------------------------------------- where to start
 
 
@@ -80,6 +112,19 @@ def test_the_dense_network_starts_from_the_classifier_or_from_before_it():
         assert dense.num_classes == 4
         for name, value in expected.feature_map.state_dict().items():
             assert torch.equal(dense.feature_map.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("start", ["classifier", "pretrained"])
+def test_the_start_in_a_detector(start):
+    """A learning rate this small changes no weight, so the dense network keeps the weights that it started from."""
+    backbone, (X, y) = tiny_backbone(), make_images()
+    trainer = Trainer(max_steps=1, batch_size=16, learning_rate=1e-30, dense_start=start)
+    detector = make_detector(backbone=backbone, scorer=Energy(), dense_trainer=trainer).fit(X, y)
+    classifier, dense = (
+        weights_of(network.feature_map.backbone) for network in (detector.classifier_, detector.dense_network_)
+    )
+    assert equal(dense, classifier) == (start == "classifier")
+    assert equal(dense, weights_of(backbone)) == (start == "pretrained")
 
 
 def test_a_classifier_given_as_trained_has_no_start_before_it():
