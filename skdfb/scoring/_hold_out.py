@@ -98,7 +98,7 @@ def hold_out(
     share = _fraction_for(n_images, n_needed) if fraction == "auto" else float(fraction)
     train, held_out = stratified_holdout(y, share, random_state=choice_seed)
     # More images held out are fewer to train on: that must not stay unnoticed.
-    if fraction == "auto" and share > _DEFAULT_FRACTION:
+    if fraction == "auto" and share > _DEFAULT_FRACTION and len(held_out) >= n_needed:
         logger.warning(
             "%d of %d images (%.1f %%) are held out instead of %.0f %%: so many are needed for the threshold.",
             *(len(held_out), n_images, 100 * len(held_out) / n_images, 100 * _DEFAULT_FRACTION),

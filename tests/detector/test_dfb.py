@@ -1008,7 +1008,7 @@ class LabelledItems(Dataset):
         return len(self.images)
 
     def __getitem__(self, index):
-        return torch.from_numpy(self.images[index]).permute(2, 0, 1), int(self.labels[index])
+        return torch.tensor(self.images[index]).permute(2, 0, 1), int(self.labels[index])
 
 
 def test_labels_of_a_dataset_are_read_once(X, y, monkeypatch):
