@@ -129,7 +129,6 @@ class DenseMaskGenerator(NetworkMaskGenerator):
     >>> from skdfb.masks import DenseMaskGenerator
     >>> from skdfb.networks import create_backbone
     >>> from skdfb.training import Trainer
-    from skdfb.training._stages import build_classifier, check_dense_start, start_dense_network
     >>> data = load_digits_on_photos(n_train=60, n_test=6, n_ood=6, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
     >>> trainer = Trainer(max_steps=2)

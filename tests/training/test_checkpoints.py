@@ -78,9 +78,10 @@ def test_a_training_goes_on_from_the_state_before_one_that_was_removed(tmp_path,
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(_checkpoints.StageCheckpoints, "finish", interrupt)
-        trainer.train(tiny_network(), images, labels, device="cpu", random_state=0, checkpoints=stage)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(tiny_network(), images, labels, device="cpu", random_state=0, checkpoints=stage)
     assert stage.all.names() == ["classifier-000000005", "classifier-000000010"]
     read, steps = _checkpoints.read_file, []
 
