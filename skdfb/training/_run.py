@@ -133,6 +133,8 @@ class TrainingRun:
                 if settings.clip_grad_norm is not None:
                     self.fabric.clip_gradients(model, optimizer, max_norm=settings.clip_grad_norm)
                 optimizer.step()
+                # Casts of the old weights stay cached until the outermost autocast ends, which may be around all steps.
+                torch.clear_autocast_cache()
                 # 3. Check the losses every 50 steps, and before each checkpoint: none may hold a diverged network.
                 due = checkpoints is not None and (step + 1) % settings.checkpoint_every == 0
                 if due or (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:

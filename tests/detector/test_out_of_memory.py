@@ -19,7 +19,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.scorers import ODIN
 from skdfb.utils import shallow_copy
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
-from tests.detector.test_checkpoints import assert_same, break_off
+from tests.detector.test_checkpoints import assert_same, interrupt
 
 
 class FailingGradient(torch.autograd.Function):
@@ -223,7 +223,7 @@ def test_batch_normalisation_is_told_of(memory):
     X, y = make_images()
     network = DenseClassifier(Normalised(), CLASSES, image_size=SIDE)
     memory(100, 4)
-    with pytest.warns(BatchSizeWarning, match="16 images .*took 4 at a time.*except for batch normalisation"):
+    with pytest.warns(BatchSizeWarning, match="16 images .*took 4 at a time.*but batch normalisation used smaller"):
         Trainer(max_steps=2, batch_size=16).train(network, X, y, device="cpu", random_state=0)
     # Attempts that failed leave no trace: two steps of four pieces.
     assert network.feature_map.backbone.norm.num_batches_tracked == 8
@@ -240,7 +240,7 @@ def test_goes_on_as_it_was_after_a_crash(memory, tmp_path, monkeypatch):
         whole = make_detector(backbone=Normalised(), **trainers).fit(X, y)
         folder = {"checkpoint_dir": tmp_path}
         with monkeypatch.context() as patched:
-            break_off(patched, 4)
+            interrupt(patched, 5)
             with pytest.raises(KeyboardInterrupt):
                 make_detector(backbone=Normalised(), **trainers, **folder).fit(X, y)
         resumed = make_detector(backbone=Normalised(), **trainers, **folder).fit(X, y)

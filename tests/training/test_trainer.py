@@ -1,5 +1,6 @@
 """Trainer: the changes that it makes to a network, and the things that it must not change."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -616,3 +617,16 @@ def test_launched_processes_train_together(tmp_path, launcher):
     np.testing.assert_allclose(first_history["loss"], history["loss"], atol=1e-5)
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(first[name], value, atol=1e-5, rtol=0)
+
+
+def test_mixed_precision_inside_an_autocast_of_the_caller():
+    """The casts of weights that autocast caches must not outlive a step, whatever context is around the training."""
+    images, labels, _ = easy_problem()
+    weights = []
+    for context in (contextlib.nullcontext(), torch.autocast("cpu", enabled=False)):
+        network = tiny_network()
+        trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.3, precision="bf16-mixed")
+        with context:
+            trainer.train(network, images, labels, device="cpu", random_state=0)
+        weights.append(weights_of(network))
+    assert equal(*weights)
