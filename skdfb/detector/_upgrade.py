@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from skdfb._registry import register_class, register_upgrade
 from skdfb.detector._dfb import DFBDetector
-from skdfb.networks import create_backbone
+from skdfb.networks._upgrade import upgrade_backbone
 from skdfb.scorers import ViM
 from skdfb.scoring import HeldOutSplit, JointScore
 from skdfb.scoring._parts import BACKGROUND, CLASSIFIER, DENSE, FOREGROUND
@@ -47,10 +47,8 @@ register_class(_FormerSplit, "Split")
 def _upgrade_dfb(state: State) -> State:
     # The oldest files lack the youngest parameters of that format.
     views = _views(state.pop("foreground_network", "dense"), state.pop("foreground_pooling", "image"))
-    pretrained, recipe_name = state.pop("pretrained", True), state.pop("recipe", "default")
-    every = state.pop("checkpoint_every", 500)
-    for name in ("checkpoint_path", "deterministic"):
-        state.pop(name, None)
+    recipe_name, every = state.pop("recipe", "default"), state.pop("checkpoint_every", 500)
+    state.pop("deterministic", None)
     # The recipe gave values to parameters that were None, and only to those.
     if recipe_name == "paper":
         recipe = DFBDetector.paper(state["backbone"]).get_params(deep=False)
@@ -60,9 +58,7 @@ def _upgrade_dfb(state: State) -> State:
     for name in ("classifier_trainer", "dense_trainer"):
         if state[name] is not None:
             state[name].checkpoint_every = every
-    # A name alone now stands for pre-trained weights.
-    if isinstance(state["backbone"], str) and not pretrained:
-        state["backbone"] = create_backbone(state["backbone"], pretrained=False, random_state=0)
+    upgrade_backbone(state)
     # A single scorer on the dense network is what a scorer without a list still means.
     if list(views) != ["foreground"] or views["foreground"] != DENSE:
         scorer = ViM() if state["scorer"] is None else state["scorer"]

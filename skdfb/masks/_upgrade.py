@@ -3,16 +3,13 @@
 from typing import Any
 
 from skdfb._registry import register_upgrade
-from skdfb.networks import create_backbone
+from skdfb.networks._upgrade import upgrade_backbone
 
 __all__: list[str] = []
 
 
 def _upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    pretrained = state.pop("pretrained", True)
-    state.pop("checkpoint_path", None)
-    if isinstance(state.get("backbone"), str) and not pretrained:
-        state["backbone"] = create_backbone(state["backbone"], pretrained=False, random_state=0)
+    upgrade_backbone(state)
     fitted = {"image_shape_": state["image_shape"]} if "classes_" in state else {}
     return state | fitted
 
