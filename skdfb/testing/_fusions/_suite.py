@@ -28,16 +28,7 @@ SUITE = Suite(
         **shared_checks(
             KIND, USAGE, *_parameters.CHECKS, _parameters.check_set_params_after_fit, applies=has_parameters
         ),
-        **shared_checks(
-            KIND,
-            USAGE,
-            _state.check_global_random_state,
-            _state.check_result_keeps_state,
-            _state.check_refit,
-            _state.check_deterministic,
-            _state.check_pickle,
-            _state.check_joblib,
-        ),
+        **shared_checks(KIND, USAGE, *_state.CHECKS),
     },
 )
 

@@ -8,29 +8,20 @@ from skdfb.testing._scorers import _declared, _memory_mapped, _odd_data, _scores
 from skdfb.testing._scorers._usage import USAGE
 from skdfb.testing._shared import _parameters, _state
 from skdfb.testing._shared import _scores as _shared_scores
-from skdfb.testing._shared._suite import OnFail, Suite, checks_in, has_parameters, shared_checks
+from skdfb.testing._shared._suite import OnFail, Suite, always, checks_in, has_parameters, shared_checks
 
 KIND = "scorer"
 
 SUITE = Suite(
     KIND,
     {
-        _scores.check_scorer_protocol: lambda scorer: True,
+        _scores.check_scorer_protocol: always,
         **shared_checks(KIND, USAGE, _state.check_inputs_unchanged),
         **checks_in(_scores, KIND),
         **shared_checks(KIND, USAGE, *_shared_scores.CHECKS),
         **shared_checks(KIND, USAGE, *_parameters.CHECKS, _state.check_fit_returns_self, applies=has_parameters),
         **checks_in(_memory_mapped, KIND),
-        **shared_checks(
-            KIND,
-            USAGE,
-            _state.check_global_random_state,
-            _state.check_result_keeps_state,
-            _state.check_refit,
-            _state.check_deterministic,
-            _state.check_pickle,
-            _state.check_joblib,
-        ),
+        **shared_checks(KIND, USAGE, *_state.CHECKS),
         **checks_in(_odd_data, KIND),
         # What a scorer may declare.
         _declared.check_scorer_streamed_activations: lambda scorer: bool(getattr(scorer, "needs_activations", ())),

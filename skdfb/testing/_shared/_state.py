@@ -131,3 +131,14 @@ def _demand_kept(name: str, instance: Any, usage: Usage, by: str, round_trip: Ca
         ) from error
     given = f"a round trip through {by}"
     demand_same(name, got, expected, given=given, meaning=f"the {usage.noun} of before", noun=usage.noun)
+
+
+# For objects whose fit takes data and whose result takes new data.
+CHECKS = (
+    check_global_random_state,
+    check_result_keeps_state,
+    check_refit,
+    check_deterministic,
+    check_pickle,
+    check_joblib,
+)
