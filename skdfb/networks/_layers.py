@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skdfb.networks._dense_classifier import DenseClassifier
 
-__all__ = ["recorded_layers"]
+__all__ = ["called_children", "channel_means", "recorded_layers"]
 
 LayerMaxima = dict[str, Tensor]
 
@@ -55,14 +55,14 @@ def _layers(backbone: nn.Module) -> dict[str, tuple[nn.Module, int | None]]:
     levels = [level for level in getattr(backbone, "feature_info", None) or () if level.get("module") in modules]
     if len(levels) > 1:
         return {level["module"]: (modules[level["module"]], level["num_chs"]) for level in levels}
-    return {name: (module, None) for name, module in _called_children(backbone)}
+    return {name: (module, None) for name, module in called_children(backbone)}
 
 
-def _called_children(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def called_children(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the children by name; in place of a ModuleList, which is never called itself, its items."""
     for name, child in backbone.named_children():
         if isinstance(child, nn.ModuleList):
-            yield from ((f"{name}.{place}", module) for place, module in _called_children(child))
+            yield from ((f"{name}.{place}", module) for place, module in called_children(child))
         else:
             yield name, child
 
@@ -80,17 +80,35 @@ def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) 
     return record
 
 
+def channel_means(output: Any, n_prefix: int) -> Tensor | None:
+    """Return means (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
+    output = _tensor_of(output, None)
+    if output is None:
+        return None
+    if output.ndim == 3:
+        return output[:, n_prefix:].detach().mean(1)
+    # Maps are square, so the two equal sides are the places.
+    channels_last = output.shape[1] == output.shape[2] != output.shape[3]
+    return output.detach().mean((1, 2) if channels_last else (2, 3))
+
+
 def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | None:
     """Return maxima (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
-    # Some families output tokens with the size of their grid, others several branches; the last fitting one counts.
-    if isinstance(output, (tuple, list)):
-        branches = [branch for branch in output if isinstance(branch, Tensor)]
-        fitting = [branch for branch in branches if width in branch.shape[1:]]
-        output = next(iter(fitting[::-1] + branches[::-1]), None)
-    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+    output = _tensor_of(output, width)
+    if output is None:
         return None
     if output.ndim == 3:
         return output[:, n_prefix:].detach().amax(1)
     # The known number of channels tells the layout.
     channels_last = width is not None and output.shape[1] != width and output.shape[3] == width
     return output.detach().amax((1, 2) if channels_last else (2, 3))
+
+
+def _tensor_of(output: Any, width: int | None) -> Tensor | None:
+    """Return the tensor of three or four dimensions that a layer outputs, if there is one."""
+    # Some families output tokens with the size of their grid, others several branches; the last fitting one counts.
+    if isinstance(output, (tuple, list)):
+        branches = [branch for branch in output if isinstance(branch, Tensor)]
+        fitting = [branch for branch in branches if width in branch.shape[1:]]
+        output = next(iter(fitting[::-1] + branches[::-1]), None)
+    return output if isinstance(output, Tensor) and output.ndim in (3, 4) else None

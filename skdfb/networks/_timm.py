@@ -19,6 +19,7 @@ from skdfb.utils import isolated_rng
 try:
     import timm
     from timm.data import resolve_model_data_config
+    from timm.models import group_parameters
 except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover - needs a broken installation
     # Mismatched builds fail deep inside torchvision, with messages that do not name the cause.
     if "torchvision" in str(error):
@@ -29,7 +30,7 @@ except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover
         ) from error
     raise
 
-__all__ = ["READING_OPTIONS", "create_backbone", "creation_arguments", "preprocessor_of"]
+__all__ = ["READING_OPTIONS", "create_backbone", "creation_arguments", "parameter_groups", "preprocessor_of"]
 
 # Options that make timm read weights from files or download them.
 READING_OPTIONS = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
@@ -131,6 +132,15 @@ def creation_arguments(model: nn.Module) -> dict[str, Any] | None:
         return known
     name = ".".join(filter(None, [config["architecture"], config.get("tag")]))
     return {"name": name, "image_size": None, "options": {}}
+
+
+def parameter_groups(model: nn.Module) -> list[list[str]] | None:
+    """Return the names of the parameters of each stage of a timm model, the stem first; None for any other module."""
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        return None
+    groups: Mapping[Any, list[str]] = group_parameters(model, matcher(coarse=True))
+    return [groups[depth] for depth in sorted(groups)]
 
 
 def _unknown_name(name: str) -> str:

@@ -21,6 +21,7 @@ from skdfb.augmentation._mixup import mixup
 from skdfb.exceptions import TrainingDivergedError
 from skdfb.images import BatchSize, Images, Indices, iterate_batches
 from skdfb.networks import DenseClassifier
+from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
@@ -90,6 +91,7 @@ class TrainingRun:
         model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
         try:
             model.train()
+            keep_frozen(self.network)
             losses = self._run_steps(model, optimizer, verbose, checkpoints)
             # Only now: during the training each process has its own batch statistics.
             self._share_buffers()

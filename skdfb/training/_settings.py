@@ -38,6 +38,7 @@ class TrainingSettings(BaseEstimator):
         "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "dense_start": [StrOptions({"classifier", "pretrained"})],
+        "frozen_stages": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -61,6 +62,7 @@ class TrainingSettings(BaseEstimator):
         precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
         clip_grad_norm: float | None = None,
         dense_start: Literal["classifier", "pretrained"] = "classifier",
+        frozen_stages: int | Literal["auto"] = "auto",
         checkpoint_every: int = 500,
     ) -> None:
         self.max_steps = max_steps
@@ -80,6 +82,7 @@ class TrainingSettings(BaseEstimator):
         self.precision = precision
         self.clip_grad_norm = clip_grad_norm
         self.dense_start = dense_start
+        self.frozen_stages = frozen_stages
         self.checkpoint_every = checkpoint_every
 
     def validate(self, name: str = "trainer") -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from skdfb.images import Images
 from skdfb.networks import DenseClassifier
+from skdfb.networks._records import freeze_weights, frozen_weights
 from skdfb.training._trainer import Trainer
 from skdfb.utils import isolated_rng
 
@@ -74,7 +75,10 @@ def start_dense_network(
     if trainer.dense_start == "classifier":
         return classifier.with_background()
     # Built again, not kept from before the first stage: a second copy would take memory during all of that stage.
-    return build().with_background().to(classifier.device)
+    network = build().with_background().to(classifier.device)
+    # Both networks share the trunk.
+    freeze_weights(network, frozen_weights(classifier))
+    return network
 
 
 def check_dense_start(backbone: str | nn.Module, dense_trainer: Trainer | None) -> None:

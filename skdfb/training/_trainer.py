@@ -8,12 +8,16 @@ import torch
 
 from skdfb.images import Images, as_images, check_readable
 from skdfb.networks import DenseClassifier
+from skdfb.networks._stages import freeze_stages, has_trained_weights, n_trunk_stages
 from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._run import TrainingRun
 from skdfb.training._settings import CLASSIFIER_SCALES, DENSE_SCALES, TrainingSettings
 from skdfb.utils import PackedMasks, isolated_rng, resolve_device, spawn_seeds
 
 __all__ = ["Trainer"]
+
+# What both stages share in the recipe of the paper.
+_PAPER: dict[str, Any] = {"max_steps": 20_000, "warmup_steps": 500, "frozen_stages": 0}
 
 
 class Trainer(TrainingSettings):
@@ -67,6 +71,10 @@ class Trainer(TrainingSettings):
     dense_start : {"classifier", "pretrained"}, default="classifier"
         Initial weights of the dense network: those of the trained classifier, or those of the backbone before any
         training. The training of the classifier ignores this parameter. See Notes.
+    frozen_stages : int or "auto", default="auto"
+        Number of first stages of the backbone, the stem included, that keep their weights and batch statistics: the
+        *trunk*. 0 trains all of them. "auto" is 0 for random weights. For pre-trained weights it is the largest number
+        of stages that hold at most 70 % of the weight tensors. See Notes.
     checkpoint_every : int, default=500
         Number of steps between two checkpoints. It has an effect only if checkpoints are written, see
         ``checkpoint_dir`` of :class:`~skdfb.DFBDetector`. The newest two checkpoints are kept.
@@ -82,6 +90,11 @@ class Trainer(TrainingSettings):
 
     The paper gives two different starts of the dense network: the trained classifier in section 3.1, and the
     pre-trained checkpoint in the implementation details.
+
+    *The trunk.* Stages are those of timm; for any other module they are its children. Weights count as pre-trained if
+    the normalisation layers have biases or running means other than 0. The dense network has the trunk of the
+    classifier, or a larger one. Weights that were frozen before stay frozen, too (``requires_grad_(False)``): layers
+    without a weight to train keep their batch statistics, and drop nothing.
 
     References
     ----------
@@ -116,7 +129,7 @@ class Trainer(TrainingSettings):
             With the recipe's parameters.
         """
         recipe: dict[str, Any] = {"scale_range": CLASSIFIER_SCALES, "mixup": 0.1, "flip": False}
-        return cls(**{"max_steps": 20_000, "warmup_steps": 500} | recipe | changes)
+        return cls(**_PAPER | recipe | changes)
 
     @classmethod
     def paper_dense(cls, **changes: Any) -> Self:
@@ -137,7 +150,7 @@ class Trainer(TrainingSettings):
             With the recipe's parameters.
         """
         recipe: dict[str, Any] = {"scale_range": DENSE_SCALES, "mixup": None, "classification_weight": 0.0}
-        return cls(**{"max_steps": 20_000, "warmup_steps": 500} | recipe | changes)
+        return cls(**_PAPER | recipe | changes)
 
     def train(
         self,
@@ -197,6 +210,7 @@ class Trainer(TrainingSettings):
             check_readable(images, self.batch_size, n_jobs)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
+        self._freeze_trunk(network, dense=masks is not None)
         (seed,) = spawn_seeds(random_state, 1)
         # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
         with torch.inference_mode(False):
@@ -204,6 +218,14 @@ class Trainer(TrainingSettings):
             # The training must not change the random state of the caller.
             with isolated_rng(seed, run.fabric.device):
                 return run.train(verbose, checkpoints)
+
+    def _freeze_trunk(self, network: DenseClassifier, *, dense: bool) -> None:
+        """Freeze the first stages of the backbone."""
+        backbone, n_stages = network.feature_map.backbone, self.frozen_stages
+        if n_stages == "auto":
+            # The dense network keeps the trunk of the classifier. Its weights would count as pre-trained in any case.
+            n_stages = n_trunk_stages(backbone) if not dense and has_trained_weights(backbone) else 0
+        freeze_stages(backbone, n_stages)
 
 
 def _check_targets(
