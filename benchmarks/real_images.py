@@ -310,14 +310,6 @@ class NoMasks:
 # -------------------------------------------------------------------- figures
 
 
-class ClassFreeMahalanobis(Mahalanobis):
-    """A Mahalanobis score without classes: one mean and one covariance of all training images."""
-
-    def fit(self, representation, y=None):
-        """Fit, as if all images were of one class."""
-        return super().fit(representation, np.zeros(len(representation), dtype=np.intp))
-
-
 class ScoredSets:
     """Scores of the parts on the image sets of a run; the key ``""`` stands for the test images.
 
@@ -330,7 +322,8 @@ class ScoredSets:
         self.shared = self._views(detector.joint_score_)
         train, held_out, _ = self.shared
         views = [view for _, view, _ in detector.scorer]
-        parts = [(name, view, ClassFreeMahalanobis("auto")) for name, view in zip(CONTROLS, views, strict=True)]
+        class_free = Mahalanobis("auto", use_classes=False)
+        parts = [(name, view, class_free) for name, view in zip(CONTROLS, views, strict=True)]
         self.controls = JointScore(parts, alpha=None).fit(*train, held_out=held_out)
 
     def part_scores(self, scorer):

@@ -271,6 +271,7 @@ def cases(C: int) -> list[Case]:
         Case(s.FDBD(), Peer("fDBD", with_head, "features"), None, None),
         Case(s.NCI(), Peer("NCI", with_head, "features"), None, None),
         Case(s.NECO(), None, None, None),
+        Case(s.KernelPCA(), None, None, None),
         Case(s.DML(), None, None, None),
     ]
 

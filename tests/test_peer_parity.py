@@ -68,6 +68,7 @@ TOLERANCE = 1e-4
 ABSENT = {
     "BackgroundLogit": "needs a network with a background class",
     "DML": "a cosine plus a norm; there is MaxLogit, their product",
+    "KernelPCA": "the error outside a principal space of directions; there is ViM",
     "MaSF": "p-values of channel maxima over layers; there is Gram, over layers, too",
     "MaxCosine": "the cosine of DML",
     "MaxNorm": "the norm of DML",
@@ -264,6 +265,11 @@ def single_class(scores: Scores) -> Scores:
     return lambda data: scores(replace(data, y=torch.zeros_like(data.y)))
 
 
+def of_directions(scores: Scores) -> Scores:
+    """Scores of features of norm 100, with which the 1e-6 that the peer adds to the diagonal does not show."""
+    return lambda data: scores(data.change(features=lambda h: 100 * h / np.linalg.norm(h, axis=1, keepdims=True)))
+
+
 def unshifted(scores: Scores) -> Scores:
     """Scores with the peer's Weibull distributions fitted to distances as they are; all other lines are the peer's."""
     libmr = peers.openmax.numpy.LibNotMR
@@ -329,6 +335,30 @@ CASES = [
         "the peer takes half of the distance, as the authors' code does, by a covariance that is not divided by the "
         "number of images; the 1e-6 it adds to the diagonal does not show beside such sums",
         factor=lambda d: 2 * n_images(d),
+    ),
+    Case(
+        "Mahalanobis of normalised features",
+        ours(Mahalanobis(normalize=True)),
+        of_directions(peer("features", lambda d: peers.Mahalanobis(None))),
+        FACTOR,
+        "as above; the peer is given normalised features",
+        factor=lambda d: 2 * n_images(d),
+    ),
+    Case(
+        "Mahalanobis without classes",
+        ours(Mahalanobis(use_classes=False)),
+        single_class(peer("features", lambda d: peers.Mahalanobis(None))),
+        FACTOR,
+        "as above; the peer is given one class",
+        factor=lambda d: 2 * n_images(d),
+    ),
+    Case(
+        "RelativeMahalanobis of normalised features",
+        ours(RelativeMahalanobis(normalize=True)),
+        of_directions(peer("features", lambda d: peers.RMD(None))),
+        FACTOR,
+        "neither covariance of the peer is divided by the number of images; it is given normalised features",
+        factor=n_images,
     ),
     Case(
         "RelativeMahalanobis",

@@ -15,6 +15,7 @@ from skdfb.scorers._entropy import Entropy
 from skdfb.scorers._fdbd import FDBD
 from skdfb.scorers._gen import GEN
 from skdfb.scorers._grad_norm import GradNorm
+from skdfb.scorers._kernel_pca import KernelPCA
 from skdfb.scorers._kl_matching import KLMatching
 from skdfb.scorers._knn import KNN
 from skdfb.scorers._mahalanobis import Mahalanobis
@@ -69,6 +70,7 @@ __all__ = [
     "GradNorm",
     "InputPerturbingScorer",
     "KLMatching",
+    "KernelPCA",
     "MaSF",
     "Mahalanobis",
     "MaxCosine",

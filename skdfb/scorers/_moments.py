@@ -1,6 +1,6 @@
 """Means, second moments and whitening of features, in float64 and in batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -8,73 +8,103 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skdfb.scorers._base import as_double
-from skdfb.scorers._representation import Representation
+from skdfb.scorers._neighbours import unit_rows
+from skdfb.scorers._representation import Representation, images_per_batch
+
+# Maps the features of a batch (m, C) to the rows (m, D) in float64 whose statistics are computed.
+RowsOf = Callable[[Tensor], Tensor]
 
 # Number of column blocks in which a symmetric product is computed, and the smallest width of a block.
 _BLOCKS, _LEAST_BLOCK = 8, 128
 
 
-def feature_mean(representation: Representation) -> Tensor:
-    """Return the mean feature, shape (C,)."""
+def feature_mean(representation: Representation, rows_of: RowsOf = as_double) -> Tensor:
+    """Return the mean of the rows, shape (D,): by default the mean feature, shape (C,)."""
     # Sums of differences from one image are exact for features that are the same in all images, of any size.
-    reference = as_double(representation.features[0])
+    reference = rows_of(representation.features[:1])[0]
     total = torch.zeros_like(reference)
-    for batch in representation.batches():
-        total += (as_double(batch.features) - reference).sum(dim=0)
+    for batch, _ in labelled_batches(representation, width=len(reference)):
+        total += (rows_of(batch.features) - reference).sum(dim=0)
     return _checked(reference + total / len(representation))
 
 
 def class_means(
-    representation: Representation, labels: NDArray[np.int64], n_groups: int | None = None
+    representation: Representation,
+    labels: NDArray[np.int64],
+    n_groups: int | None = None,
+    rows_of: RowsOf = as_double,
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean feature (K, C) and the number of images (K,) of each class; means of empty classes are 0.
+    """Return the mean row (K, D) and the number of images (K,) of each class; means of empty classes are 0.
 
     `labels` may also number other groups of images, 0..n_groups-1; without `n_groups`, they are the K classes.
     """
     K = representation.n_classes if n_groups is None else n_groups
     # As in `feature_mean`, differences are summed: here from the first image of each class.
     present, first = np.unique(labels, return_index=True)
-    examples = as_double(representation.features[torch.from_numpy(first).to(representation.device)])
-    reference = examples.new_zeros(K, representation.n_features)
+    examples = rows_of(representation.features[torch.from_numpy(first).to(representation.device)])
+    reference = examples.new_zeros(K, examples.shape[1])
     reference[torch.from_numpy(present).to(examples.device)] = examples
     total = torch.zeros_like(reference)
     for batch, batch_labels in labelled_batches(representation, labels):
         k = batch_labels.to(total.device)
-        total.index_add_(0, k, as_double(batch.features) - reference[k])
+        total.index_add_(0, k, rows_of(batch.features) - reference[k])
     counts = torch.from_numpy(np.bincount(labels, minlength=K)).to(total.device)
     return _checked(reference + total / counts.clamp(min=1)[:, None]), counts
 
 
 def within_class_moments(
-    representation: Representation, labels: NDArray[np.int64]
+    representation: Representation, labels: NDArray[np.int64], *, normalize: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return class means, class shares, pooled covariance and mean square of the features.
+    """Return class means, class shares, pooled covariance and mean square of the features, or of `unit_rows` of them.
 
     These are the means (K', C) of the K' classes that have images, the share (K',) of the images that each of them
     has, the covariance (C, C) about the class means, pooled and divided by the number of images, and the mean of the
     squared features, a scalar that sets the scale of rounding errors.
     """
-    means, counts = class_means(representation, labels)
-    covariance = second_moment(representation, means, labels)
+    rows_of = feature_rows(normalize)
+    means, counts = class_means(representation, labels, rows_of=rows_of)
+    covariance = second_moment(representation, means, labels, rows_of=rows_of)
     present = counts > 0
     means, shares = means[present], counts[present].double() / len(representation)
     # E[h²] is the variance within classes plus the mean square of the class means, so no third pass is needed.
     mean_square = covariance.diagonal().mean() + (shares[:, None] * means.square()).sum() / means.shape[1]
+    if normalize:
+        mean_square = mean_square.clamp(min=least_mean_square(representation.features.dtype))
     return means, shares, covariance, mean_square
 
 
-def second_moment(representation: Representation, origin: Tensor, labels: NDArray[np.int64] | None = None) -> Tensor:
-    """Return the mean of (h - u)(h - u)ᵀ over the images, shape (C, C).
+def second_moment(
+    representation: Representation,
+    origin: Tensor,
+    labels: NDArray[np.int64] | None = None,
+    rows_of: RowsOf = as_double,
+) -> Tensor:
+    """Return the mean of (h - u)(h - u)ᵀ over the rows h of the images, shape (D, D).
 
-    `origin` is u, of shape (C,). With `labels` it has shape (K, C), and u is the row of the image's class. With class
+    `origin` is u, of shape (D,). With `labels` it has shape (K, D), and u is the row of the image's class. With class
     means as rows, this gives the pooled covariance within classes.
     """
-    C = representation.n_features
-    moment = torch.zeros(C, C, dtype=torch.float64, device=origin.device)
-    for batch, batch_labels in labelled_batches(representation, labels):
+    D = origin.shape[-1]
+    moment = torch.zeros(D, D, dtype=torch.float64, device=origin.device)
+    for batch, batch_labels in labelled_batches(representation, labels, width=D):
         u = origin if labels is None else origin[batch_labels.to(origin.device)]
-        _add_upper_gram(moment, as_double(batch.features) - u)
+        _add_upper_gram(moment, rows_of(batch.features) - u)
     return _checked(_mirrored(moment)) / len(representation)
+
+
+def feature_rows(normalize: bool) -> RowsOf:
+    """Return the function that maps features to float64, or to rows of length 1 in float64."""
+    return unit_rows if normalize else as_double
+
+
+def least_mean_square(dtype: torch.dtype) -> float:
+    """Return the least `mean_square` of :func:`numerical_rank` for rows computed from features stored as `dtype`.
+
+    Rounding the features adds about eps² / 12 of their mean square in every direction. The computation in float64 adds
+    up to about (10 eps)² in a single direction, such as that of the row itself if it is divided by its norm. Only
+    float64 features are stored so precisely that this is more.
+    """
+    return 100 * (torch.finfo(torch.float64).eps / torch.finfo(dtype).eps) ** 2
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -141,6 +171,11 @@ def check_variation(varies: bool) -> None:
         )
 
 
+def choose_shrinkage(shrinkage: float | str, covariance: Tensor, n_degrees: int) -> float:
+    """Return the shrinkage in use for the parameter `shrinkage`, a number or "auto"; see :func:`oracle_shrinkage`."""
+    return oracle_shrinkage(covariance, max(1, n_degrees)) if shrinkage == "auto" else float(shrinkage)
+
+
 def oracle_shrinkage(covariance: Tensor, n: int) -> float:
     """Return the shrinkage that brings the covariance of n normal samples nearest to the true covariance.
 
@@ -163,11 +198,14 @@ def nearest_squared_distance(rows: Tensor, points: Tensor) -> Tensor:
 
 
 def labelled_batches(
-    representation: Representation, labels: NDArray[np.int64] | None = None
+    representation: Representation, labels: NDArray[np.int64] | None = None, width: int = 1
 ) -> Iterator[tuple[Representation, Tensor]]:
-    """Yield batches with their labels as a tensor on the CPU; without labels, with an empty tensor."""
+    """Yield batches with their labels as a tensor on the CPU; without labels, with an empty tensor.
+
+    Each batch is small enough for rows of `width` numbers.
+    """
     start = 0
-    for batch in representation.batches():
+    for batch in representation.batches(images_per_batch(max(width, representation.n_features))):
         stop = start + len(batch)
         yield batch, torch.empty(0, dtype=torch.int64) if labels is None else torch.from_numpy(labels[start:stop])
         start = stop

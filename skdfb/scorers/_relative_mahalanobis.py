@@ -5,11 +5,18 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
-from skdfb.scorers._moments import gram, nearest_squared_distance, whitening, within_class_moments
+from skdfb.scorers._base import BaseScorer, check_class_indices, double_like
+from skdfb.scorers._moments import (
+    choose_shrinkage,
+    feature_rows,
+    gram,
+    nearest_squared_distance,
+    whitening,
+    within_class_moments,
+)
 from skdfb.scorers._representation import Representation
 
 
@@ -30,14 +37,24 @@ class RelativeMahalanobis(BaseScorer):
 
     Parameters
     ----------
-    shrinkage : float, default=0.0
+    shrinkage : float or "auto", default=0.0
         Shrinkage s in [0, 1]. It replaces Σ by :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I`, and
-        :math:`\Sigma_0` in the same way. With 0, as in the paper, the covariances are not changed.
+        :math:`\Sigma_0` in the same way. With 0, as in the paper, the covariances are not changed. "auto" estimates one
+        s for each of the two, as :class:`Mahalanobis` does.
+    normalize : bool, default=False
+        Whether to divide the features of each image by their L2 norm first, in `fit` and in `score_samples`, as Müller
+        and Hein do: h in the formulas is replaced by :math:`h / \lVert h \rVert`.
 
     Attributes
     ----------
+    shrinkage_ : float
+        The shrinkage of Σ that was used.
+    overall_shrinkage_ : float
+        The shrinkage of :math:`\Sigma_0` that was used.
+    normalize_ : bool
+        Whether the features were normalised in `fit`. Scores use this value.
     mean_ : ndarray of shape (C,)
-        The mean of all training features.
+        The mean of all training features, normalised if `normalize_`.
     whitening_ : ndarray of shape (C, r)
         The matrix A with A Aᵀ = Σ⁺, where r is the numerical rank of Σ, or C with shrinkage.
     whitened_means_ : ndarray of shape (K', r)
@@ -64,6 +81,8 @@ class RelativeMahalanobis(BaseScorer):
     The pseudo-inverses leave out directions whose variance is not larger than rounding errors. With few images
     (n - K < C) these directions differ between Σ and :math:`\Sigma_0`; use `shrinkage` in this case.
 
+    With ``normalize=True``, features that are all 0 stay 0 and have a finite score, as in :class:`Mahalanobis`.
+
     All statistics and scores are computed in float64. Since :math:`\Sigma_0` is Σ plus the covariance of the class
     means, `fit` computes only one product of the features with themselves. Scoring computes two products of the
     features with C x C matrices.
@@ -71,6 +90,7 @@ class RelativeMahalanobis(BaseScorer):
     References
     ----------
     Ren et al., *A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection*, 2021, arXiv 2106.09022.
+    Müller and Hein, *Mahalanobis++: Improving OOD Detection via Feature Normalization*, ICML 2025, arXiv 2505.18032.
 
     Examples
     --------
@@ -86,11 +106,15 @@ class RelativeMahalanobis(BaseScorer):
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"shrinkage": [Interval(Real, 0, 1, closed="both")]}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "shrinkage": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})],
+        "normalize": ["boolean"],
+    }
     _min_classes = 2
 
-    def __init__(self, shrinkage: float = 0.0) -> None:
+    def __init__(self, shrinkage: float | str = 0.0, *, normalize: bool = False) -> None:
         self.shrinkage = shrinkage
+        self.normalize = normalize
 
     def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         # Two images are of one class, or each is the mean of its own class, so that Σ is 0.
@@ -102,7 +126,8 @@ class RelativeMahalanobis(BaseScorer):
 
     def _fit(self, representation: Representation, y: ArrayLike | None) -> None:
         labels = check_class_indices(y, representation)
-        means, shares, covariance, mean_square = within_class_moments(representation, labels)
+        n, normalize = len(representation), bool(self.normalize)
+        means, shares, covariance, mean_square = within_class_moments(representation, labels, normalize=normalize)
         if len(means) < 2:
             raise ValueError(
                 f"y holds class {labels[0]} only: expected images of at least two classes, since the score would be 0 "
@@ -112,10 +137,16 @@ class RelativeMahalanobis(BaseScorer):
         # Each class mean counts as often as its class has images.
         between = gram(shares.sqrt()[:, None] * (means - mean))  # (C, C)
         # Σ_0 is Σ plus the covariance of the class means.
+        overall = covariance + between
+        # Each mean uses up one degree of freedom: those of the classes for Σ, that of all images for Σ_0.
+        shrinkage = choose_shrinkage(self.shrinkage, covariance, n - len(means))
+        overall_shrinkage = choose_shrinkage(self.shrinkage, overall, n - 1)
         A, A_0 = (
-            whitening(matrix, representation.features.dtype, mean_square, self.shrinkage)
-            for matrix in (covariance, covariance + between)
+            whitening(matrix, representation.features.dtype, mean_square, s)
+            for matrix, s in ((covariance, shrinkage), (overall, overall_shrinkage))
         )
+        self.shrinkage_, self.overall_shrinkage_ = shrinkage, overall_shrinkage
+        self.normalize_ = normalize
         self.mean_ = mean.numpy(force=True)
         self.whitening_ = A.numpy(force=True)
         self.whitened_means_ = ((means - mean) @ A).numpy(force=True)
@@ -126,9 +157,11 @@ class RelativeMahalanobis(BaseScorer):
             double_like(array, representation.features)
             for array in (self.mean_, self.whitening_, self.whitened_means_, self.overall_whitening_)
         )
+        # Models that were saved before `normalize` was added lack the attribute.
+        rows_of = feature_rows(getattr(self, "normalize_", False))
         for batch in representation.batches():
             # Centred at μ_0 once, so that both distances use the same rounded difference.
-            centred = as_double(batch.features) - mean  # (m, C)
+            centred = rows_of(batch.features) - mean  # (m, C)
             to_nearest = nearest_squared_distance(centred @ A, whitened_means)
             to_all = (centred @ A_0).square_().sum(dim=1)
             yield to_all - to_nearest

@@ -159,7 +159,7 @@ class Representation:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: expected an integer >= 1, or None.")
         # A separate generator, so that the check above runs before the first batch is requested.
-        return self._batches(batch_size or _batch_size(self.n_features))
+        return self._batches(batch_size or images_per_batch(self.n_features))
 
     def _batches(self, batch_size: int) -> Iterator[Self]:
         for start in range(0, len(self), batch_size):
@@ -296,7 +296,8 @@ def _check_device(name: str, tensor: Tensor, expected: torch.device) -> None:
         )
 
 
-def _batch_size(width: int) -> int:
+def images_per_batch(width: int) -> int:
+    """Return the number of images in a batch of rows with `width` numbers per image."""
     return min(max(_NUMBERS_PER_BATCH // width, 128), 4096)
 
 
@@ -317,7 +318,7 @@ def _release(mapped_files: tuple[mmap.mmap, ...]) -> None:
 
 def _check_finite(name: str, tensor: Tensor, mapped_files: tuple[mmap.mmap, ...]) -> None:
     # In batches, so that a large file is never in memory as a whole.
-    step = _batch_size(tensor[0].numel()) if len(tensor) else 1
+    step = images_per_batch(tensor[0].numel()) if len(tensor) else 1
     for start in range(0, len(tensor), step):
         finite = torch.isfinite(tensor[start : start + step])
         if not finite.all():
@@ -399,7 +400,7 @@ def _linear(features: Tensor, weight: Tensor, bias: Tensor, mapped_files: tuple[
     double = torch.float64 in (features.dtype, weight.dtype, bias.dtype)
     logits = torch.empty(n, len(weight), dtype=torch.float64 if double else torch.float32)
     W, b = weight.double(), bias.double()
-    step = _batch_size(C)
+    step = images_per_batch(C)
     for start in range(0, n, step):
         rows = slice(start, start + step)
         logits[rows] = features[rows].double() @ W.T + b

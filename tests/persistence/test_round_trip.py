@@ -15,10 +15,11 @@ import skdfb
 from skdfb import Trainer
 from skdfb.augmentation import BackMix
 from skdfb.networks import create_backbone
-from skdfb.scorers import MSP, BackgroundLogit, Energy, Mahalanobis
+from skdfb.scorers import MSP, BackgroundLogit, Energy, Mahalanobis, RelativeMahalanobis
 from skdfb.testing._scorers._data import new_images, training_data
 from tests.detector.conftest import SIDE, make_detector, make_images
 from tests.helpers import TinyBackbone
+from tests.scorers.helpers import VARIANTS
 
 QUICK = {"device": "cpu", "image_size": SIDE * 2, "random_state": 0, "trainer": Trainer(max_steps=2, batch_size=8)}
 VIEWS = {"dense": 4, "background": 1}.items()
@@ -131,3 +132,29 @@ def test_fitted(name, tmp_path):
     for other in (saved_and_loaded(model, tmp_path), pickle.loads(pickle.dumps(model))):
         assert_array_equal(output(other), output(model))
         assert set(vars(other)) == set(vars(model))
+
+
+@pytest.mark.parametrize("scorer", VARIANTS, ids=repr)
+def test_options_of_scorers(scorer, tmp_path):
+    train, new = training_data(scorer), new_images(scorer)
+    model = clone(scorer).fit(train.representation, train.y)
+    loaded = saved_and_loaded(model, tmp_path)
+    assert_array_equal(loaded.score_samples(new), model.score_samples(new))
+    assert loaded.get_params() == model.get_params()
+    assert set(vars(loaded)) == set(vars(model))
+
+
+@pytest.mark.parametrize("scorer", [Mahalanobis("auto"), RelativeMahalanobis(0.1)], ids=repr)
+def test_scorers_that_were_saved_before_parameters_were_added(scorer, tmp_path):
+    train, new = training_data(scorer), new_images(scorer)
+    scorer.fit(train.representation, train.y)
+    expected = scorer.score_samples(new)
+    added = {"normalize", "normalize_", "use_classes", *(["shrinkage_"] if scorer.shrinkage != "auto" else [])}
+    for name in (added | {"overall_shrinkage_"}) & set(vars(scorer)):
+        delattr(scorer, name)
+    loaded = saved_and_loaded(scorer, tmp_path)
+    assert_array_equal(loaded.score_samples(new), expected)
+    assert loaded.get_params() == type(scorer)(scorer.shrinkage).get_params()
+    assert_array_equal(clone(loaded).fit(*train).score_samples(new), expected)
+    # The parameters of fit count: those that are set on a loaded scorer change no score.
+    assert_array_equal(loaded.set_params(normalize=True).score_samples(new), expected)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import settings
 
 import skdfb.scorers
-from skdfb.scorers import Energy, Representation
+from skdfb.scorers import Energy, KernelPCA, Mahalanobis, RelativeMahalanobis, Representation
 from skdfb.scorers._base import BaseScorer
 
 # The same examples in each run.
@@ -28,7 +28,13 @@ def default_instance(scorer_class):
 
 # One of each built-in scorer that needs nothing but features, logits and head.
 SCORERS = [scorer for scorer in map(default_instance, BUILT_IN) if not scorer.needs_activations]
-SCORERS.append(Energy(temperature=2.5))
+# Options that change what a scorer computes.
+VARIANTS = [
+    KernelPCA("cosine-gaussian", n_random_features=40),
+    Mahalanobis(normalize=True, use_classes=False),
+    RelativeMahalanobis("auto", normalize=True),
+]
+SCORERS += [Energy(temperature=2.5), *VARIANTS]
 
 
 def random_arrays(seed=0, *, n=30, C=8, K=4, rank=None, scale=1.0, dtype=np.float64):

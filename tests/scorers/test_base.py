@@ -26,6 +26,7 @@ from skdfb.scorers import (
     Energy,
     Entropy,
     GradNorm,
+    KernelPCA,
     KLMatching,
     Mahalanobis,
     MaSF,
@@ -294,6 +295,7 @@ def is_useful_without_check(scorer, representation, new):
 # Scorers whose early check is complete, with parameters that it depends on.
 CHECKED = [ASH(), BackgroundLogit(), DICE(), DML(), Energy(), Entropy(), FDBD(), GEN(), GradNorm(), KLMatching()]
 CHECKED += [MaSF(), MaxCosine(), MaxLogit(), MaxNorm(), MSP(), Mahalanobis(), Mahalanobis(0.5), Mahalanobis("auto")]
+CHECKED += [Mahalanobis(use_classes=False), KernelPCA(), KernelPCA(n_components=2)]
 CHECKED += [KNN(), KNN(3), KNN(3, bank_size=2), KNN(3, bank_size=5), KNN(2, bank_size=0.5), KNN(1, bank_size=0.1)]
 CHECKED += [ClassGaussianMixture(J, samples_per_class=m) for J, m in ((2, 5000), (1, 5000), (9, None), (4, 1))]
 

@@ -210,8 +210,81 @@ def test_class_without_images_is_left_out():
     assert_scores_close(scores, mahalanobis_oracle(some["features"], labels, new))
 
 
+def unit(features):
+    """Features of length 1, by the definition."""
+    return np.array([h / np.sqrt(sum(h**2)) for h in np.asarray(features, dtype=np.float64)])
+
+
+@given(
+    seed=st.integers(0, 10**6), n=st.integers(20, 50), K=st.integers(1, 6), shrinkage=st.sampled_from([0.0, 0.1, 1.0])
+)
+@quick
+def test_oracle_of_normalised_features(seed, n, K, shrinkage):
+    arrays, y = labelled(seed, n=n, K=K)
+    new = 5 * np.random.default_rng(seed).normal(size=(6, 8))
+    scores = scores_of(Mahalanobis(shrinkage, normalize=True), arrays, y, new)
+    assert_scores_close(scores, mahalanobis_oracle(unit(arrays["features"]), y, unit(new), shrinkage))
+
+
+@given(seed=st.integers(0, 10**6))
+@quick
+def test_norms_of_normalised_features_do_not_matter(seed):
+    arrays, y = labelled(seed)
+    norms = 10 ** np.random.default_rng(seed).uniform(-30, 30, size=(60, 1))
+    scores = scores_of(Mahalanobis("auto", normalize=True), arrays, y)
+    scaled = with_(arrays, norms * arrays["features"])
+    np.testing.assert_allclose(scores_of(Mahalanobis("auto", normalize=True), scaled, y), scores, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_classes", [True, False])
+def test_zero_features_have_a_finite_score(use_classes):
+    # Normalised, they stay 0, both in training and new images.
+    arrays, y = labelled()
+    arrays["features"][[3, 17]] = 0
+    expected = unit(np.where(arrays["features"] == 0, 1, arrays["features"]))
+    expected[[3, 17]] = 0
+    scores = scores_of(Mahalanobis(normalize=True, use_classes=use_classes), arrays, y)
+    assert_scores_close(scores, mahalanobis_oracle(expected, y if use_classes else [0] * 60, expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("C", [1, 3, 200])
+@pytest.mark.parametrize("shrinkage", [0.0, "auto"])
+def test_features_that_differ_in_their_norm_alone(shrinkage, C, dtype):
+    rng = np.random.default_rng(0)
+    features = (rng.uniform(1, 5, size=(60, 1)) * rng.normal(size=(4, C))[np.arange(60) % 4]).astype(np.float16)
+    arrays = with_(random_arrays(C=C, dtype=dtype), features.astype(dtype))
+    if dtype != np.float16:
+        arrays["features"] = (arrays["features"][:4][np.arange(60) % 4] * rng.uniform(1, 5, (60, 1))).astype(dtype)
+    with pytest.raises(ValueError, match=r"do not vary within a class"):
+        Mahalanobis(shrinkage, normalize=True).fit(Representation.from_numpy(**arrays), np.arange(60) % 4)
+
+
+def test_parameters_that_are_set_after_fit_change_no_score():
+    arrays, y = labelled()
+    scorer = Mahalanobis(normalize=True).fit(Representation.from_numpy(**arrays), y)
+    before = scorer.score_samples(Representation.from_numpy(**arrays))
+    scorer.set_params(normalize=False, use_classes=False, shrinkage=1.0)
+    assert np.array_equal(scorer.score_samples(Representation.from_numpy(**arrays)), before)
+    assert scorer.normalize_ is True
+
+
+@pytest.mark.parametrize("y", [None, np.arange(60) % 4, "ignored"], ids=["none", "classes", "text"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("shrinkage", [0.0, 0.2, "auto"])
+def test_without_classes(shrinkage, normalize, y):
+    arrays, _ = labelled()
+    scorer = Mahalanobis(shrinkage, normalize=normalize, use_classes=False)
+    scores = scores_of(scorer, arrays, y)
+    features = unit(arrays["features"]) if normalize else arrays["features"]
+    assert_scores_close(scores, mahalanobis_oracle(features, [0] * 60, features, scorer.shrinkage_))
+    assert scorer.whitened_means_.shape == (1, 8)
+    # The same as with one class.
+    assert np.array_equal(scores, scores_of(Mahalanobis(shrinkage, normalize=normalize), arrays, [2] * 60))
+
+
 @pytest.mark.parametrize("y", [None, np.zeros(60, dtype=int)], ids=["none", "zeros"])
-def test_class_free(y):
+def test_one_class(y):
     arrays = random_arrays(n=60, K=1)
     scores = scores_of(Mahalanobis(), arrays, y)
     assert_scores_close(scores, mahalanobis_oracle(arrays["features"], [0] * 60, arrays["features"]))
@@ -277,3 +350,10 @@ def test_nan():
 def test_shrinkage_is_checked(shrinkage):
     with pytest.raises(ValueError, match="shrinkage"):
         Mahalanobis(shrinkage=shrinkage).fit(random_representation(), np.arange(30) % 4)
+
+
+@pytest.mark.parametrize("name", ["normalize", "use_classes"])
+@pytest.mark.parametrize("value", ["yes", None, 2])
+def test_switches_are_checked(name, value):
+    with pytest.raises(ValueError, match=name):
+        Mahalanobis(**{name: value}).fit(random_representation(), np.arange(30) % 4)

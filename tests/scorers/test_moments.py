@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skdfb.scorers import KNN, ReAct, ViM
-from skdfb.scorers._moments import gram, second_moment
+from skdfb.scorers._moments import feature_mean, gram, labelled_batches, second_moment
 from tests.scorers.helpers import fit, random_representation
 
 
@@ -24,6 +24,25 @@ def test_second_moment(n):
         difference = h - origin[label].numpy()
         expected += np.outer(difference, difference) / n
     np.testing.assert_allclose(second_moment(representation, origin, labels), expected, rtol=1e-10)
+
+
+def test_statistics_of_mapped_rows():
+    representation = random_representation(n=5000, C=3)
+    mean = feature_mean(representation, wider)
+    rows = np.tile(np.sin(representation.features.numpy()), 2)
+    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-10)
+    moment = second_moment(representation, mean, rows_of=wider)
+    np.testing.assert_allclose(moment, np.cov(rows.T, bias=True), rtol=1e-9)
+
+
+def wider(features):
+    return features.double().sin().repeat(1, 2)
+
+
+def test_batches_fit_the_width_of_the_rows():
+    representation = random_representation(n=3000, C=3)
+    assert [len(batch) for batch, _ in labelled_batches(representation)] == [3000]
+    assert max(len(batch) for batch, _ in labelled_batches(representation, width=2048)) == 512
 
 
 @pytest.mark.parametrize("scorer", [KNN(n_neighbors=3), ReAct(), ViM()], ids=repr)

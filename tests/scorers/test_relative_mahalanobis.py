@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdfb.scorers import RelativeMahalanobis, Representation
+from skdfb.scorers import Mahalanobis, RelativeMahalanobis, Representation
 from tests.scorers.early_errors import early_error, late_error, message_of
 from tests.scorers.helpers import quick, random_arrays, random_representation
 
 
-def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0):
+def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0, overall_shrinkage=None):
     """Relative Mahalanobis scores as in the paper, in float64, with the shrinkage of the docstring."""
+    overall_shrinkage = shrinkage if overall_shrinkage is None else overall_shrinkage
     H, new = np.asarray(features, dtype=np.float64), np.asarray(new, dtype=np.float64)
     n, C = H.shape
     means = {k: sum(h for h, label in zip(H, y, strict=True) if label == k) / list(y).count(k) for k in set(y)}
@@ -21,8 +22,8 @@ def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0):
         within += np.outer(h - means[label], h - means[label]) / n
         total += np.outer(h - mean_0, h - mean_0) / n
     precision, precision_0 = (
-        np.linalg.pinv((1 - shrinkage) * S + shrinkage * np.trace(S) / C * np.eye(C), rcond=1e-11, hermitian=True)
-        for S in (within, total)
+        np.linalg.pinv((1 - s) * S + s * np.trace(S) / C * np.eye(C), rcond=1e-11, hermitian=True)
+        for S, s in ((within, shrinkage), (total, overall_shrinkage))
     )
     scores = []
     for h in new:
@@ -160,6 +161,45 @@ def test_class_without_images_is_left_out():
     assert_scores_close(scores, relative_mahalanobis_oracle(some["features"], labels, new))
 
 
+@given(seed=st.integers(0, 10**6), shrinkage=st.sampled_from([0.0, 0.1, "auto"]))
+@quick
+def test_oracle_of_normalised_features(seed, shrinkage):
+    arrays, y = labelled(seed)
+    new = np.random.default_rng(seed).normal(size=(6, 8))
+    scorer = RelativeMahalanobis(shrinkage, normalize=True)
+    scores = scores_of(scorer, arrays, y, new)
+    features, new = (H / np.sqrt((H**2).sum(axis=1, keepdims=True)) for H in (arrays["features"], new))
+    expected = relative_mahalanobis_oracle(features, y, new, scorer.shrinkage_, scorer.overall_shrinkage_)
+    assert_scores_close(scores, expected)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("n", [24, 200])
+def test_automatic_shrinkage_is_that_of_both_gaussians(n, normalize):
+    arrays, y = labelled(n=n, C=40)
+    representation = Representation.from_numpy(**arrays)
+    scorer = RelativeMahalanobis("auto", normalize=normalize).fit(representation, y)
+    within = Mahalanobis("auto", normalize=normalize).fit(representation, y)
+    overall = Mahalanobis("auto", normalize=normalize, use_classes=False).fit(representation)
+    assert scorer.shrinkage_ == within.shrinkage_
+    assert scorer.overall_shrinkage_ == pytest.approx(overall.shrinkage_, rel=1e-9)
+    assert scorer.shrinkage_ != scorer.overall_shrinkage_
+    # The score is the difference of the two.
+    difference = within.score_samples(representation) - overall.score_samples(representation)
+    np.testing.assert_allclose(scorer.score_samples(representation), difference, rtol=1e-7, atol=1e-7)
+
+
+def test_zero_features_have_a_finite_score():
+    arrays, y = labelled()
+    arrays["features"][[3, 17]] = 0
+    scorer = RelativeMahalanobis(normalize=True)
+    scores = scores_of(scorer, arrays, y)
+    features = arrays["features"] / np.maximum(np.linalg.norm(arrays["features"], axis=1, keepdims=True), 1e-300)
+    assert_scores_close(scores, relative_mahalanobis_oracle(features, y, features))
+    scorer.set_params(normalize=False)
+    assert np.array_equal(scorer.score_samples(Representation.from_numpy(**arrays)), scores)
+
+
 def test_one_class_would_score_0():
     with pytest.raises(ValueError, match=r"1 class\(es\); RelativeMahalanobis needs at least 2"):
         RelativeMahalanobis().fit(random_representation(K=1))
@@ -219,7 +259,13 @@ def test_classes_are_needed():
         RelativeMahalanobis().fit(random_representation())
 
 
-@pytest.mark.parametrize("shrinkage", [-0.1, 1.1, float("nan"), "auto", None])
+@pytest.mark.parametrize("shrinkage", [-0.1, 1.1, float("nan"), "large", None])
 def test_shrinkage_is_checked(shrinkage):
     with pytest.raises(ValueError, match="shrinkage"):
         RelativeMahalanobis(shrinkage=shrinkage).fit(random_representation(), np.arange(30) % 4)
+
+
+@pytest.mark.parametrize("value", ["yes", None, 2])
+def test_normalize_is_checked(value):
+    with pytest.raises(ValueError, match="normalize"):
+        RelativeMahalanobis(normalize=value).fit(random_representation(), np.arange(30) % 4)

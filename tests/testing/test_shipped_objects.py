@@ -11,7 +11,7 @@ from skdfb.scorers import MSP, ODIN, Energy, ScorerEnsemble, TemperatureScaled, 
 from skdfb.testing import check_augmentation, check_foreground_scorer, check_fusion, check_mask_generator
 from skdfb.training import Trainer
 from tests.helpers import TinyBackbone
-from tests.scorers.helpers import default_instance
+from tests.scorers.helpers import VARIANTS, default_instance
 
 
 def shipped(package, method):
@@ -38,6 +38,7 @@ COMPOSITES = [
 SCORERS = [
     *(default_instance(cls) for cls in shipped("skdfb.scorers", "score_samples") if cls not in map(type, COMPOSITES)),
     ODIN(),  # with its perturbation
+    *VARIANTS,
     *COMPOSITES,
 ]
 FUSIONS = [cls() for cls in shipped("skdfb.fusion", "combine")] + [TailProbabilityFusion("fisher")]
