@@ -1,6 +1,6 @@
 """Means, second moments and whitening of features, in float64 and in batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,13 +14,16 @@ from skdfb.scorers._representation import Representation
 _BLOCKS, _LEAST_BLOCK = 8, 128
 
 
-def feature_mean(representation: Representation) -> Tensor:
-    """Return the mean feature, shape (C,)."""
+def feature_mean(representation: Representation, rows: Callable[[Tensor], Tensor] = as_double) -> Tensor:
+    """Return the mean feature, shape (C,).
+
+    `rows` maps the features (m, C) of a batch to the float64 rows, one per image, whose mean is returned.
+    """
     # Sums of differences from one image are exact for features that are the same in all images, of any size.
-    reference = as_double(representation.features[0])
+    reference = rows(representation.features[:1])[0]
     total = torch.zeros_like(reference)
     for batch in representation.batches():
-        total += (as_double(batch.features) - reference).sum(dim=0)
+        total += (rows(batch.features) - reference).sum(dim=0)
     return _checked(reference + total / len(representation))
 
 
