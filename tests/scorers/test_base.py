@@ -21,7 +21,10 @@ from skdfb.scorers import (
     KNN,
     MSP,
     ODIN,
+    RAS,
     BackgroundLogit,
+    CADRef,
+    CARef,
     ClassGaussianMixture,
     Energy,
     Entropy,
@@ -295,6 +298,7 @@ def is_useful_without_check(scorer, representation, new):
 CHECKED = [ASH(), BackgroundLogit(), DICE(), DML(), Energy(), Entropy(), FDBD(), GEN(), GradNorm(), KLMatching()]
 CHECKED += [MaSF(), MaxCosine(), MaxLogit(), MaxNorm(), MSP(), Mahalanobis(), Mahalanobis(0.5), Mahalanobis("auto")]
 CHECKED += [KNN(), KNN(3), KNN(3, bank_size=2), KNN(3, bank_size=5), KNN(2, bank_size=0.5), KNN(1, bank_size=0.1)]
+CHECKED += [CARef(), CADRef(), CADRef("max_logit"), RAS()]
 CHECKED += [ClassGaussianMixture(J, samples_per_class=m) for J, m in ((2, 5000), (1, 5000), (9, None), (4, 1))]
 
 
@@ -317,6 +321,7 @@ def test_check_sizes_raises_exactly_if_fit_is_impossible(scorer):
         (Mahalanobis(), (1, 5, 2), (1, 5, 1)),
         (ClassGaussianMixture(), (1, 5, 2), (1, 5, 1)),
         (ViM(), (2, 1, 50), (1, 1, 50)),
+        (RAS(), (2, 1, 1), (1, 1, 1)),
     ],
     ids=repr,
 )
