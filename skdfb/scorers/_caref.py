@@ -53,9 +53,9 @@ class CARef(BaseScorer):
     A class that the network predicts for no training image has no mean. If it is predicted later, the class with the
     largest logit among the classes with a mean is used instead. (The authors' code returns NaN in this case.)
 
-    Features may be negative, as the norms take absolute values. The norm of h is replaced by :math:`2^{-23} \lVert
-    \mu_c \rVert_1` if it is smaller, so that scores are finite. So the score of an image whose features are all 0 is
-    :math:`-2^{23}`, or 0 if the mean is 0, too.
+    Features may be negative, since the norms take absolute values. A norm of h below
+    :math:`2^{-23} \lVert \mu_c \rVert_1` is replaced by this value, so that scores are finite. An image whose features
+    are all 0 has the score :math:`-2^{23}`, or 0 if :math:`\mu_c` is 0, too.
 
     `fit` reads the logits and the features once, in batches. Besides a batch it holds K x C numbers in memory.
 

@@ -51,7 +51,7 @@ class RAS(ShapedEnergy):
     classes, and the score is the energy of the new logits, not the size of the shift.
 
     Equal features have no order. After a ReLU, this concerns all zeros of an image. Here, each of them gets the mean of
-    the values of their ranks, which is the mean of h' over all their orders. So no score depends on the order of the
+    the profile over their ranks, which is the mean of h' over all their orders. So no score depends on the order of the
     features. The authors' code takes the order that the sorting algorithm returns. An image whose features are all 0
     gets the mean of the profile for each feature.
 
@@ -93,7 +93,7 @@ class RAS(ShapedEnergy):
     def _shape(self, batch: Representation) -> tuple[Tensor, Tensor | float]:
         h = wide(batch.features)  # (m, C)
         profile = double_like(self.profile_, batch.features)
-        # Of a feature that is NaN or infinite, the rank would hide this.
+        # NaN and infinity would get a rank like any number, so such features are marked here.
         shifted = _replace_by_rank(h, profile).masked_fill(~torch.isfinite(h), torch.nan)
         return shifted.to(h.dtype), 1.0
 
