@@ -67,16 +67,16 @@ class CADRef(BaseScorer):
     Notes
     -----
     Eq. 7 and 8 of the paper split the features by the sign of :math:`w_{cj} h_j` and print the norm of a sum. This
-    contradicts the text of the paper, which splits by the signs of the weight and of the relative feature
-    :math:`h_j - \mu_{cj}`, and adds both parts up to the error of :class:`CARef`. The formula above is that of the
-    text and of the authors' code (https://github.com/LingAndZero/CADRef). E₊ + E₋ is the error of `CARef`, except for
-    features whose weight is exactly 0: they are in neither part.
+    contradicts its abstract, which splits by the signs of the weight and of the relative feature
+    :math:`h_j - \mu_{cj}`. The formula above follows the abstract and the authors' code
+    (https://github.com/LingAndZero/CADRef). So E₊ + E₋ is the error of :class:`CARef`, except for features whose weight
+    is exactly 0: they are in neither part.
 
-    The paper divides by L and so assumes L > 0. Energies and largest logits can be negative, above all the single logit
-    of a background representation (K = 1), where both are this logit. A division by a negative L would rank images the
-    wrong way round. The replacement below 1 is positive, increasing and smooth; from 1 on, L is that of the paper. The
-    exponent is at least -300, so that nothing overflows. With K = 1, "msp" is always 1. The authors' code also offers
-    the reciprocal of GEN, which is infinite for confident images.
+    The authors' code divides by L and so assumes L > 0. Energies and largest logits can be negative, above all the
+    single logit of a background representation (K = 1), where both are this logit. Division by a negative L would rank
+    images the wrong way round. The replacement below 1 is positive, increasing and smooth; from 1 on, L is that of the
+    authors. The exponent is at least -300, so that nothing overflows. With K = 1, "msp" is always 1. The authors' code
+    also offers the reciprocal of GEN, which is infinite for confident images.
 
     As in the authors' code, means are taken over predicted classes, so `fit` needs no classes. Classes without a mean
     and features of zeros are treated as in :class:`CARef`. The weight is taken from the representation that is scored.

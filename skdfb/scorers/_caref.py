@@ -47,8 +47,8 @@ class CARef(BaseScorer):
 
     Notes
     -----
-    The paper and the authors' code take the means over predicted classes, so `fit` needs no classes. With K = 1 (a
-    background representation), the mean is that of all training images.
+    As in the authors' code (https://github.com/LingAndZero/CADRef), the means are taken over predicted classes, so
+    `fit` needs no classes. With K = 1 (a background representation), the mean is that of all training images.
 
     A class that the network predicts for no training image has no mean. If it is predicted later, the class with the
     largest logit among the classes with a mean is used instead. (The authors' code returns NaN in this case.)

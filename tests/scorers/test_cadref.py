@@ -24,7 +24,7 @@ def confidence_oracle(z, logit_score):
 
 
 def cadref_oracle(train, test, logit_score="energy"):
-    """CADRef as in the text of the paper, in float64; for zeros, small confidences etc. as in the docstring."""
+    """CADRef image by image, in float64; for zeros and small confidences as in the docstring."""
     H, W, b = (np.asarray(train[name], dtype=np.float64) for name in ("features", "weight", "bias"))
     means = class_means_oracle(train)
     mean_confidence = sum(confidence_oracle(W @ h + b, logit_score) / len(H) for h in H)

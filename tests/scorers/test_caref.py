@@ -19,7 +19,7 @@ def class_means_oracle(train):
 
 
 def caref_oracle(train, test):
-    """CARef as in the paper, in float64; for zeros and classes without a mean as in the docstring."""
+    """CARef image by image, in float64; for zeros and classes without a mean as in the docstring."""
     W, b = (np.asarray(train[name], dtype=np.float64) for name in ("weight", "bias"))
     means = class_means_oracle(train)
     scores = []
