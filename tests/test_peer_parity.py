@@ -67,6 +67,8 @@ TOLERANCE = 1e-4
 # MahalanobisODIN, MultiMahalanobis, NACUE, PNML, VRA and WeightedEBO.)
 ABSENT = {
     "BackgroundLogit": "needs a network with a background class",
+    "CADRef": "CARef in two parts; there is NCI, with the weight of the predicted class",
+    "CARef": "the relative error from a class mean; there is SHE, the product with it",
     "DML": "a cosine plus a norm; there is MaxLogit, their product",
     "KernelPCA": "the error outside a principal space of directions; there is ViM",
     "MaSF": "p-values of channel maxima over layers; there is Gram, over layers, too",
@@ -74,6 +76,7 @@ ABSENT = {
     "MaxNorm": "the norm of DML",
     "NECO": "the share of the feature in a principal space; there is ViM",
     "Prototypes": "several directions a class; there is SHE, with one that is not normalised",
+    "RAS": "the energy of features that keep only their order; there is ReAct, which clips them",
     "Residual": "ViM's second term alone, which is private there",
     "ScorerEnsemble": "puts other scorers together",
 }

@@ -7,6 +7,8 @@ No scorer takes a network, so all of them work on features from any source (see 
 from skdfb._registry import register_classes
 from skdfb.scorers._ash import ASH
 from skdfb.scorers._background_logit import BackgroundLogit
+from skdfb.scorers._cadref import CADRef
+from skdfb.scorers._caref import CARef
 from skdfb.scorers._class_gaussian_mixture import ClassGaussianMixture
 from skdfb.scorers._dice import DICE
 from skdfb.scorers._dml import DML
@@ -39,6 +41,7 @@ from skdfb.scorers._protocol import (
 )
 from skdfb.scorers._prototypes import Prototypes
 from skdfb.scorers._rank_feat import RankFeat
+from skdfb.scorers._ras import RAS
 from skdfb.scorers._react import ReAct
 from skdfb.scorers._relative_mahalanobis import RelativeMahalanobis
 from skdfb.scorers._representation import Representation
@@ -60,9 +63,12 @@ __all__ = [
     "NCI",
     "NECO",
     "ODIN",
+    "RAS",
     "SCALE",
     "SHE",
     "BackgroundLogit",
+    "CADRef",
+    "CARef",
     "ClassGaussianMixture",
     "Energy",
     "Entropy",

@@ -256,3 +256,12 @@ def check_class_indices(y: ArrayLike | Tensor | None, representation: Representa
             "encode it with sklearn's LabelEncoder."
         )
     return labels.astype(np.int64)
+
+
+def predicted_classes(representation: Representation) -> NDArray[np.int64]:
+    """Return the class of the largest logit of each image, or -1 if a logit is NaN."""
+    predicted = []
+    for batch in representation.batches():
+        largest, c = batch.logits.max(dim=1)
+        predicted.append(c.masked_fill(largest.isnan(), -1).numpy(force=True))
+    return np.concatenate(predicted)

@@ -4,10 +4,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like, tensor_like
+from skdfb.scorers._base import (
+    BaseScorer,
+    as_double,
+    check_class_indices,
+    double_like,
+    predicted_classes,
+    tensor_like,
+)
 from skdfb.scorers._moments import class_means
 from skdfb.scorers._representation import Representation
 
@@ -71,7 +78,7 @@ class SHE(BaseScorer):
         labels, K = check_class_indices(y, representation), representation.n_classes
         # Two groups per class, so that one pass is enough: group k has the images of class k that are classified
         # correctly, group K + k has the other images of class k.
-        groups = np.where(_predicted_classes(representation) == labels, labels, K + labels)
+        groups = np.where(predicted_classes(representation) == labels, labels, K + labels)
         means, counts = class_means(representation, groups, 2 * K)
         patterns = torch.where(counts[:K, None] > 0, means[:K], means[K:])
         # A float, since fitted arrays become tensors only from floating-point numbers.
@@ -88,12 +95,3 @@ class SHE(BaseScorer):
             scores = (as_double(batch.features) * patterns[c]).sum(dim=1)
             # torch predicts a class even where a logit is NaN, so the score would hide it.
             yield scores.masked_fill(z.isnan().any(dim=1), torch.nan)
-
-
-def _predicted_classes(representation: Representation) -> NDArray[np.int64]:
-    """Return the class of the largest logit of each image, or -1 if a logit is NaN."""
-    predicted = []
-    for batch in representation.batches():
-        largest, c = batch.logits.max(dim=1)
-        predicted.append(c.masked_fill(largest.isnan(), -1).numpy(force=True))
-    return np.concatenate(predicted)

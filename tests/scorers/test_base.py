@@ -21,7 +21,10 @@ from skdfb.scorers import (
     KNN,
     MSP,
     ODIN,
+    RAS,
     BackgroundLogit,
+    CADRef,
+    CARef,
     ClassGaussianMixture,
     Energy,
     Entropy,
@@ -297,6 +300,7 @@ CHECKED = [ASH(), BackgroundLogit(), DICE(), DML(), Energy(), Entropy(), FDBD(),
 CHECKED += [MaSF(), MaxCosine(), MaxLogit(), MaxNorm(), MSP(), Mahalanobis(), Mahalanobis(0.5), Mahalanobis("auto")]
 CHECKED += [Mahalanobis(use_classes=False), KernelPCA(), KernelPCA(n_components=2)]
 CHECKED += [KNN(), KNN(3), KNN(3, bank_size=2), KNN(3, bank_size=5), KNN(2, bank_size=0.5), KNN(1, bank_size=0.1)]
+CHECKED += [CARef(), CADRef(), CADRef("max_logit"), RAS()]
 CHECKED += [ClassGaussianMixture(J, samples_per_class=m) for J, m in ((2, 5000), (1, 5000), (9, None), (4, 1))]
 
 
@@ -319,6 +323,7 @@ def test_check_sizes_raises_exactly_if_fit_is_impossible(scorer):
         (Mahalanobis(), (1, 5, 2), (1, 5, 1)),
         (ClassGaussianMixture(), (1, 5, 2), (1, 5, 1)),
         (ViM(), (2, 1, 50), (1, 1, 50)),
+        (RAS(), (2, 1, 1), (1, 1, 1)),
     ],
     ids=repr,
 )
