@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._detectors import checked_labels
 from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.images import labels_given
+from skdfb.metrics import oscr_score
 from skdfb.scorers import MSP, ODIN, Energy, ForegroundScorer, MaxLogit, Representation, ViM, check_scorer
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import BACKGROUND, CLASSIFIER, DENSE
@@ -29,11 +30,12 @@ def compare_scorers(
     X: Any,
     y: Any,
     scorers: Sequence[ForegroundScorer] | None = None,
+    y_id: Any = None,
 ) -> Table:
     """Compare scorers on the classifier alone with the same scorers in DFB.
 
     No network is trained. Both networks pass over each image set once, including the training images, and once more for
-    each scorer that needs perturbed images or activations.
+    each scorer that needs perturbed images or activations. With `y_id` they pass over `X_id` once more.
 
     Parameters
     ----------
@@ -50,6 +52,8 @@ def compare_scorers(
     scorers : sequence of ForegroundScorer, default=None
         None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. The table names a scorer by its class, or by
         class and parameters if several are of this class.
+    y_id : array-like of shape (n_id,), default=None
+        Labels of the n_id images of `X_id`. None leaves out the columns that need them.
 
     Returns
     -------
@@ -61,14 +65,17 @@ def compare_scorers(
           this scorer, ``"background"`` its background parts alone;
         - ``ood``: name of the OOD set;
         - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: fractions, see :mod:`skdfb.metrics`. In-distribution is the
-          positive class, except in ``aupr_out``.
+          positive class, except in ``aupr_out``;
+        - with `y_id`, ``oscr``, see :func:`~skdfb.metrics.oscr_score`, and ``accuracy``, both with the labels of the
+          classifier for ``"plain"`` and of the dense network for the other methods.
 
     Raises
     ------
     TypeError
         If `ood` is not a mapping or is empty, or `scorers` is not a list of scorers.
     ValueError
-        If `X` and `y` are not those of ``fit``, as far as the number of images and the labels show.
+        If `X` and `y` are not those of ``fit``, as far as the number of images and the labels show, if `y_id` and
+        `X_id` differ in length, or if a label is not a class of ``fit``.
 
     See Also
     --------
@@ -103,11 +110,18 @@ def compare_scorers(
     scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else scorers
     check_ood(ood)
     check_scorers(scorers)
+    correct = None
+    if y_id is not None:
+        correct = _correct(detector, X_id, checked_labels(detector, y_id, _num_samples(X_id), "X_id", "y_id"))
     image_sets: dict[Any, Any] = {_ID: X_id} | {(name,): images for name, images in ood.items()}
     rows = []
     for label, method, scores in _all_scores(detector, _labelled(scorers), image_sets, X, y):
         for name in ood:
             values = metric_values(scores[_ID], scores[(name,)])
+            if correct is not None:
+                hits = correct["plain" if method == "plain" else "dfb"]
+                oscr = oscr_score(scores[_ID], scores[(name,)], hits)
+                values |= {"oscr": oscr, "accuracy": float(np.mean(hits))}
             rows.append({"scorer": label, "method": method, "ood": name} | values)
     return Table.from_rows(rows)
 
@@ -224,13 +238,17 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     y = labels_given(X, y)
     if y is None:
         raise ValueError("y is None: expected the label of each image.")
+    labels = checked_labels(detector, y, _num_samples(X), "X", "y")
+    return {method: float(np.mean(hits)) for method, hits in _correct(detector, X, labels).items()}
+
+
+def _correct(detector: DFBDetector, X: Any, labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which images the classifier (``"plain"``) and the dense network (``"dfb"``) classify correctly, (n,)."""
     views = detector.represent(X, [CLASSIFIER, DENSE])
-    labels = checked_labels(detector, y, len(views[DENSE]), "X", "y")
-    predicted = {
-        method: detector.classes_[views[view].logits.argmax(1).numpy()]
+    return {
+        method: detector.classes_[views[view].logits.argmax(1).numpy()] == labels
         for method, view in (("plain", CLASSIFIER), ("dfb", DENSE))
     }
-    return {method: float(np.mean(classes == labels)) for method, classes in predicted.items()}
 
 
 def format_comparison(table: Any, metrics: Sequence[str] = ("auroc", "fpr95")) -> str:

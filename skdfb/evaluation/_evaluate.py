@@ -12,6 +12,7 @@ from sklearn.utils.validation import _num_samples
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
 from skdfb.evaluation._detectors import checked_labels, scoring_method, unwrapped
 from skdfb.evaluation._table import Table, check_ood, metric_values
+from skdfb.metrics import oscr_score
 from skdfb.utils import check_scores, spawn_seeds
 
 __all__ = ["evaluate", "evaluation_rows"]
@@ -58,7 +59,7 @@ def evaluate(
     ood : mapping of str to images or features
         OOD test images by name.
     y_id : array-like of shape (n_id,), default=None
-        Labels of these images. None computes no accuracy.
+        Labels of these images. None computes neither accuracy nor OSCR.
     n_bootstrap : int, default=1000
         Number of bootstrap resamples for the intervals; 0 leaves the intervals out.
     confidence : float, default=0.95
@@ -74,11 +75,13 @@ def evaluate(
         - ``ood``: name of the set; ``n_id``, ``n_ood``: numbers of images;
         - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: see :mod:`skdfb.metrics`. In-distribution is the positive
           class, except in ``aupr_out``;
+        - ``oscr``: :func:`~skdfb.metrics.oscr_score`, which counts in-distribution images only if their label is
+          predicted correctly; NaN without `y_id`;
         - ``accuracy``: share of the in-distribution images whose label is predicted correctly, including rejected
           images; NaN without `y_id`;
         - ``id_rejected``, ``ood_rejected``: shares of the in-distribution and of the OOD images with a score below the
           threshold of the detector; NaN if it has none;
-        - the ends of the interval of each of these seven metrics: ``auroc_low``, ``auroc_high``, and so on.
+        - the ends of the interval of each of these eight metrics: ``auroc_low``, ``auroc_high``, and so on.
 
         All metrics are fractions. ``accuracy`` and ``id_rejected`` are the same in each row.
 
@@ -169,7 +172,8 @@ def evaluation_rows(
 
 def _metrics(known: _Scored, unknown: _Scored) -> dict[str, float]:
     shares = {name: float("nan") if hits is None else float(np.mean(hits)) for name, hits in _hits(known, unknown)}
-    return metric_values(known.scores, unknown.scores) | shares
+    oscr = float("nan") if known.correct is None else oscr_score(known.scores, unknown.scores, known.correct)
+    return metric_values(known.scores, unknown.scores) | {"oscr": oscr} | shares
 
 
 def _bootstrap_samples(
@@ -184,10 +188,12 @@ def _bootstrap_samples(
         n_bootstrap=n_bootstrap,
         id_seed=seeds.id_images,
         ood_seed=seeds.ood_images,
+        correct=known.correct,
     )
+    nothing = np.full(n_bootstrap, np.nan)
+    samples.setdefault("oscr", nothing)
     # Shares have one seed, so that those of the in-distribution images are the same in each row.
     for name, hits in _hits(known, unknown):
-        nothing = np.full(n_bootstrap, np.nan)
         samples[name] = nothing if hits is None else bootstrap_share(hits, n_bootstrap=n_bootstrap, seed=seeds.shares)
     return samples
 

@@ -1,25 +1,20 @@
 """Tuning without OOD images: some of the known classes take the place of unknown ones."""
 
-import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import assert_all_finite, check_random_state, check_scalar, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_random_state, check_scalar
 
+from skdfb.evaluation._class_splitter import LEAST_KNOWN, ClassSplitter, Indices
 from skdfb.evaluation._detectors import labels_in, scoring_method, shown_labels
 from skdfb.metrics import auroc_score
 
 __all__ = ["LeaveClassesOut", "left_out_auroc"]
 
-_LEAST_KEPT = 2  # classes that an estimator can still be trained on
 
-
-class LeaveClassesOut(BaseCrossValidator):
+class LeaveClassesOut(ClassSplitter):
     r"""Cross-validator whose test parts contain classes that the training part does not contain.
 
     In each split some classes are left out: all their images are in the test part. Of each other class, a share of the
@@ -50,6 +45,7 @@ class LeaveClassesOut(BaseCrossValidator):
     See Also
     --------
     left_out_auroc : How well an estimator separates kept from left-out classes.
+    OpenSetSplit : Draws the numbers of known and of unknown classes, to measure a detector.
     skdfb.detector.FeatureDetector : A detector that is fitted in seconds.
 
     Notes
@@ -98,66 +94,11 @@ class LeaveClassesOut(BaseCrossValidator):
         self.test_size = test_size
         self.random_state = random_state
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Return the number of splits.
-
-        Parameters
-        ----------
-        X, y, groups : object, default=None
-            Ignored.
-
-        Returns
-        -------
-        n_splits : int
-            The parameter `n_splits`.
-        """
-        return int(self.n_splits)
-
-    def split(
-        self, X: Any, y: Any = None, groups: Any = None
-    ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-        """Generate training and test indices.
-
-        Parameters
-        ----------
-        X : array-like or sequence of length n
-            Images or features; only their number matters.
-        y : array-like of shape (n,)
-            Class labels of any kind.
-        groups : object, default=None
-            Ignored, with a warning: images of one group may be in both parts.
-
-        Yields
-        ------
-        train : ndarray of shape (n_train,)
-            Indices of the training part, ascending.
-        test : ndarray of shape (n_test,)
-            Indices of the test part, ascending.
-
-        Raises
-        ------
-        ValueError
-            See the class. It is raised when the first split is requested, since this is a generator.
-        """
-        if groups is not None:
-            warnings.warn("The groups parameter is ignored by LeaveClassesOut.", UserWarning, stacklevel=2)
-        yield from super().split(X, y)
-
-    def _iter_test_indices(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[npt.NDArray[np.intp]]:
-        indices, n_classes = self._class_indices(y)
-        rng = check_random_state(self.random_state)
-        # For each class, its images in random order; those to test next come first.
-        members = [rng.permutation(np.flatnonzero(indices == k)) for k in range(n_classes)]
-        n_tested = [int(np.clip(round(self.test_size * len(images)), 1, len(images) - 1)) for images in members]
+    def _class_splits(self, n_classes: int, rng: np.random.RandomState) -> Iterator[tuple[Indices, Indices]]:
         for left_out in self._left_out_classes(n_classes, rng):
-            test = []
-            for k, images in enumerate(members):
-                test.append(images if k in left_out else images[: n_tested[k]])
-                if k not in left_out:
-                    members[k] = np.roll(images, -n_tested[k])  # the tested images go to the end
-            yield np.concatenate(test)
+            yield np.setdiff1d(np.arange(n_classes), left_out), left_out
 
-    def _left_out_classes(self, n_classes: int, rng: np.random.RandomState) -> Iterator[npt.NDArray[np.intp]]:
+    def _left_out_classes(self, n_classes: int, rng: np.random.RandomState) -> Iterator[Indices]:
         """Yield the class indices left out in each split: those left out least often so far, with ties at random."""
         n_times = np.zeros(n_classes, dtype=np.intp)  # how often each class was left out
         for size in self._group_sizes(n_classes):
@@ -172,28 +113,11 @@ class LeaveClassesOut(BaseCrossValidator):
             return [self.n_left_out] * self.n_splits
         return [len(part) for part in np.array_split(np.arange(n_classes), self.n_splits)]
 
-    def _class_indices(self, y: Any) -> tuple[npt.NDArray[np.intp], int]:
-        """Return the class index of each image and the number of classes; refuse labels that cannot be split."""
-        if y is None:
-            raise ValueError("y is None: expected one class label per image.")
-        y = column_or_1d(y, warn=True)
-        # np.unique accepts NaN and continuous targets, which are not classes.
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        classes, indices, counts = np.unique(y, return_inverse=True, return_counts=True)
-        self._check_number(len(classes))
-        if counts.min() < 2:
-            raise ValueError(
-                f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image: expected at least 2 per class, one to "
-                "train on and one to test. Add images of this class, or remove it."
-            )
-        return indices, len(classes)
-
     def _check_number(self, n_classes: int) -> None:
-        if n_classes <= _LEAST_KEPT:
+        if n_classes <= LEAST_KNOWN:
             raise ValueError(
-                f"y has {n_classes} class(es): expected at least {_LEAST_KEPT + 1}, to leave one out and keep "
-                f"{_LEAST_KEPT}."
+                f"y has {n_classes} class(es): expected at least {LEAST_KNOWN + 1}, to leave one out and keep "
+                f"{LEAST_KNOWN}."
             )
         if self.n_left_out is None and self.n_splits > n_classes:
             raise ValueError(
@@ -203,11 +127,11 @@ class LeaveClassesOut(BaseCrossValidator):
             )
         # A classifier needs two classes.
         n_left_out = max(self._group_sizes(n_classes))
-        if n_classes - n_left_out < _LEAST_KEPT:
+        if n_classes - n_left_out < LEAST_KNOWN:
             remedy = "Raise n_splits" if self.n_left_out is None else "Lower n_left_out"
             raise ValueError(
                 f"n_splits={self.n_splits}, n_left_out={self.n_left_out} leaves out {n_left_out} of the {n_classes} "
-                f"classes of y: expected at least {_LEAST_KEPT} to be kept. {remedy}, or add classes."
+                f"classes of y: expected at least {LEAST_KNOWN} to be kept. {remedy}, or add classes."
             )
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
-from skdfb.evaluation._compare import check_scorers, class_accuracy, compare_scorers
+from skdfb.evaluation._compare import check_scorers, compare_scorers
 from skdfb.evaluation._detectors import can_classify, labels_in, shown_labels, unwrapped
 from skdfb.evaluation._evaluate import evaluation_rows
 from skdfb.evaluation._table import Table, check_ood, metric_values
@@ -239,10 +239,9 @@ def class_count_sweep(
     -------
     table : Table
         One row per repeat, number of classes and OOD set, with the columns ``n_classes``, ``repeat`` (from 0) and those
-        of :func:`evaluate` without intervals. ``accuracy`` is NaN if the estimator does not classify. With `scorers`,
-        one row per repeat, number of classes, scorer, method and OOD set, with ``n_classes``, ``repeat``, the columns
-        of :func:`compare_scorers` and ``accuracy``: that of the classifier for the method ``"plain"``, else that of the
-        dense network.
+        of :func:`evaluate` without intervals. ``accuracy`` and ``oscr`` are NaN if the estimator does not classify.
+        With `scorers`, one row per repeat, number of classes, scorer, method and OOD set, with ``n_classes``,
+        ``repeat`` and the columns of :func:`compare_scorers` with labels.
 
     Raises
     ------
@@ -316,11 +315,11 @@ def _rows_of_fitted(
     if scorers is None:
         classifies = can_classify(unwrapped(estimator)[0])
         return evaluation_rows(estimator, test.images, ood, test.labels if classifies else None)
-    table = compare_scorers(estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers)
-    # From columns to rows, so that the accuracy can be added to each.
-    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
-    accuracy = class_accuracy(estimator, test.images, test.labels)
-    return [row | {"accuracy": accuracy["plain" if row["method"] == "plain" else "dfb"]} for row in rows]
+    table = compare_scorers(
+        estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers, y_id=test.labels
+    )
+    # From columns to rows, to which the number of classes is added.
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 
 def _seeded(estimator: Any, seed: int) -> Any:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from skdfb.utils import check_scores
 
+__all__ = ["aupr_score", "auroc_score", "fpr_at_tpr", "pairs_won_twice"]
+
 
 def auroc_score(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     r"""Area under the receiver operating characteristic curve (AUROC), ID against OOD.
@@ -53,10 +55,7 @@ def auroc_score(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> float:
     0.75
     """
     id_sorted, ood_sorted = _sorted_scores(id_scores, ood_scores)
-    # For each ID score, a lower OOD score is counted for both sides and a tie for one side. So this is twice the number
-    # of pairs won, as an exact integer.
-    pairs_won_twice = sum(int(np.searchsorted(ood_sorted, id_sorted, side).sum()) for side in ("left", "right"))
-    return pairs_won_twice / (2 * id_sorted.size * ood_sorted.size)
+    return pairs_won_twice(id_sorted, ood_sorted) / (2 * id_sorted.size * ood_sorted.size)
 
 
 def aupr_score(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike, *, positive: Literal["id", "ood"] = "id") -> float:
@@ -183,3 +182,9 @@ def _sorted_scores(
         np.sort(check_scores(id_scores, "id_scores", allow_infinite=True)),
         np.sort(check_scores(ood_scores, "ood_scores", allow_infinite=True)),
     )
+
+
+def pairs_won_twice(id_scores: npt.NDArray[np.float64], ood_sorted: npt.NDArray[np.float64]) -> int:
+    """Return twice the number of (ID, OOD) pairs with the higher ID score, where a tie is half a pair."""
+    # For each ID score, a lower OOD score is counted for both sides and a tie for one side: the count is exact.
+    return sum(int(np.searchsorted(ood_sorted, id_scores, side).sum()) for side in ("left", "right"))

@@ -7,9 +7,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skdfb.evaluation import _bootstrap
-from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, metrics_of_counts, percentile_interval
+from skdfb.evaluation._bootstrap import (
+    bootstrap_metrics,
+    bootstrap_share,
+    metrics_of_counts,
+    oscr_of_counts,
+    percentile_interval,
+)
 from skdfb.evaluation._table import METRICS
-from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
+from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr, oscr_score
 
 quick = settings(max_examples=80, deadline=None, derandomize=True)
 EXACT = ("auroc", "fpr95")  # quotients of whole numbers; in the others the order of summation may round otherwise
@@ -77,6 +83,36 @@ def test_resamples_equal_explicit_ones(id_scores, ood_scores, seed):
     arguments = {"n_bootstrap": 5, "id_seed": seed, "ood_seed": seed + 1}
     found = bootstrap_metrics(np.asarray(id_scores), np.asarray(ood_scores), **arguments)
     assert_same(found, resampled(id_scores, ood_scores, **arguments))
+
+
+@quick
+@given(st.integers(1, 12), st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 60))
+def test_histograms_have_the_oscr_of_their_scores(n_levels, seed, n_id, n_ood):
+    rng = np.random.default_rng(seed)
+    id_counts, ood_counts = (rng.multinomial(n, rng.dirichlet(np.full(n_levels, 0.5)), size=4) for n in (n_id, n_ood))
+    correct_counts = rng.binomial(id_counts, 0.7)
+    found = oscr_of_counts(correct_counts, ood_counts, n_id)
+    levels = np.sort(rng.normal(size=n_levels))
+    for row, (of_id, of_correct, of_ood) in enumerate(zip(id_counts, correct_counts, ood_counts, strict=True)):
+        correct = np.concatenate([np.arange(n) < hits for n, hits in zip(of_id, of_correct, strict=True)])
+        assert found[row] == oscr_score(np.repeat(levels, of_id), np.repeat(levels, of_ood), correct)
+
+
+@quick
+@given(scores, scores, st.integers(0, 99))
+def test_resamples_of_oscr_equal_explicit_ones(id_scores, ood_scores, seed):
+    id_scores, ood_scores = np.asarray(id_scores), np.asarray(ood_scores)
+    correct = np.random.default_rng(seed).random(len(id_scores)) < 0.7
+    arguments = {"n_bootstrap": 5, "id_seed": seed, "ood_seed": seed + 1}
+    found = bootstrap_metrics(id_scores, ood_scores, **arguments, correct=correct)
+    draw_id, draw_ood = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+    order, ood_scores = np.lexsort((correct, id_scores)), np.sort(ood_scores)
+    for value in found.pop("oscr"):
+        drawn = order[draw_id.integers(0, len(order), len(order))]
+        ood_drawn = ood_scores[draw_ood.integers(0, len(ood_scores), len(ood_scores))]
+        assert value == oscr_score(id_scores[drawn], ood_drawn, correct[drawn])
+    # The other metrics do not depend on the labels.
+    assert_same(found, bootstrap_metrics(id_scores, ood_scores, **arguments))
 
 
 def test_many_scores():

@@ -6,7 +6,7 @@ import torch
 
 from skdfb import DFBDetector, Trainer, evaluation
 from skdfb.evaluation import class_accuracy, format_comparison
-from skdfb.metrics import auroc_score, fpr_at_tpr
+from skdfb.metrics import auroc_score, fpr_at_tpr, oscr_score
 from skdfb.scorers import MSP, ODIN, Energy, Representation, ViM
 from tests.evaluation.helpers import framed
 from tests.helpers import TinyBackbone
@@ -146,6 +146,37 @@ def test_a_scorer_whose_fit_returns_nothing(detector, images, labels):
         detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels, scorers=[FirstFeature()]
     )
     assert list(table["method"]) == ["plain", "dfb", "background"]
+
+
+def test_labels_add_accuracy_and_oscr(detector, table, images, labels):
+    ood, y_id = {name: images[name] for name in ("dark", "grey")}, np.asarray(["a", "b", "b"] * 10)
+    arguments = {"X": images["fit"], "y": labels, "scorers": [MSP(), ViM(n_components=3)]}
+    labelled = compare_scorers(detector, images["id"], ood, **arguments, y_id=y_id)
+    assert list(labelled.columns) == [*COLUMNS, "oscr", "accuracy"]
+    assert labelled[COLUMNS].equals(table[table["scorer"] != "ODIN"].reset_index(drop=True))
+    accuracy = class_accuracy(detector, images["id"], y_id)
+    for method, expected in accuracy.items():
+        assert set(labelled["accuracy"][labelled["method"] == method]) == {expected}
+    assert (labelled["oscr"] <= labelled[["auroc", "accuracy"]].min(axis=1)).all()
+    refitted = detector.refit_scorer(MSP(), images["fit"], labels)
+    hits, key = refitted.classify(images["id"]) == y_id, {"scorer": "MSP", "ood": "dark"}
+    joint = refitted.score_samples(images["id"]), refitted.score_samples(images["dark"])
+    assert cell(labelled, "oscr", method="dfb", **key) == pytest.approx(oscr_score(*joint, hits))
+    background = refitted.score_background(images["id"]), refitted.score_background(images["dark"])
+    assert cell(labelled, "oscr", method="background", **key) == pytest.approx(oscr_score(*background, hits))
+    views = [detector.represent(images[name], ["classifier"])["classifier"] for name in ("id", "dark")]
+    plain = [view.logits.softmax(1).amax(1).numpy() for view in views]
+    hits = detector.classes_[views[0].logits.argmax(1).numpy()] == y_id
+    assert cell(labelled, "oscr", method="plain", **key) == pytest.approx(oscr_score(*plain, hits))
+    assert "OSCR [%]" in format_comparison(labelled, metrics=["oscr"])
+
+
+@pytest.mark.parametrize(
+    ("y_id", "match"), [(["a"] * 3, "X_id has 30 images and y_id has 3 labels"), (["?"] * 30, "y_id: expected labels")]
+)
+def test_labels_of_test_images_are_checked(detector, images, labels, y_id, match):
+    with pytest.raises(ValueError, match=match):
+        compare_scorers(detector, images["id"], {"dark": images["dark"]}, X=images["fit"], y=labels, y_id=y_id)
 
 
 def test_other_training_images_are_refused(detector, images, labels):

@@ -20,14 +20,14 @@ from skdfb.detector import FeatureDetector
 from skdfb.evaluation import LeaveClassesOut, left_out_auroc
 from skdfb.evaluation._table import METRICS
 from skdfb.fusion import TemperatureFusion
-from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
+from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr, oscr_score
 from skdfb.scorers import BackgroundLogit, Energy, Mahalanobis
 from tests.detector.conftest import make_detector, make_images
 from tests.evaluation.helpers import framed
 
 evaluate = framed(evaluation.evaluate)
 
-FIGURES = [*METRICS, "accuracy", "id_rejected", "ood_rejected"]
+FIGURES = [*METRICS, "oscr", "accuracy", "id_rejected", "ood_rejected"]
 COLUMNS = ["ood", "n_id", "n_ood", *FIGURES]
 INTERVALS = [f"{name}_{end}" for name in FIGURES for end in ("low", "high")]
 
@@ -107,12 +107,13 @@ def test_figures_are_those_of_the_detector_and_the_metrics(detector, test, ood):
             "aupr_in": aupr_score(*scores),
             "aupr_out": aupr_score(*scores, positive="ood"),
             "fpr95": fpr_at_tpr(*scores, tpr=0.95),
+            "oscr": oscr_score(*scores, detector.classify(X) == y),
             "accuracy": np.mean(detector.classify(X) == y),
             "id_rejected": np.mean(detector.predict(X) == -1),
             "ood_rejected": np.mean(detector.predict(ood[name]) == -1),
         }
         assert {key: row[key] for key in expected} == expected
-        assert 0 < row["accuracy"] < 1
+        assert 0 < row["oscr"] <= row["accuracy"] < 1
         assert 0 < row["id_rejected"] < 0.4 < row["ood_rejected"]
 
 
@@ -193,7 +194,8 @@ def test_detectors_of_scikit_learn(train, test, ood, estimator, wrap):
     assert row["auroc"] == auroc_score(fitted.score_samples(test[0]), fitted.score_samples(ood["far"]))
     assert row["id_rejected"] == np.mean(fitted.predict(test[0]) == -1) > 0
     assert row["ood_rejected"] == np.mean(fitted.predict(ood["far"]) == -1) > 0
-    assert np.isnan([row["accuracy"], row["accuracy_low"], row["accuracy_high"]]).all()
+    ends = ("", "_low", "_high")
+    assert np.isnan([row[f"{name}{end}"] for name in ("oscr", "accuracy") for end in ends]).all()
 
 
 def test_pipelines_and_searches_are_what_they_end_in(train, test, ood):

@@ -410,7 +410,7 @@ def test_estimators_that_do_not_classify(train, test, other):
     table = class_count_sweep(
         make_pipeline(StandardScaler(), IsolationForest(n_estimators=5)), *train, *test, other, [2, 6], random_state=0
     )
-    assert table["accuracy"].isna().all()
+    assert table[["oscr", "accuracy"]].isna().all(axis=None)
     assert table[["auroc", "ood_rejected"]].notna().all(axis=None)
 
 
@@ -422,10 +422,10 @@ def test_scorers_on_the_images_detector():
     ).set_params(classifier_trainer__max_steps=3, dense_trainer__max_steps=30)
     scorers = [MSP(), Energy()]
     table = class_count_sweep(detector, X, y, X_test, y_test, {"noise": noise}, [2, 3], scorers=scorers, random_state=0)
-    assert list(table.columns) == ["n_classes", "repeat", "scorer", "method", "ood", *METRICS, "accuracy"]
+    assert list(table.columns) == ["n_classes", "repeat", "scorer", "method", "ood", *METRICS, "oscr", "accuracy"]
     assert table["n_classes"].tolist() == [2] * 6 + [3] * 6
     fitted = clone(detector).fit(X, y)  # all three classes, the same seed
-    expected = compare_scorers(fitted, X_test, {"noise": noise}, X=X, y=y, scorers=scorers)
+    expected = compare_scorers(fitted, X_test, {"noise": noise}, X=X, y=y, scorers=scorers, y_id=y_test)
     of_all = table[table["n_classes"] == 3].reset_index(drop=True)
     assert of_all[expected.columns].equals(expected)
     accuracy = class_accuracy(fitted, X_test, y_test)
@@ -434,7 +434,7 @@ def test_scorers_on_the_images_detector():
     plain = class_count_sweep(detector, X, y, X_test, y_test, {"noise": noise}, [3], random_state=0)
     (row,) = plain.to_dict("records")
     (dfb,) = of_all[(of_all["scorer"] == "Energy") & (of_all["method"] == "dfb")].to_dict("records")
-    assert [row["auroc"], row["accuracy"]] == [dfb["auroc"], dfb["accuracy"]]
+    assert [row[name] for name in ("auroc", "oscr", "accuracy")] == [dfb[n] for n in ("auroc", "oscr", "accuracy")]
 
 
 @pytest.mark.parametrize(
