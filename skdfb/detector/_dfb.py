@@ -1,5 +1,6 @@
 """The detector: how it is fitted. What it computes once it is fitted is in ``_network_detector.py``."""
 
+import copy
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks
 from skdfb.detector._network_detector import NetworkDetector, requests_for
 from skdfb.detector._parts_parameters import PartsParameters
+from skdfb.detector._pretrained import fitted_heads, pretrained_parts, view_widths, with_head
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
 from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, check_readable, labels_given
@@ -33,6 +35,7 @@ from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import BackgroundLogit, ForegroundScorer, Representation
 from skdfb.scoring import HeldOutSplit, JointScore, hold_out
+from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, split_view
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, start_dense_network, take_over
 from skdfb.utils import resolve_device, shallow_copy, spawn_seeds
@@ -344,32 +347,46 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # 1. Check all that can be checked before anything is computed.
         device = resolve_device(self.device)
         check_components(self)
-        joint_score = self._joint_score()
+        self._joint_score()
         images = check_images(self, X, reset=True)
         y = labels_given(images, y)
         check_readable(images, self.batch_size, self.n_jobs)
         checkpoints = detector_checkpoints(self, images, y)
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
 
-        # 2. Hold out images for the threshold; the others train.
-        self._split_, self._labels_ = self._hold_out(images, y, joint_score, seeds, device)
+        # 2. Get the classifier, trained already or not. Its frozen stages decide which parts there are.
+        trained = isinstance(self.backbone, DenseClassifier)
+        labels = self._checked_labels(images, y)
+        classifier = (
+            self._classifier(images, seeds.build) if labels is None or not trained else take_over(self, self.classes_)
+        )
+        joint_score = self._joint_score(classifier)
+        networks = dict.fromkeys((CLASSIFIER, DENSE, PRETRAINED), classifier)
+        widths = view_widths(networks, list(joint_score.view_needs()))
+
+        # 3. Hold out images for the threshold; the others train.
+        self._split_ = self._hold_out(images, labels, joint_score, seeds)
         self.calibration_fraction_ = self._split_.fraction
         check_kept_split(checkpoints, self._split_.train)
-        train, labels = images.subset(self._split_.train), self._labels_[self._split_.train]
-
-        # 3. Get the classifier, trained already or not, and check what follows from its sizes.
-        trained = isinstance(self.backbone, DenseClassifier)
-        classifier = take_over(self, self.classes_) if trained else self._build(len(self.classes_), images, seeds.build)
-        joint_score.check(classifier.num_features, len(self.classes_), len(train), len(self._split_.held_out))
+        # Clustered after the split, since the held-out images must not influence the clusters.
+        if labels is None:
+            labels = self._clustered(classifier.to(device), images, seeds.build)
+            classifier = self._classifier(images, seeds.build)
+        self._labels_ = labels
+        train, labels = images.subset(self._split_.train), labels[self._split_.train]
+        joint_score.check(widths, len(self.classes_), len(train), len(self._split_.held_out))
         options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
+
+        # 4. Train the classifier.
         self.training_history_: dict[str, dict[str, list[float]]] = {}
+        self.pretrained_network_ = self._pretrained_network(classifier, joint_score, device)
         if not trained:
             options |= {"random_state": seeds.classifier, "checkpoints": stage_of(checkpoints, "classifier")}
             trainer = self.classifier_trainer or Trainer()
             self.training_history_["classifier"] = trainer.train(classifier, train, labels, **options)
         self.classifier_ = classifier.to(device).eval()
 
-        # 4. Make the pseudo masks, and train the dense network on them.
+        # 5. Make the pseudo masks, and train the dense network on them.
         masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
         trainer = self.dense_trainer or Trainer()
         untrained = partial(self._build, len(self.classes_), images, seeds.build)
@@ -378,34 +395,56 @@ class DFBDetector(PartsParameters, NetworkDetector):
         self.training_history_["dense"] = trainer.train(self.dense_network_, train, labels, masks, **options)
         forget_masks(checkpoints)
 
-        # 5. Fit the scorers and the fusion, and set the threshold.
+        # 6. Fit the scorers and the fusion, and set the threshold.
         self._fit_joint_score(joint_score, images)
 
-    def _hold_out(
-        self, images: Images, y: Any, joint_score: JointScore, seeds: _Seeds, device: torch.device
-    ) -> tuple[HeldOutSplit, npt.NDArray[np.intp]]:
-        """Set ``classes_``, and return which images to hold out, and class indices; clusters if there are no labels."""
+    def _checked_labels(self, images: Images, y: Any) -> npt.NDArray[np.intp] | None:
+        """Set ``classes_``, and return class indices; None without labels."""
         # A trained classifier has its own classes: clusters would be others.
-        unlabelled = y is None and not isinstance(self.backbone, DenseClassifier)
-        if unlabelled:
+        if y is None and not isinstance(self.backbone, DenseClassifier):
             check_unlabelled(len(images))
-            stratified_by: npt.NDArray[Any] = np.zeros(len(images), dtype=np.intp)
-        else:
-            self.classes_, labels = check_labels(y, images)
-            stratified_by = self.classes_[labels]
+            return None
+        self.classes_, labels = check_labels(y, images)
+        return labels
+
+    def _hold_out(
+        self, images: Images, labels: npt.NDArray[np.intp] | None, joint_score: JointScore, seeds: _Seeds
+    ) -> HeldOutSplit:
+        """Return which images to hold out."""
+        unlabelled = np.zeros(len(images), dtype=np.intp)
+        stratified_by: npt.NDArray[Any] = unlabelled if labels is None else self.classes_[labels]
         # Two seeds: which images are held out does not depend on how their order is drawn.
-        n_needed = joint_score.n_held_out_needed
         options = {"choice_seed": seeds.split, "order_seed": seeds.order}
-        split = hold_out(stratified_by, self.calibration_fraction, n_needed, **options)
+        split = hold_out(stratified_by, self.calibration_fraction, joint_score.n_held_out_needed, **options)
         # Before the features for the clusters: they take time.
         joint_score.check_number(len(split.held_out), len(images))
-        # Clustered after the split, since the held-out images must not influence the clusters.
-        if unlabelled:
-            network = self._build(2, images, seeds.build).to(device)
-            with batch_size_of(self) as batch_size:
-                labels = pseudo_labels(network, images, split.train, seeds.build, batch_size, self.n_jobs)
-            self.classes_ = np.unique(labels)
-        return split, labels
+        return split
+
+    def _clustered(self, network: DenseClassifier, images: Images, seed: int) -> npt.NDArray[np.intp]:
+        """Set ``classes_`` to clusters of the training images, and return the cluster of each image."""
+        with batch_size_of(self) as batch_size:
+            labels = pseudo_labels(network, images, self._split_.train, seed, batch_size, self.n_jobs)
+        self.classes_ = np.unique(labels)
+        return labels
+
+    def _classifier(self, images: Images, seed: int) -> DenseClassifier:
+        """Return the untrained classifier with its trunk frozen; without ``classes_``, of two classes."""
+        network = self._build(len(getattr(self, "classes_", (0, 1))), images, seed)
+        (self.classifier_trainer or Trainer()).freeze_trunk(network)
+        return network
+
+    def _pretrained_network(
+        self, classifier: DenseClassifier, joint_score: JointScore, device: torch.device
+    ) -> DenseClassifier | None:
+        """Return a copy of the network before its training, if a part is on it."""
+        if not any(split_view(view)[0] == PRETRAINED for view in joint_score.view_needs()):
+            return None
+        if isinstance(self.backbone, DenseClassifier):
+            raise ValueError(
+                "a part is on the view 'pretrained', but backbone is a DenseClassifier, which counts as trained: "
+                "expected the backbone from before the training; pass it, or leave the part out."
+            )
+        return copy.deepcopy(classifier).to(device).eval()
 
     def _build(self, n_classes: int, images: Images, seed: int) -> DenseClassifier:
         """Return an untrained network around the backbone."""
@@ -417,11 +456,12 @@ class DFBDetector(PartsParameters, NetworkDetector):
         generator = default if self.mask_generator is None else self.mask_generator
         return make_masks(generator, self.classifier_, images, labels, random_state=seed, n_jobs=self.n_jobs)
 
-    def _joint_score(self) -> JointScore:
-        """Return the unfitted joint score that the parameters describe."""
+    def _joint_score(self, network: DenseClassifier | None = None) -> JointScore:
+        """Return the unfitted joint score that the parameters describe, with the parts of the network's trunk."""
         # Names of parts are names of nested parameters, and must not be those of other parameters.
         self._validate_names([name for name, _ in self._listed_scorers])
-        return make_joint_score(self.scorer, self.background_scorer, self.fusion, self.alpha)
+        more = [] if network is None else pretrained_parts(network)
+        return make_joint_score(self.scorer, self.background_scorer, self.fusion, self.alpha, more)
 
     def _fit_joint_score(self, joint_score: JointScore, images: Images) -> None:
         """Compute the views of the images of ``fit``, and fit the joint score on them."""
@@ -436,7 +476,11 @@ class DFBDetector(PartsParameters, NetworkDetector):
             requests = requests_for(joint_score.view_needs(training=training))
             return self._collect(images.subset(rows), requests), self._labels_[rows]
 
-        return views_of(self._split_.train, True), views_of(self._split_.held_out, False)
+        train, labels = views_of(self._split_.train, True)
+        # Layers and the untrained network have no head of their own: the training images give them one.
+        self.heads_ = fitted_heads(train, labels)
+        train = {view: with_head(part, self.heads_.get(view)) for view, part in train.items()}
+        return (train, labels), views_of(self._split_.held_out, False)
 
     # ---------------------------------------------------------------- refit
 
@@ -486,7 +530,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
             if value is not None:
                 setattr(other, name, value)
         other._validate_params()
-        joint_score = other._joint_score()
+        joint_score = other._joint_score(self.dense_network_)
         n_train, n_held_out = (len(rows) for rows in self._split_)
         # The error of check has remedies that only another fit can use.
         if n_held_out < joint_score.n_held_out_needed:
@@ -495,7 +539,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
                 f"scorers and this fusion need at least {joint_score.n_held_out_needed}. Pass a larger alpha, call "
                 "with_alpha(None) first, which sets no threshold, or fit again with a larger calibration_fraction."
             )
-        joint_score.check(self.classifier_.num_features, len(self.classes_), n_train, n_held_out)
+        widths = view_widths(self._networks, list(joint_score.view_needs()))
+        joint_score.check(widths, len(self.classes_), n_train, n_held_out)
 
         # 2. Fit the scorers on views that are computed anew, or on those that were kept from fit.
         if X is not None:

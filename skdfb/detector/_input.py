@@ -7,15 +7,19 @@ from skdfb.fusion import Fusion
 from skdfb.scorers import BackgroundLogit, Mahalanobis, ViM
 from skdfb.scorers._composite import check_nested_parameters, named_scorers
 from skdfb.scoring import JointScore
-from skdfb.scoring._parts import BACKGROUND, DENSE, VIEWS, Part
+from skdfb.scoring._parts import BACKGROUND, DENSE, VIEWS, Part, is_view
 from skdfb.training._stages import check_dense_start
 from skdfb.utils import launched_processes
 
 __all__ = ["check_components", "make_joint_score", "named_parts"]
 
 
-def make_joint_score(scorer: Any, background_scorer: Any, fusion: Fusion | None, alpha: float | None) -> JointScore:
+def make_joint_score(
+    scorer: Any, background_scorer: Any, fusion: Fusion | None, alpha: float | None, more: Sequence[Part] = ()
+) -> JointScore:
     """Return the unfitted joint score that a detector's parameters describe.
+
+    A single foreground scorer is joined by the parts ``more``, unless the fusion takes no further parts.
 
     Raises
     ------
@@ -23,13 +27,27 @@ def make_joint_score(scorer: Any, background_scorer: Any, fusion: Fusion | None,
         If they do not describe one.
     """
     parts = named_parts(ViM() if scorer is None else scorer, _default_background(background_scorer))
+    if not _is_list(scorer) and _joins(fusion, [*parts, *more]):
+        parts[1:1] = more
     joint_score = JointScore([tuple(part) for part in parts], fusion=fusion, alpha=alpha)
     joint_score.check_parameters()
     # A joint score takes any names of views, a detector computes only these.
-    unknown = [part for part in parts if part.view not in VIEWS]
+    unknown = [part for part in parts if not is_view(part.view)]
     if unknown:
-        raise ValueError(f"part {unknown[0].name!r} is on the view {unknown[0].view!r}: expected one of {list(VIEWS)}.")
+        raise ValueError(
+            f"part {unknown[0].name!r} is on the view {unknown[0].view!r}: expected one of {list(VIEWS)}, or a "
+            "layer of a network, like 'dense.layer3'."
+        )
     return joint_score
+
+
+def _joins(fusion: Any, parts: Sequence[Part]) -> bool:
+    """Return whether a fusion can join these parts; Eq. 7 joins two."""
+    try:
+        getattr(fusion, "check_names", list)([part.name for part in parts])
+    except ValueError:
+        return False
+    return True
 
 
 def _default_background(background_scorer: Any) -> Any:

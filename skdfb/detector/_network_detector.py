@@ -17,7 +17,7 @@ from skdfb.images import BatchSize, Images, batch_size_of, check_images, labels_
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import ScorerNeeds
-from skdfb.scoring._parts import DENSE, VIEWS
+from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, VIEWS, is_view
 
 __all__ = ["NetworkDetector", "requests_for"]
 
@@ -280,7 +280,15 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     # -------------------------------------------------------------- private
 
     def _views(self, batch_size: BatchSize) -> NetworkViews:
-        return NetworkViews(self.classifier_, self.dense_network_, len(self.classes_), batch_size, self.n_jobs)
+        return NetworkViews(self._networks, len(self.classes_), batch_size, self.n_jobs, getattr(self, "heads_", {}))
+
+    @property
+    def _networks(self) -> dict[str, DenseClassifier]:
+        """The networks by the names of their views."""
+        # Models that were saved by older versions have no such network, and no heads.
+        pretrained = getattr(self, "pretrained_network_", None)
+        networks = {CLASSIFIER: self.classifier_, DENSE: self.dense_network_, PRETRAINED: pretrained}
+        return {view: network for view, network in networks.items() if network is not None}
 
     def _score_requests(self) -> dict[str, ViewRequest]:
         return requests_for(self.joint_score_.view_needs())
@@ -324,7 +332,8 @@ def requests_for(views: Sequence[str] | Mapping[str, ScorerNeeds]) -> dict[str, 
     if isinstance(views, str):
         raise ValueError(f"views={views!r}: expected a list of some of {list(VIEWS)}.")
     needs = views if isinstance(views, Mapping) else {view: ScorerNeeds() for view in views}
-    unknown = [view for view in needs if view not in VIEWS]
-    if unknown:
-        raise ValueError(f"views={list(needs)}: expected a list of some of {list(VIEWS)}.")
+    if not all(is_view(view) for view in needs):
+        raise ValueError(
+            f"views={list(needs)}: expected a list of some of {list(VIEWS)}, or of layers, like 'dense.layer3'."
+        )
     return {view: ViewRequest(view, need) for view, need in needs.items()}

@@ -15,6 +15,7 @@ from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
 from skdfb.images import Images, Indices, LenientImages
 from skdfb.networks._inputs import run_over
 from skdfb.scorers import Representation
+from skdfb.scoring._parts import DENSE
 from skdfb.utils import evaluation_mode
 
 __all__ = ["Output", "class_probability_maps", "outputs_of"]
@@ -41,7 +42,7 @@ def class_probability_maps(views: NetworkViews, images: Images) -> npt.NDArray[n
 
     H, W are the images' own size, or the network's input size if the images differ in size.
     """
-    network = views.dense
+    network = views.networks[DENSE]
     size = images.size or (network.preprocessor.image_size,) * 2
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
 from skdfb.scoring._parts import BACKGROUND, FOREGROUND
 
-__all__ = ["represent", "representation_of_map"]
+__all__ = ["represent", "representation_of_layer", "representation_of_map"]
 
 
 @torch.no_grad()
@@ -63,8 +63,9 @@ def representation_of_map(
 ) -> Representation:
     r"""Return the representation of a view from the feature map F of its network.
 
-    ``"classifier"`` and ``"dense"`` have the features GAP(F) and the K class logits of the head. The other two pool the
-    features over the places p, weighted by the probability of the background class K or of any other class:
+    ``"classifier"``, ``"dense"`` and ``"pretrained"`` have the features GAP(F) and the K class logits of the head. The
+    other two pool the features over the places p, weighted by the probability of the background class K or of any
+    other class:
 
     .. math:: \text{foreground: } \frac{\sum_p (1 - p(K \mid p)) F_p}{\sum_p (1 - p(K \mid p))}, \qquad
         \text{background: } \frac{\sum_p p(K \mid p) F_p}{\sum_p p(K \mid p)}
@@ -91,6 +92,13 @@ def representation_of_map(
         activations=activations or None,
         input_perturbation=input_perturbation,
     )
+
+
+def representation_of_layer(features: Tensor, n_classes: int) -> Representation:
+    """Return the representation of the features (b, C) of a layer, with a head of zeros."""
+    weight, bias = features.new_zeros(n_classes, features.shape[1]), features.new_zeros(n_classes)
+    logits = features.new_zeros(len(features), n_classes)
+    return _to_cpu(Representation(features=features, logits=logits, weight=weight, bias=bias))
 
 
 def _pooled(feature_map: Tensor, log_p: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -11,13 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skdfb.detector._represent import represent
+from skdfb.detector._pretrained import with_head
+from skdfb.detector._represent import represent, representation_of_layer
 from skdfb.images import BatchSize, Images, Indices
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
+from skdfb.networks._stages import recorded_stages
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
-from skdfb.scoring._parts import CLASSIFIER
+from skdfb.scoring._parts import DENSE, split_view
 from skdfb.utils import evaluation_mode
 
 __all__ = ["NetworkViews", "ViewRequest"]
@@ -34,45 +36,79 @@ class ViewRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkViews:
-    """Computes views of images with the classifier and the dense network.
+    """Computes views of images with the networks of a detector.
 
-    Both networks take the same inputs, so each image is read once. Weights and train flags stay as they are.
+    All networks take the same inputs, so each image is read once, and each network runs once for all views of it.
+    Weights and train flags stay as they are.
+
+    Parameters
+    ----------
+    networks : mapping of str to DenseClassifier
+        The networks by the names of their views: ``"classifier"``, ``"dense"`` and, if it is kept, ``"pretrained"``.
+    n_classes : int
+        Number of classes K.
+    batch_size : BatchSize
+        Images per forward pass.
+    n_jobs : int or None, default=None
+        Threads that read images.
+    heads : mapping of str to (ndarray, ndarray), default={}
+        Weight (K, C) and bias (K,) by the name of the view, for views that have no head of their own.
     """
 
-    classifier: DenseClassifier
-    dense: DenseClassifier
+    networks: Mapping[str, DenseClassifier]
     n_classes: int
     batch_size: BatchSize
     n_jobs: int | None = None
+    heads: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=dict)
 
     def batches(
         self, images: Images, requests: Mapping[str, ViewRequest]
     ) -> Iterator[tuple[Indices, dict[str, Representation]]]:
         """Yield the indices of each batch and its representations by the keys of ``requests``, on the CPU."""
-        networks = {key: self._network_of(request.view) for key, request in requests.items()}
+        networks = {key: self.network_of(request.view) for key, request in requests.items()}
         # Requests that record layers come first: the feature map they compute serves the other requests, too.
-        order = sorted(requests, key=lambda key: "layers" not in requests[key].needs.activations)
+        whole = [key for key, request in requests.items() if not split_view(request.view)[1]]
+        whole.sort(key=lambda key: "layers" not in requests[key].needs.activations)
+        # The layers that are views, by network.
+        layers: dict[DenseClassifier, list[str]] = {}
+        for key in requests.keys() - set(whole):
+            layers.setdefault(networks[key], []).append(split_view(requests[key].view)[1])
 
         def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
-            maps: dict[int, Tensor] = {}  # by network: one forward pass per batch
+            maps: dict[DenseClassifier, Tensor] = {}  # one forward pass per network and batch
+            means: dict[DenseClassifier, dict[str, Tensor]] = {}
             found = {}
             # Under the caller's autocast, features would be computed in half precision.
-            with torch.autocast(inputs.device.type, enabled=False):
-                for key in order:
+            with torch.autocast(inputs.device.type, enabled=False), ExitStack() as stack:
+                recorders = {
+                    network: stack.enter_context(recorded_stages(network.feature_map.backbone, names))
+                    for network, names in layers.items()
+                }
+                for key in whole:
                     (view, needs), network = requests[key], networks[key]
-                    known = maps.get(id(network))
+                    known = maps.get(network)
                     found[key], feature_map = represent(network, view, self.n_classes, inputs, needs, known)
                     # The map of perturbed inputs is of no use for other requests, whose inputs are as they are.
                     if not needs.perturbation:
-                        maps[id(network)] = feature_map
+                        maps[network] = feature_map
+                        if network in layers:
+                            means.setdefault(network, dict(recorders[network]))
+                for network in layers:
+                    if network not in means:
+                        with torch.no_grad():
+                            network.feature_map(inputs)
+                        means[network] = dict(recorders[network])
+            for key in requests.keys() - set(whole):
+                features = means[networks[key]][split_view(requests[key].view)[1]]
+                found[key] = representation_of_layer(features, self.n_classes)
             # In the order of the requests again.
-            return indices, {key: found[key] for key in requests}
+            return indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
 
         # Only networks that are needed, each once: a view of the classifier alone must not touch the dense network.
         with ExitStack() as stack:
-            for network in {id(network): network for network in networks.values()}.values():
+            for network in dict.fromkeys(networks.values()):
                 stack.enter_context(evaluation_mode(network))
-            yield from run_over(self.dense, images, self.batch_size, self.n_jobs, represent_batch)
+            yield from run_over(self.networks[DENSE], images, self.batch_size, self.n_jobs, represent_batch)
 
     def collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:
         """Return the requested views of a whole image set after one pass over it.
@@ -98,12 +134,13 @@ class NetworkViews:
             )
             # Maps and layers of all images would not fit into the memory.
             if requests[key].needs.activations:
-                kept = {field.name: getattr(collected[key], field.name) for field in fields(Representation)}
+                kept = {entry.name: getattr(collected[key], entry.name) for entry in fields(Representation)}
                 collected[key] = StreamedRepresentation(**kept, source=self, images=images, request=requests[key])
         return collected
 
-    def _network_of(self, view: str) -> DenseClassifier:
-        return self.classifier if view == CLASSIFIER else self.dense
+    def network_of(self, view: str) -> DenseClassifier:
+        """Return the network that computes a view; foreground and background are views of the dense network."""
+        return self.networks.get(split_view(view)[0], self.networks[DENSE])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -80,28 +80,24 @@ def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) 
     return record
 
 
-def channel_means(output: Any, n_prefix: int) -> Tensor | None:
+def channel_means(output: object, n_prefix: int) -> Tensor | None:
     """Return means (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
-    output = _tensor_of(output, None)
-    if output is None:
-        return None
-    if output.ndim == 3:
-        return output[:, n_prefix:].detach().mean(1)
+    tensor = _tensor_of(output, None)
+    if tensor is None or tensor.ndim == 3:
+        return None if tensor is None else tensor[:, n_prefix:].detach().mean(1)
     # Maps are square, so the two equal sides are the places.
-    channels_last = output.shape[1] == output.shape[2] != output.shape[3]
-    return output.detach().mean((1, 2) if channels_last else (2, 3))
+    channels_last = tensor.shape[1] == tensor.shape[2] != tensor.shape[3]
+    return tensor.detach().mean((1, 2) if channels_last else (2, 3))
 
 
 def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | None:
     """Return maxima (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
-    output = _tensor_of(output, width)
-    if output is None:
-        return None
-    if output.ndim == 3:
-        return output[:, n_prefix:].detach().amax(1)
+    tensor = _tensor_of(output, width)
+    if tensor is None or tensor.ndim == 3:
+        return None if tensor is None else tensor[:, n_prefix:].detach().amax(1)
     # The known number of channels tells the layout.
-    channels_last = width is not None and output.shape[1] != width and output.shape[3] == width
-    return output.detach().amax((1, 2) if channels_last else (2, 3))
+    channels_last = width is not None and tensor.shape[1] != width and tensor.shape[3] == width
+    return tensor.detach().amax((1, 2) if channels_last else (2, 3))
 
 
 def _tensor_of(output: Any, width: int | None) -> Tensor | None:

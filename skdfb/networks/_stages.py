@@ -1,7 +1,7 @@
 """Stages of a backbone, in the order of the forward pass: freezing the first ones, and what these output."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from skdfb.networks._layers import called_children, channel_means
 from skdfb.networks._timm import parameter_groups
 
-__all__ = ["freeze_stages", "has_trained_weights", "keep_frozen", "n_trunk_stages", "recorded_stages", "trunk_stages"]
+__all__ = [
+    "freeze_stages",
+    "has_trained_weights",
+    "keep_frozen",
+    "last_modules",
+    "n_trunk_stages",
+    "recorded_stages",
+    "trunk_stages",
+]
 
 # Share of the weight tensors up to which stages are frozen by default.
 _TRUNK_SHARE = 0.7
@@ -83,12 +91,15 @@ def keep_frozen(module: nn.Module) -> None:
 
 def trunk_stages(backbone: nn.Module) -> tuple[str, ...]:
     """Return the names of the modules that end the first frozen stages, without the stem."""
-    parameters, names = dict(backbone.named_parameters()), []
-    for stage in stages_of(backbone):
-        if any(parameters[name].requires_grad for name in stage):
-            break
-        names.append(_last_module(backbone, stage))
-    return tuple(names[1:])
+    parameters = dict(backbone.named_parameters())
+    frozen = [not any(parameters[name].requires_grad for name in stage) for stage in stages_of(backbone)]
+    n_frozen = [*frozen, False].index(False)
+    return last_modules(backbone)[: max(0, n_frozen - 1)]
+
+
+def last_modules(backbone: nn.Module) -> tuple[str, ...]:
+    """Return the names of the modules that end the stages, without the stem."""
+    return tuple(_last_module(backbone, stage) for stage in stages_of(backbone)[1:])
 
 
 def _last_module(backbone: nn.Module, stage: list[str]) -> str:
@@ -104,7 +115,7 @@ def _parameter_names(backbone: nn.Module, module: str) -> set[str]:
 
 
 @contextmanager
-def recorded_stages(backbone: nn.Module, names: tuple[str, ...]) -> Iterator[Mapping[str, Tensor]]:
+def recorded_stages(backbone: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
     """Record the mean over all places of the outputs (n, C) of the named modules, in each forward pass in the block.
 
     Forward passes in other threads are not recorded.
@@ -112,10 +123,10 @@ def recorded_stages(backbone: nn.Module, names: tuple[str, ...]) -> Iterator[Map
     means: dict[str, Tensor] = {}
     thread, n_prefix = threading.get_ident(), int(getattr(backbone, "num_prefix_tokens", 0))
 
-    def recorder(name: str):  # type: ignore[no-untyped-def]
+    def recorder(name: str) -> Callable[..., None]:
         def record(module: nn.Module, inputs: object, output: object) -> None:
-            if threading.get_ident() == thread:
-                means[name] = channel_means(output, n_prefix)
+            if threading.get_ident() == thread and (mean := channel_means(output, n_prefix)) is not None:
+                means[name] = mean
 
         return record
 

@@ -47,7 +47,12 @@ class JointScore(NestedByName):
         - ``"dense"``: those of the dense network, without the background logit;
         - ``"foreground"``: the same with features pooled over the probability of not being background;
         - ``"background"``: features of the dense network, pooled over the background probability, and the background
-          logit as the only one.
+          logit as the only one;
+        - ``"pretrained"``: features of the backbone as it was before the training, which takes a second forward pass;
+        - a layer of the classifier, the dense network or the pre-trained network: the mean over all places of the
+          output of a module of the backbone, like ``"dense.layer3"`` or ``"dense.blocks.4"``.
+
+        The last two have the logits of a linear discriminant analysis of the training features.
     fusion : Fusion, default=None
         Joins the parts. None is :class:`~skdfb.fusion.TailProbabilityFusion`; a single part then stays as it is.
     alpha : float or None, default=0.05
@@ -154,13 +159,13 @@ class JointScore(NestedByName):
         if hasattr(fusion, "check_names"):
             fusion.check_names([part.name for part in parts])
 
-    def check(self, n_features: int, n_classes: int, n_train: int, n_held_out: int) -> None:
+    def check(self, n_features: int | Mapping[str, int], n_classes: int, n_train: int, n_held_out: int) -> None:
         """Refuse all that can be refused before a network is trained.
 
         Parameters
         ----------
-        n_features : int
-            Number of features C of the views.
+        n_features : int or mapping of str to int
+            Number of features C of all views, or of each view by its name.
         n_classes : int
             Number of classes K. The background view has one.
         n_train : int
@@ -178,8 +183,9 @@ class JointScore(NestedByName):
         # Optional in the protocol: a third-party scorer may not know the sizes that it needs.
         for name, view, scorer in as_parts(self.parts):
             if hasattr(scorer, "check_sizes"):
+                width = n_features[view] if isinstance(n_features, Mapping) else n_features
                 try:
-                    scorer.check_sizes(n_features, 1 if view == BACKGROUND else n_classes, n_train)
+                    scorer.check_sizes(width, 1 if view == BACKGROUND else n_classes, n_train)
                 except ValueError as error:
                     raise ValueError(f"part {name!r}, {scorer!r}: {error}") from None
         self.check_number(n_held_out, n_train + n_held_out)

@@ -15,15 +15,25 @@ __all__ = [
     "CLASSIFIER",
     "DENSE",
     "FOREGROUND",
+    "PRETRAINED",
     "Part",
     "as_parts",
     "check_parts",
+    "is_view",
     "labelled",
+    "split_view",
     "view_needs",
 ]
 
-# The views that a DFBDetector can supply; see JointScore.
-CLASSIFIER, DENSE, FOREGROUND, BACKGROUND = VIEWS = ("classifier", "dense", "foreground", "background")
+# The views that a DFBDetector can supply, beside layers of networks; see JointScore.
+CLASSIFIER, DENSE, FOREGROUND, BACKGROUND, PRETRAINED = VIEWS = (
+    "classifier",
+    "dense",
+    "foreground",
+    "background",
+    "pretrained",
+)
+NETWORKS = (CLASSIFIER, DENSE, PRETRAINED)  # views that are a whole network, and have layers
 
 
 class Part(NamedTuple):
@@ -32,6 +42,18 @@ class Part(NamedTuple):
     name: str
     view: str
     scorer: Any
+
+
+def split_view(view: str) -> tuple[str, str]:
+    """Return the network and the layer of a view, as ("dense", "blocks.3") of "dense.blocks.3"; the layer may be ""."""
+    network, _, layer = view.partition(".")
+    return network, layer
+
+
+def is_view(view: str) -> bool:
+    """Return whether a name can be that of a view of a detector; only networks have layers."""
+    network, layer = split_view(view)
+    return network in (NETWORKS if layer else VIEWS)
 
 
 def as_parts(parts: Any) -> list[Part]:
@@ -66,9 +88,10 @@ def check_parts(parts: Sequence[Part]) -> None:
         # It raises if the scorer declares an output that Eq. 7 does not know.
         scorer_output(scorer)
         check_nested_parameters(scorer, f"part {name!r}")
-        if view == BACKGROUND and (needs := needs_of(scorer)):
+        bare = view == BACKGROUND or split_view(view)[1]
+        if bare and (needs := needs_of(scorer)):
             raise ValueError(
-                f"part {name!r} is {scorer!r}, which needs {needs}, but the background view has none: choose a scorer "
+                f"part {name!r} is {scorer!r}, which needs {needs}, but the view {view!r} has none: choose a scorer "
                 "that needs features and logits alone."
             )
     for view in dict.fromkeys(part.view for part in parts):
@@ -77,7 +100,8 @@ def check_parts(parts: Sequence[Part]) -> None:
 
 def _check_name(name: str, view: str) -> None:
     """Refuse a name that belongs to another view: fusions find foreground and background by the name of the part."""
-    is_wrong = name.startswith("foreground") if view == BACKGROUND else view in VIEWS and name.startswith("background")
+    known = split_view(view)[0] in VIEWS
+    is_wrong = name.startswith("foreground" if view == BACKGROUND else "background") and known
     if is_wrong:
         raise ValueError(f"part {name!r} is on the view {view!r}: expected a name that does not contradict the view.")
 

@@ -210,7 +210,7 @@ class Trainer(TrainingSettings):
             check_readable(images, self.batch_size, n_jobs)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
-        self._freeze_trunk(network, dense=masks is not None)
+        self.freeze_trunk(network, dense=masks is not None)
         (seed,) = spawn_seeds(random_state, 1)
         # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
         with torch.inference_mode(False):
@@ -219,11 +219,25 @@ class Trainer(TrainingSettings):
             with isolated_rng(seed, run.fabric.device):
                 return run.train(verbose, checkpoints)
 
-    def _freeze_trunk(self, network: DenseClassifier, *, dense: bool) -> None:
-        """Freeze the first stages of the backbone."""
+    def freeze_trunk(self, network: DenseClassifier, *, dense: bool = False) -> None:
+        """Freeze the first stages of a network, as :meth:`train` does.
+
+        Parameters
+        ----------
+        network : DenseClassifier
+            The network. Weights that are frozen already stay so.
+        dense : bool, default=False
+            Whether for the dense stage, where "auto" freezes nothing more: the dense network keeps the trunk of the
+            classifier.
+
+        Raises
+        ------
+        ValueError
+            If the backbone has fewer stages than ``frozen_stages``.
+        """
         backbone, n_stages = network.feature_map.backbone, self.frozen_stages
         if n_stages == "auto":
-            # The dense network keeps the trunk of the classifier. Its weights would count as pre-trained in any case.
+            # The weights of a trained classifier would always count as pre-trained.
             n_stages = n_trunk_stages(backbone) if not dense and has_trained_weights(backbone) else 0
         freeze_stages(backbone, n_stages)
 

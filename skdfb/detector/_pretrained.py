@@ -1,0 +1,120 @@
+"""What pre-training knew: the parts that score it, and heads for features that have none."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from skdfb.networks import DenseClassifier
+from skdfb.networks._stages import has_trained_weights, last_modules, recorded_stages, trunk_stages
+from skdfb.scorers import Mahalanobis, Representation
+from skdfb.scorers._moments import oracle_shrinkage, whitening, within_class_moments
+from skdfb.scoring._parts import DENSE, PRETRAINED, Part, split_view
+from skdfb.utils import evaluation_mode
+
+__all__ = ["discriminant_head", "fitted_heads", "pretrained_parts", "view_widths", "with_head"]
+
+# Stages of the trunk that are scored by default, counted from its end.
+_N_STAGES = 2
+
+
+def pretrained_parts(network: DenseClassifier) -> list[Part]:
+    """Return the parts that score the last stages of a pre-trained trunk; none without one.
+
+    The scores are class-free where that costs nothing: these features were not trained to separate the classes.
+    """
+    backbone = network.feature_map.backbone
+    stages = trunk_stages(backbone) if has_trained_weights(backbone) else ()
+    # Some families have stages that are no single module: nothing can be recorded there.
+    recorded = [stage for stage in stages if stage in _layer_widths(network, stages)]
+    return [
+        Part(f"pretrained_{stage.replace('.', '_')}", f"{DENSE}.{stage}", default_scorer())
+        for stage in recorded[-_N_STAGES:]
+    ]
+
+
+def default_scorer() -> Mahalanobis:
+    """Return the scorer of pre-trained features."""
+    return Mahalanobis(shrinkage="auto", normalize=True)
+
+
+def view_widths(networks: Mapping[str, DenseClassifier], views: Sequence[str]) -> dict[str, int]:
+    """Return the number of features of each view.
+
+    Raises
+    ------
+    ValueError
+        If a network has no such layer, or if the layer outputs no feature map.
+    """
+    widths = {}
+    for view in views:
+        name, layer = split_view(view)
+        network = networks.get(name, networks[DENSE])
+        if not layer:
+            widths[view] = network.num_features
+            continue
+        backbone = network.feature_map.backbone
+        found = _layer_widths(network, [layer]) if layer in dict(backbone.named_modules()) else {}
+        if layer not in found:
+            stages = ", ".join(f"{name}.{stage}" for stage in last_modules(backbone))
+            raise ValueError(
+                f"there is no view {view!r}: expected a module of the backbone whose output is a feature map, such as "
+                f"the ends of its stages: {stages}."
+            )
+        widths[view] = found[layer]
+    return widths
+
+
+@torch.no_grad()
+def _layer_widths(network: DenseClassifier, layers: Sequence[str]) -> dict[str, int]:
+    """Return the number of channels of each layer that outputs a feature map for a trial image."""
+    size = network.preprocessor.image_size
+    trial = torch.zeros(1, 3, size, size, dtype=network.dtype, device=network.device)
+    with evaluation_mode(network), recorded_stages(network.feature_map.backbone, layers) as means:
+        network.feature_map(trial)
+        return {layer: mean.shape[1] for layer, mean in means.items()}
+
+
+def fitted_heads(
+    views: Mapping[str, Representation], labels: npt.NDArray[np.intp]
+) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Return weight (K, C) and bias (K,) for each view that has no head of its own."""
+    return {
+        view: discriminant_head(representation, labels)
+        for view, representation in views.items()
+        if split_view(view)[1] or view == PRETRAINED
+    }
+
+
+def with_head(representation: Representation, head: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None) -> Representation:
+    """Return a representation with another head and its logits; as it is for None."""
+    if head is None:
+        return representation
+    weight, bias = (torch.from_numpy(array).to(representation.features) for array in head)
+    logits = F.linear(representation.features, weight, bias)
+    return replace(representation, logits=logits, weight=weight, bias=bias)
+
+
+def discriminant_head(
+    representation: Representation, labels: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    r"""Return weight (K, C) and bias (K,) of a linear discriminant analysis of the features.
+
+    .. math:: W_k = \Sigma^{-1} \mu_k, \qquad b_k = \log \pi_k - \tfrac12 \mu_k^\top \Sigma^{-1} \mu_k
+
+    with the mean :math:`\mu_k` and the share :math:`\pi_k` of class k, and the shrunk covariance :math:`\Sigma`
+    within classes. All features are taken relative to their mean, which changes no probability.
+    """
+    means, shares, covariance, mean_square = within_class_moments(representation, labels)
+    shrinkage = oracle_shrinkage(covariance, max(1, len(representation) - len(means)))
+    A = whitening(covariance, representation.features.dtype, mean_square, shrinkage)
+    centre = shares @ means
+    centred = (means - centre) @ A  # (K, r)
+    weight = centred @ A.T
+    bias = shares.log() - centred.square().sum(1) / 2 - weight @ centre
+    dtype = representation.features.dtype
+    return weight.to(dtype).numpy(force=True), bias.to(dtype).numpy(force=True)
