@@ -58,13 +58,15 @@ def normalized_cut_maps(
     targets : Tensor of shape (n,)
         The class of each map.
     """
-    with recorded_map(network, layer) as recorded:
-        feature_map = network.feature_map(images)  # (n, C, h, w)
-    if targets is None:
-        targets = network.head(feature_map.mean((2, 3))).argmax(1)
-    maps = normalized_cut(recorded[layer], affinity=affinity, tau=tau)
-    maps = F.interpolate(maps[:, None], output_size, mode="bilinear")[:, 0]
-    return min_max(gaussian_blur(maps, sigma)), targets
+    # Under the caller's autocast, feature maps would be computed in half precision.
+    with torch.autocast(images.device.type, enabled=False):
+        with recorded_map(network, layer) as recorded:
+            feature_map = network.feature_map(images)  # (n, C, h, w)
+        if targets is None:
+            targets = network.head(feature_map.mean((2, 3))).argmax(1)
+        maps = normalized_cut(recorded[layer], affinity=affinity, tau=tau)
+        maps = F.interpolate(maps[:, None], output_size, mode="bilinear")[:, 0]
+        return min_max(gaussian_blur(maps, sigma)), targets
 
 
 @torch.no_grad()
