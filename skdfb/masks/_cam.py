@@ -93,6 +93,7 @@ class CAMMaskGenerator(MultiScaleMaskGenerator):
     --------
     AffinityMaskGenerator : Draws the maps to the edges of the images.
     DenseMaskGenerator : Reads masks from a dense network that was trained on such masks.
+    NormalizedCutMaskGenerator : Masks of the whole object, without a training.
     skdfb.DFBDetector : Trains its dense network on such masks.
 
     Notes

@@ -1,7 +1,6 @@
 """Foreground by a normalised cut between the places of a feature map."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +40,9 @@ def normalized_cut_maps(
     targets : Tensor of shape (n,) or None
         The class of each image, which the maps do not depend on. None takes the predicted class.
     layer : str
-        Name of the layer, from :func:`~skdfb.networks._layer_maps.layer_map_sizes`.
+        Name of the layer, one of ``layer_map_sizes``.
     affinity : {"linear", "binary"}
-        How affinities follow from cosines; see :func:`normalized_cut`.
+        How affinities follow from cosines; see ``normalized_cut``.
     tau : float
         Cosine up to which places are not similar.
     sigma : float
@@ -107,7 +106,7 @@ def normalized_cut(feature_maps: Tensor, *, affinity: str = "linear", tau: float
         If a feature map holds numbers that are not finite.
     """
     dtype = torch.promote_types(feature_maps.dtype, torch.float32)
-    pooled_size = [math.ceil(side / math.ceil(side / _MOST_SIDE)) for side in feature_maps.shape[2:]]
+    pooled_size = _at_most(feature_maps.shape[2]), _at_most(feature_maps.shape[3])
     finite = feature_maps.isfinite().flatten(1).all(1)
     if not finite.all():
         raise ValueError(
@@ -127,6 +126,11 @@ def normalized_cut(feature_maps: Tensor, *, affinity: str = "linear", tau: float
     return maps
 
 
+def _at_most(side: int) -> int:
+    """Return the side of a map after the averaging of neighbouring places, as few as are needed."""
+    return math.ceil(side / math.ceil(side / _MOST_SIDE))
+
+
 def _affinities(feature_maps: Tensor, affinity: str, tau: float) -> Tensor:
     """Return the affinities W (n, h * w, h * w) of the places of feature maps."""
     features = F.normalize(feature_maps.flatten(2), dim=1)  # (n, C, h * w)
@@ -136,7 +140,7 @@ def _affinities(feature_maps: Tensor, affinity: str, tau: float) -> Tensor:
     return ((cosines - tau) / (1 - tau)).clamp_(min=_EPSILON)
 
 
-def _second_eigenvectors(W: Tensor, size: Sequence[int]) -> Tensor:
+def _second_eigenvectors(W: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the eigenvectors y (n, h, w) of the second smallest eigenvalue; all 0 where there is no cut."""
     if W.numel() == 0 or W.shape[1] == 1:
         return W.new_zeros(len(W), *size)
