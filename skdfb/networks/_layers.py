@@ -95,8 +95,9 @@ def spatial_output(output: Any, width: int | None) -> Tensor | None:
     # Some families output tokens with the size of their grid, others several branches; the last fitting one counts.
     if isinstance(output, (tuple, list)):
         branches = [branch for branch in output if isinstance(branch, Tensor)]
-        fitting = [branch for branch in branches if width in branch.shape[1:]]
-        output = next(iter(fitting[::-1] + branches[::-1]), None)
+        fitting = [branch for branch in branches if width in branch.shape[1:]] or branches
+        # A map before tokens: PiT outputs a map and the class token. max returns the first of equals.
+        output = max(fitting[::-1], key=lambda branch: branch.ndim, default=None)
     return output if isinstance(output, Tensor) and output.ndim in (3, 4) else None
 
 
