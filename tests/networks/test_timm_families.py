@@ -335,7 +335,7 @@ def test_layers_give_maps(member: Member, network: DenseClassifier, images: Tens
         with torch.no_grad(), recorded_map(network, name) as recorded:
             network.feature_map(images)
         assert recorded[name].shape[2:] == size
-        # Some of the other families give other maps there than their levels.
+        # Only in the fast families: timm may hook other places than its levels name.
         if name not in levels or member not in FAST:
             continue
         with torch.no_grad():
