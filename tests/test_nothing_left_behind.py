@@ -21,7 +21,7 @@ from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.evaluation import compare_scorers, evaluate
 from skdfb.exceptions import UnreadableImageError
-from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator
+from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import MSP, ODIN, Energy, MaSF
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
@@ -194,6 +194,9 @@ CALLS = {
     "dense masks": lambda fitted, tmp: DenseMaskGenerator(
         Interrupted(), trainer=FEW, dense_trainer=FEW, random_state=0
     ).fit_transform(X, y),
+    "normalized cut masks": lambda fitted, tmp: NormalizedCutMaskGenerator(Interrupted(), batch_size=8).fit_transform(
+        X, y
+    ),
     "Trainer.train": lambda fitted, tmp: FEW.train(
         DenseClassifier(Interrupted(), CLASSES, image_size=SIDE), X, y, random_state=0
     ),

@@ -11,17 +11,15 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 
 from skdfb.images import Images
-from skdfb.masks._network import NetworkMaskGenerator
+from skdfb.masks._network import REFERENCE_SIDE, MultiScaleMaskGenerator
 from skdfb.networks import attention_maps
 from skdfb.training import Trainer
 from skdfb.utils import spawn_seeds
 
 __all__ = ["CAMMaskGenerator"]
 
-_REFERENCE_SIDE = 128  # side in pixels of the images for which the paper gives sigma
 
-
-class CAMMaskGenerator(NetworkMaskGenerator):
+class CAMMaskGenerator(MultiScaleMaskGenerator):
     r"""Masks of foreground classes and background from class activation maps.
 
     The attention map of an image is its class activation map, summed over scales and flips, smoothed, and scaled to
@@ -95,6 +93,7 @@ class CAMMaskGenerator(NetworkMaskGenerator):
     --------
     AffinityMaskGenerator : Draws the maps to the edges of the images.
     DenseMaskGenerator : Reads masks from a dense network that was trained on such masks.
+    NormalizedCutMaskGenerator : Masks of the whole object, without a training.
     skdfb.DFBDetector : Trains its dense network on such masks.
 
     Notes
@@ -124,7 +123,7 @@ class CAMMaskGenerator(NetworkMaskGenerator):
     ((60, 32, 32), dtype('uint8'))
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = NetworkMaskGenerator._parameter_constraints | {
+    _parameter_constraints: ClassVar[dict[str, Any]] = MultiScaleMaskGenerator._parameter_constraints | {
         "sigma": [Interval(Real, 0, None, closed="left")],
         "threshold": [Interval(Real, 0, 1, closed="both")],
         "use_bias": ["boolean"],
@@ -190,7 +189,7 @@ class CAMMaskGenerator(NetworkMaskGenerator):
             targets,
             input_sizes=input_sizes,
             flip=self.flip,
-            sigma=self.sigma * min(output_size) / _REFERENCE_SIDE,
+            sigma=self.sigma * min(output_size) / REFERENCE_SIDE,
             output_size=output_size,
             use_bias=self.use_bias,
         )

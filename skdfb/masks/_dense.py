@@ -15,7 +15,7 @@ from torch import nn
 from skdfb.images import Images, Indices
 from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, fit_pack, hand_over
-from skdfb.masks._network import NetworkMaskGenerator
+from skdfb.masks._network import MultiScaleMaskGenerator
 from skdfb.networks._foreground_maps import foreground_maps
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, check_dense_start, start_dense_network
@@ -24,7 +24,7 @@ from skdfb.utils import PackedMasks, resolve_device, spawn_seeds
 __all__ = ["DenseMaskGenerator"]
 
 
-class DenseMaskGenerator(NetworkMaskGenerator):
+class DenseMaskGenerator(MultiScaleMaskGenerator):
     r"""Masks of foreground and background read from a dense network.
 
     A dense network of K + 1 classes is trained on the masks of another generator. Then it makes masks of the same
@@ -140,7 +140,7 @@ class DenseMaskGenerator(NetworkMaskGenerator):
     ((60, 32, 32), dtype('uint8'))
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = NetworkMaskGenerator._parameter_constraints | {
+    _parameter_constraints: ClassVar[dict[str, Any]] = MultiScaleMaskGenerator._parameter_constraints | {
         "generator": "no_validation",  # a protocol; check_generator checks it
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
         "threshold": [Interval(Real, 0, 1, closed="neither")],

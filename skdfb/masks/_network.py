@@ -1,8 +1,9 @@
-"""Base class of the mask generators that read masks from a network of their own."""
+"""Base classes of the mask generators that read masks from a network of their own."""
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -20,41 +21,95 @@ from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import evaluation_mode, resolve_device
 
-__all__ = ["NetworkMaskGenerator"]
+__all__ = ["REFERENCE_SIDE", "MultiScaleMaskGenerator", "NetworkMaskGenerator"]
+
+REFERENCE_SIDE = 128  # side in pixels of the images for which the paper gives sigma
+
+# Inputs (b, 3, S, S), and the class of each or None, to attention maps (b, H, W) and the class of each map.
+MapFunction = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]]
 
 
 class NetworkMaskGenerator(BaseMaskGenerator):
-    """Masks read from a network at several scales of the image, each mirrored or not.
+    """Masks read from a network.
 
-    The attribute ``network_`` is that network: the classifier in one subclass, the dense network in the other.
+    The attribute ``network_`` is that network. A subclass defines the attention maps of a batch (``_map_function``).
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": [str, nn.Module],
-        "scales": ["array-like"],
-        "flip": ["boolean"],
-        "trainer": [Trainer, None],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": ["array-like", None],
         "mask_size": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "n_jobs": N_JOBS,
+    }
+
+    backbone: str | nn.Module
+    image_size: int | None
+    mask_size: int | None
+
+    network_: DenseClassifier
+    classes_: npt.NDArray[Any]
+
+    @abstractmethod
+    def _map_function(self, output_size: tuple[int, int]) -> MapFunction:
+        """Return the function that computes attention maps of a batch, of height and width ``output_size``."""
+
+    def _stream(
+        self, images: Images, labels: npt.NDArray[np.intp] | None
+    ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
+        network = self.network_
+        # Once per call, not per batch: it may take trial passes.
+        compute_maps = self._map_function(self._output_size(images))
+
+        def maps_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor, torch.Tensor]:
+            targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
+            maps, targets = compute_maps(inputs, targets)
+            return indices, maps, targets
+
+        with evaluation_mode(network), batch_size_of(self) as batch_size:
+            yield from run_over(network, images, batch_size, self.n_jobs, maps_of)
+
+    def _classify(self, images: Images) -> npt.NDArray[np.intp]:
+        network = self.network_
+
+        @torch.no_grad()
+        def classes_of(indices: Indices, inputs: torch.Tensor) -> npt.NDArray[np.intp]:
+            logits = network(inputs)[:, : len(self.classes_)]  # (b, K): a dense network's background is no class
+            predicted: npt.NDArray[np.intp] = logits.argmax(1).cpu().numpy()
+            return predicted
+
+        with evaluation_mode(network), batch_size_of(self) as batch_size:
+            return np.concatenate(list(run_over(network, images, batch_size, self.n_jobs, classes_of)))
+
+    def _output_size(self, images: Images) -> tuple[int, int]:
+        # Masks of the images' own size cannot be stacked if the images have several sizes.
+        if self.mask_size is not None:
+            return self.mask_size, self.mask_size
+        side = self.network_.preprocessor.image_size
+        return images.size if images.size is not None else (side, side)
+
+
+class MultiScaleMaskGenerator(NetworkMaskGenerator):
+    """Masks read from a trained network at several scales of the image, each mirrored or not.
+
+    The attribute ``network_`` is that network: the classifier in one subclass, the dense network in the other.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = NetworkMaskGenerator._parameter_constraints | {
+        "scales": ["array-like"],
+        "flip": ["boolean"],
+        "trainer": [Trainer, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
-    backbone: str | nn.Module
     scales: Sequence[float]
     flip: bool
     trainer: Trainer | None
-    image_size: int | None
-    mask_size: int | None
     random_state: int | np.random.RandomState | None
     verbose: int
-
-    network_: DenseClassifier
-    classes_: npt.NDArray[Any]
 
     @abstractmethod
     def _network_maps(
@@ -90,39 +145,9 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         )
         return network
 
-    def _stream(
-        self, images: Images, labels: npt.NDArray[np.intp] | None
-    ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
-        network = self.network_
-        # Trial passes find the sizes: once per call, not per batch.
-        output_size, input_sizes = self._output_size(images), self._input_sizes()
-
-        def maps_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor, torch.Tensor]:
-            targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
-            maps, targets = self._network_maps(inputs, targets, input_sizes=input_sizes, output_size=output_size)
-            return indices, maps, targets
-
-        with evaluation_mode(network), batch_size_of(self) as batch_size:
-            yield from run_over(network, images, batch_size, self.n_jobs, maps_of)
-
-    def _classify(self, images: Images) -> npt.NDArray[np.intp]:
-        network = self.network_
-
-        @torch.no_grad()
-        def classes_of(indices: Indices, inputs: torch.Tensor) -> npt.NDArray[np.intp]:
-            logits = network(inputs)[:, : len(self.classes_)]  # (b, K): a dense network's background is no class
-            predicted: npt.NDArray[np.intp] = logits.argmax(1).cpu().numpy()
-            return predicted
-
-        with evaluation_mode(network), batch_size_of(self) as batch_size:
-            return np.concatenate(list(run_over(network, images, batch_size, self.n_jobs, classes_of)))
-
-    def _output_size(self, images: Images) -> tuple[int, int]:
-        # Masks of the images' own size cannot be stacked if the images have several sizes.
-        if self.mask_size is not None:
-            return self.mask_size, self.mask_size
-        side = self.network_.preprocessor.image_size
-        return images.size if images.size is not None else (side, side)
+    def _map_function(self, output_size: tuple[int, int]) -> MapFunction:
+        # Trial passes find the sizes of the inputs.
+        return partial(self._network_maps, input_sizes=self._input_sizes(), output_size=output_size)
 
     def _validate_params(self) -> None:
         super()._validate_params()

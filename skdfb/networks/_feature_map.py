@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from skdfb.utils import evaluation_mode
 
-__all__ = ["FeatureMap"]
+__all__ = ["FeatureMap", "tokens_to_nchw"]
 
 
 class FeatureMap(nn.Module):
@@ -122,7 +122,7 @@ class FeatureMap(nn.Module):
         if layout != "tokens":
             return None if out.ndim != 4 else out.permute(0, 3, 1, 2) if layout == "NHWC" else out
         n_prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))
-        return _tokens_to_nchw(out, n_prefix, images.shape[-2:])
+        return tokens_to_nchw(out, n_prefix, images.shape[-2:])
 
 
 def _memory_format(backbone: nn.Module) -> torch.memory_format:
@@ -144,7 +144,7 @@ def _describe(out: object) -> str:
     return f"of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
 
 
-def _tokens_to_nchw(out: Tensor, n_prefix: int, image_size: torch.Size) -> Tensor | None:
+def tokens_to_nchw(out: Tensor, n_prefix: int, image_size: torch.Size) -> Tensor | None:
     """Arrange tokens (n, t, C) on a grid of the image's proportions; None if their number does not fit one."""
     if out.ndim != 3:
         return None

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from skdfb.networks._dense_classifier import DenseClassifier
 
-__all__ = ["called_children", "channel_means", "recorded_layers"]
+__all__ = [
+    "backbone_layers",
+    "called_children",
+    "channel_means",
+    "channels_are_last",
+    "recorded_layers",
+    "spatial_output",
+]
 
 LayerMaxima = dict[str, Tensor]
 
@@ -28,7 +35,7 @@ def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
         If the backbone has no such layers.
     """
     backbone = network.feature_map.backbone
-    layers = _layers(backbone)
+    layers = backbone_layers(backbone)
     if not layers:
         raise ValueError(
             f"backbone {type(backbone).__name__} has no layers: this scorer expects a timm model, or a module whose "
@@ -48,7 +55,7 @@ def recorded_layers(network: DenseClassifier) -> Iterator[LayerMaxima]:
             hook.remove()
 
 
-def _layers(backbone: nn.Module) -> dict[str, tuple[nn.Module, int | None]]:
+def backbone_layers(backbone: nn.Module) -> dict[str, tuple[nn.Module, int | None]]:
     """Return the layers by name, each with its number of channels, or None if that is not known."""
     modules = dict(backbone.named_modules())
     # Some families list no levels, or levels that are not modules: for them, the children are the layers.
@@ -82,29 +89,35 @@ def _recorder(maxima: LayerMaxima, name: str, width: int | None, n_prefix: int) 
 
 def channel_means(output: object, n_prefix: int) -> Tensor | None:
     """Return means (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
-    tensor = _tensor_of(output, None)
-    if tensor is None or tensor.ndim == 3:
-        return None if tensor is None else tensor[:, n_prefix:].detach().mean(1)
+    found = spatial_output(output, None)
+    if found is None or found.ndim == 3:
+        return None if found is None else found[:, n_prefix:].detach().mean(1)
     # Maps are square, so the two equal sides are the places.
-    channels_last = tensor.shape[1] == tensor.shape[2] != tensor.shape[3]
-    return tensor.detach().mean((1, 2) if channels_last else (2, 3))
+    channels_last = found.shape[1] == found.shape[2] != found.shape[3]
+    return found.detach().mean((1, 2) if channels_last else (2, 3))
 
 
 def _channel_maxima(output: Any, width: int | None, n_prefix: int) -> Tensor | None:
     """Return maxima (n, C) of a map (n, C, h, w) or (n, h, w, C) or of tokens (n, t, C); None for anything else."""
-    tensor = _tensor_of(output, width)
-    if tensor is None or tensor.ndim == 3:
-        return None if tensor is None else tensor[:, n_prefix:].detach().amax(1)
-    # The known number of channels tells the layout.
-    channels_last = width is not None and tensor.shape[1] != width and tensor.shape[3] == width
-    return tensor.detach().amax((1, 2) if channels_last else (2, 3))
+    found = spatial_output(output, width)
+    if found is None:
+        return None
+    if found.ndim == 3:
+        return found[:, n_prefix:].detach().amax(1)
+    return found.detach().amax((1, 2) if channels_are_last(found, width) else (2, 3))
 
 
-def _tensor_of(output: Any, width: int | None) -> Tensor | None:
-    """Return the tensor of three or four dimensions that a layer outputs, if there is one."""
+def spatial_output(output: Any, width: int | None) -> Tensor | None:
+    """Return the map or the tokens in a layer's output; None if there are none."""
     # Some families output tokens with the size of their grid, others several branches; the last fitting one counts.
     if isinstance(output, (tuple, list)):
         branches = [branch for branch in output if isinstance(branch, Tensor)]
-        fitting = [branch for branch in branches if width in branch.shape[1:]]
-        output = next(iter(fitting[::-1] + branches[::-1]), None)
+        fitting = [branch for branch in branches if width in branch.shape[1:]] or branches
+        # A map before tokens: PiT outputs a map and the class token. max returns the first of equals.
+        output = max(fitting[::-1], key=lambda branch: branch.ndim, default=None)
     return output if isinstance(output, Tensor) and output.ndim in (3, 4) else None
+
+
+def channels_are_last(feature_map: Tensor, width: int | None) -> bool:
+    """Return whether a map of four dimensions is (n, h, w, C); the known number of channels tells the layout."""
+    return width is not None and feature_map.shape[1] != width and feature_map.shape[3] == width

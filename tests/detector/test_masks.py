@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 
 from skdfb.detector._masks import make_masks
 from skdfb.images import as_images
-from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
+from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.scorers import Energy
 from skdfb.training import Trainer
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images
@@ -24,6 +24,9 @@ GENERATORS = {
     "dense": DenseMaskGenerator(generator=CAM, dense_trainer=STEPS),
     "dense of the default": DenseMaskGenerator(dense_trainer=STEPS),
     "dense of affinity": DenseMaskGenerator(generator=AffinityMaskGenerator(CAM), dense_trainer=STEPS),
+    "normalized cut": NormalizedCutMaskGenerator(),
+    "affinity of normalized cut": AffinityMaskGenerator(NormalizedCutMaskGenerator()),
+    "dense of normalized cut": DenseMaskGenerator(generator=NormalizedCutMaskGenerator(), dense_trainer=STEPS),
     "affinity of dense": AffinityMaskGenerator(DenseMaskGenerator(generator=CAM, dense_trainer=STEPS)),
 }
 
@@ -44,7 +47,7 @@ def test_masks_come_from_the_trained_classifier_at_the_networks_size(generator):
     assert not hasattr(generator, "classes_")
 
 
-@pytest.mark.parametrize("name", ["affinity", "dense", "affinity of dense"])
+@pytest.mark.parametrize("name", ["affinity", "dense", "normalized cut", "affinity of dense"])
 def test_a_detector_takes_them(X, y, name):
     detector = make_detector(
         mask_generator=GENERATORS[name], scorer=Energy(), classifier_trainer=STEPS, dense_trainer=STEPS
@@ -66,6 +69,7 @@ def test_masks_are_those_of_the_generator_alone():
     [
         (AffinityMaskGenerator(n_iterations=-1), "mask_generator: The 'n_iterations' parameter"),
         (AffinityMaskGenerator(CAMMaskGenerator(sigma=-1.0)), "mask_generator: generator: The 'sigma' parameter"),
+        (NormalizedCutMaskGenerator(tau=2.0), "mask_generator: The 'tau' parameter"),
         (DenseMaskGenerator(dense_trainer=Trainer(max_steps=0)), "mask_generator: dense_trainer: .*max_steps"),
     ],
 )

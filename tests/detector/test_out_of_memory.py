@@ -14,7 +14,7 @@ import skdfb
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.exceptions import BatchSizeWarning
-from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator
+from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import ODIN
 from skdfb.utils import shallow_copy
@@ -163,7 +163,9 @@ def test_affinity_searches_once(X, y, memory):
     assert Tight.failures == 2  # 16 and 8 images
 
 
-@pytest.mark.parametrize("generator", [CAMMaskGenerator, DenseMaskGenerator, AffinityMaskGenerator])
+@pytest.mark.parametrize(
+    "generator", [CAMMaskGenerator, DenseMaskGenerator, AffinityMaskGenerator, NormalizedCutMaskGenerator]
+)
 def test_masks_are_the_same(X, y, memory, generator):
     def made():
         network = DenseClassifier(Tight(), CLASSES, image_size=SIDE)
@@ -171,6 +173,8 @@ def test_masks_are_the_same(X, y, memory, generator):
             network.head.weight.copy_(torch.linspace(-1, 1, network.head.weight.numel()).view_as(network.head.weight))
         if generator is AffinityMaskGenerator:
             return generator(CAMMaskGenerator(network, device="cpu"), device="cpu")
+        if generator is NormalizedCutMaskGenerator:
+            return generator(network, device="cpu")
         few = {"dense_trainer": Trainer(max_steps=2)} if generator is DenseMaskGenerator else {}
         return generator(network, device="cpu", random_state=0, **few)
 

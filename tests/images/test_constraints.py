@@ -25,6 +25,7 @@ def estimators_with_n_jobs():
 def test_they_are_found():
     assert set(estimators_with_n_jobs()) >= {
         "AffinityMaskGenerator", "CAMMaskGenerator", "DFBDetector", "DenseMaskGenerator",
+        "NormalizedCutMaskGenerator",
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from skdfb.images import as_images
-from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
+from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.training import Trainer
 from tests.masks.helpers import SIZE, N, trained_network
 
@@ -21,6 +21,7 @@ GENERATORS = {
     "cam of the predicted class": lambda: cam(true_class=False),
     "affinity": lambda: AffinityMaskGenerator(cam(), dilations=(1,), n_iterations=2, device="cpu", batch_size=4),
     "dense": lambda: DenseMaskGenerator(trained_network(), dense_trainer=Trainer(max_steps=2), random_state=0, **CAM),
+    "normalized cut": lambda: NormalizedCutMaskGenerator(trained_network(), device="cpu", batch_size=4),
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from skdfb.images import as_images
-from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator
+from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.masks._inner import fit_pack, hand_over
 from skdfb.training import Trainer
 from tests.masks.helpers import SIZE, K, N, trained_network
@@ -37,6 +37,13 @@ def test_generators_of_any_depth_get_what_they_leave_open(generator, levels):
     found = depth(hand_over(generator, {"backbone": network} | SETTINGS), levels)
     assert found.backbone is network
     assert {name: getattr(found, name) for name in SETTINGS} == SETTINGS
+
+
+def test_the_cut_has_no_random_state_and_keeps_its_layer():
+    network = trained_network()
+    found = hand_over(AffinityMaskGenerator(NormalizedCutMaskGenerator()), {"backbone": network} | SETTINGS).generator
+    assert found.backbone is network
+    assert (found.mask_size, found.device, found.n_jobs, found.layer) == (24, "cpu", 2, "auto")
 
 
 def test_what_is_set_is_kept_but_for_the_backbone():

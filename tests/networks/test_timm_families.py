@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skdfb.networks import DenseClassifier
+from skdfb.networks._layer_maps import LAST_LAYER, choose_layer, layer_map_sizes, recorded_map
 from skdfb.networks._layers import recorded_layers
 
 
@@ -319,3 +320,28 @@ def test_layers_give_each_channels_maximum(member: Member, network: DenseClassif
     if member.name not in LEVELS_ARE_NOT_WHAT_MODULES_GIVE:
         channels = {level["module"]: level["num_chs"] for level in network.feature_map.backbone.feature_info}
         assert {name: channels[name] for name in maxima} == {name: m.shape[1] for name, m in maxima.items()}
+
+
+def test_layers_give_maps(member: Member, network: DenseClassifier, images: Tensor) -> None:
+    """In the fast families, the maps are those that timm gives for the same level, in the same layout."""
+    sizes = layer_map_sizes(network)
+    assert list(sizes)[-1] == LAST_LAYER
+    assert sizes[LAST_LAYER] == network.map_size
+    layer = choose_layer(network, "auto")
+    assert min(sizes[layer]) >= 8 or min(sizes[layer]) == max(min(size) for size in sizes.values())
+    backbone = network.feature_map.backbone
+    levels = [level["module"] for level in backbone.feature_info]
+    for name, size in sizes.items():
+        with torch.no_grad(), recorded_map(network, name) as recorded:
+            network.feature_map(images)
+        assert recorded[name].shape[2:] == size
+        # Only in the fast families: timm may hook other places than its levels name.
+        if name not in levels or member not in FAST:
+            continue
+        with torch.no_grad():
+            (expected,) = backbone.forward_intermediates(
+                images, indices=[levels.index(name)], norm=False, output_fmt="NCHW", intermediates_only=True
+            )
+        # The feature map has another memory format, in which deep networks round differently.
+        torch.testing.assert_close(recorded[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert not any(module._forward_hooks for module in network.modules())

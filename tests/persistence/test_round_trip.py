@@ -54,6 +54,9 @@ def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
             backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
         if name == "AffinityMaskGenerator":
             return cls(unfitted("CAMMaskGenerator", network), device="cpu")
+        if name == "NormalizedCutMaskGenerator":  # trains nothing
+            known = {"backbone": backbone, "device": "cpu"} | (network or {})
+            return cls(**{key: value for key, value in known.items() if key in cls._get_param_names()})
         extra = {"dense_trainer": QUICK["trainer"]} if name == "DenseMaskGenerator" else {}
         return cls(**{"backbone": backbone} | QUICK | extra | (network or {}))
     if name == "JointScore":
