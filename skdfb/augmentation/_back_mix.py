@@ -180,23 +180,24 @@ class BackMix(BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is invalid, if the batch has neither masks nor attention maps, or if it lacks donors.
+            If a parameter is invalid, if the batch has neither masks nor attention maps, or if it has no donors of the
+            shape of the images although ``donors="training set"``.
         """
         self.validate()
         # The patch is drawn in pixels of the images, so the masks need the same pixels.
         batch = _with_masks_of_image_size(batch)
+        n = len(batch.images)
         # Random numbers are drawn on the CPU, so that they are the same on every device.
         if not self.needs_donors:
-            return self._mix(
-                batch, batch.images, self._foregrounds(batch), _circle(len(batch.images), generator), generator
-            )
-        if batch.donors is None:
+            return self._mix(batch, batch.images, self._foregrounds(batch), _circle(n, generator), generator)
+        if batch.donors is None or batch.donors.images.shape != batch.images.shape:
+            given = "no donors" if batch.donors is None else f"donors of shape {tuple(batch.donors.images.shape)}"
             raise ValueError(
-                "BackMix: the batch has no donors: expected as many donors as images with donors='training set'; pass "
-                "Batch(..., donors=Batch(...)), or set donors='batch'."
+                f"BackMix: the batch has {given}: expected donors of shape {tuple(batch.images.shape)}, since "
+                "donors='training set'; pass Batch(..., donors=Batch(...)), or set donors='batch'."
             )
         foregrounds = self._foregrounds(_with_masks_of_image_size(batch.donors))
-        return self._mix(batch, batch.donors.images, foregrounds, torch.arange(len(batch.images)), generator)
+        return self._mix(batch, batch.donors.images, foregrounds, torch.arange(n), generator)
 
     def transform(
         self, X: npt.ArrayLike, *, masks: npt.ArrayLike | None = None, attention_maps: npt.ArrayLike | None = None
@@ -214,7 +215,7 @@ class BackMix(BaseEstimator):
         masks : array-like of bool of shape (n, h, w), default=None
             True on the foreground. The masks cover the whole images, and may have another size.
         attention_maps : array-like of float of shape (n, h, w), default=None
-            High on the foreground, such as those of :meth:`skdfb.CAMMaskGenerator.attention_maps`. The places of
+            High on the foreground, such as those of :meth:`skdfb.masks.CAMMaskGenerator.attention_maps`. The places of
             highest attention count as foreground, see ``foreground_fraction``. Give masks or attention maps.
 
         Returns
@@ -304,10 +305,10 @@ class BackMix(BaseEstimator):
                     "masks != background."
                 )
             return _nearest(torch.from_numpy(array.copy()), size)
-        # The order of NaN is that of no number.
-        if array.dtype.kind not in "buif" or not np.isfinite(array).all():
+        if array.dtype.kind not in "uif" or not np.isfinite(array).all():
             raise ValueError(
-                f"attention_maps has dtype {array.dtype}: expected finite numbers, high on the foreground."
+                f"attention_maps of dtype {array.dtype} holds NaN, infinity or no numbers: expected finite numbers, "
+                "high on the foreground."
             )
         return self._attended(torch.from_numpy(array.astype(np.float64)), size)
 

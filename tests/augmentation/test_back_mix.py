@@ -308,8 +308,10 @@ def test_donors_against_the_oracle(form):
 def test_donors_count_only_if_asked_for():
     batch = batch_with_donors(map_size=8)
     assert torch.equal(augmented(batch).images, augmented(replace(batch, donors=None)).images)
-    with pytest.raises(ValueError, match="the batch has no donors: expected as many donors as images"):
+    with pytest.raises(ValueError, match=r"the batch has no donors: expected donors of shape \(12, 3, 16, 16\)"):
         augmented(replace(batch, donors=None), donors="training set")
+    with pytest.raises(ValueError, match=r"has donors of shape \(5, 3, 16, 16\): expected"):
+        augmented(replace(batch, donors=batch.donors[:5]), donors="training set")
     with pytest.raises(ValueError, match="has neither masks nor attention_maps"):
         augmented(replace(batch, donors=numbered_batch(12)), donors="training set")
     assert (BackMix().needs_donors, BackMix(donors="training set").needs_donors) == (False, True)
