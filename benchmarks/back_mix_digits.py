@@ -117,9 +117,10 @@ def variants(arguments, masks):
     """Return the augmentation of each variant."""
     mixes = back_mixes(arguments)
     return (
-        {PLAIN: None, RANDOM: None}
+        {PLAIN: None}
         | {ATTENTION + name: back_mix for name, back_mix in mixes.items()}
         | {TRUE_MASKS + name: BackMixWithMasks(back_mix, masks) for name, back_mix in mixes.items()}
+        | {RANDOM: None}
     )
 
 
@@ -150,7 +151,7 @@ def digit_attended(network, images, target, masks):
 
 
 def run(seed, share, arguments):
-    """Return a row of figures, in percent, for each variant."""
+    """Yield a row of figures, in percent, for each variant."""
     photos, pools, size = pictures(), _digit_pools(), arguments.image_size
     parts = [("train", "train", share), ("train", "train", 0.0), ("test", "test", 0.0), ("test", "unseen", 0.0)]
     known, random, test, unknown = (
@@ -164,7 +165,6 @@ def run(seed, share, arguments):
         )
         for number, (half, pool, probability) in enumerate(parts)
     )
-    rows = []
     for name, augmentation in variants(arguments, known[2]).items():
         images, target, masks, _ = random if name == RANDOM else known
         with torch.random.fork_rng(devices=[]):
@@ -194,9 +194,7 @@ def run(seed, share, arguments):
             "fpr95": fpr_at_tpr(*scores),
             "digit_attended": digit_attended(network, images[first], target[first], masks[first]),
         }
-        rows.append({"share": share, "variant": name, "seed": seed} | {key: 100 * v for key, v in figures.items()})
-        print({key: round(v, 1) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
-    return rows
+        yield {"share": share, "variant": name, "seed": seed} | {key: 100 * float(v) for key, v in figures.items()}
 
 
 def report(rows):
@@ -223,14 +221,16 @@ def main(argv=None):
     """Run all seeds and shares, print the tables, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.95], help="of images on the picture of the class")
-    parser.add_argument("--patches", type=float, nargs="*", default=[0.75], help="further patch sizes beside 0.25")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.5], help="of images on the picture of the class")
+    parser.add_argument("--patches", type=float, nargs="*", default=[], help="further patch sizes beside 0.25")
     parser.add_argument("--donors", choices=["batch", "training set"], default="batch")
     parser.add_argument("--images", type=int, default=2000, help="number of training images")
     parser.add_argument("--test-images", type=int, default=1000, help="number of known and of unknown test images")
     parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=300, help="training steps of 32 images")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the figures to a file, after each seed")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of 32 images")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="also write the figures to a file, after each training"
+    )
     parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="print the tables of these files")
     arguments = parser.parse_args(argv)
     if arguments.report is not None:
@@ -239,10 +239,14 @@ def main(argv=None):
     rows = []
     settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "report")}
     for seed, share in itertools.product(arguments.seeds, arguments.shares):
-        rows += run(seed, share, arguments)
-        if arguments.json is not None:
-            document = {"settings": settings | {"torch": torch.__version__}, "rows": rows}
-            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        for row in run(seed, share, arguments):
+            print(
+                {key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}, flush=True
+            )
+            rows.append(row)
+            if arguments.json is not None:
+                document = {"settings": settings | {"torch": torch.__version__}, "rows": rows}
+                arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     report(rows)
 
 

@@ -28,7 +28,7 @@ class Batch:
         Numbers in [0, 1], high where the class is. Only for an augmentation that has an
         :class:`~skdfb.augmentation.AttentionBank`.
     donors : Batch, default=None
-        n other images of the training set, of the same form, each drawn at random. Only for an augmentation with
+        As many images of the training set, each drawn at random, in the same form. Only for an augmentation with
         ``needs_donors``.
 
     Examples

@@ -56,16 +56,16 @@ def test_true_masks_take_the_place_of_attention_maps(back_mix_digits, donors):
 
 def test_all_variants_are_measured_and_reported(back_mix_digits, tmp_path, capsys):
     file = tmp_path / "results.json"
-    settings = ["--seeds", "0", "1", "--images", "60", "--test-images", "30", "--steps", "1"]
+    settings = ["--seeds", "0", "1", "--images", "60", "--test-images", "30", "--steps", "1", "--patches", "0.75"]
     back_mix_digits.main([*settings, "--json", str(file)])
     rows = json.loads(file.read_text())["rows"]
     variants = [
         "plain",
-        "random pictures",
         "attention",
         "attention, patch 0.75",
         "true masks",
         "true masks, patch 0.75",
+        "random pictures",
     ]
     assert [row["variant"] for row in rows] == variants * 2
     assert [row["seed"] for row in rows] == [0] * 6 + [1] * 6
