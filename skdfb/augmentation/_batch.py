@@ -27,6 +27,9 @@ class Batch:
     attention_maps : Tensor of shape (n, h, w), default=None
         Numbers in [0, 1], high where the class is. Only for an augmentation that has an
         :class:`~skdfb.augmentation.AttentionBank`.
+    donors : Batch, default=None
+        As many images of the training set, each drawn at random, in the same form. Only for an augmentation with
+        ``needs_donors``.
 
     Examples
     --------
@@ -41,6 +44,7 @@ class Batch:
     targets: Tensor
     masks: Tensor | None = None
     attention_maps: Tensor | None = None
+    donors: "Batch | None" = None
 
     def __getitem__(self, rows: slice) -> "Batch":
         """Return the batch of some of the images."""
@@ -50,6 +54,7 @@ class Batch:
             self.targets[rows],
             None if self.masks is None else self.masks[rows],
             None if self.attention_maps is None else self.attention_maps[rows],
+            None if self.donors is None else self.donors[rows],
         )
 
 
@@ -63,6 +68,9 @@ class Augmentation(Protocol):
     An augmentation may also have a method ``attention_bank(n_images)`` that returns an
     :class:`~skdfb.augmentation.AttentionBank`. Then the classifier stage updates the bank and sets
     ``batch.attention_maps``, which takes one more forward pass per batch.
+
+    It may also have an attribute ``needs_donors``. If it is true, the trainer reads as many other images, each drawn at
+    random from the whole training set, and sets ``batch.donors``.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """One training run: settings, a network and data, on Lightning Fabric."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import tee
@@ -25,7 +25,7 @@ from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
-from skdfb.training._sampling import AUGMENTATION, DROPOUT, shuffled_batches, step_seed
+from skdfb.training._sampling import AUGMENTATION, DONORS, DROPOUT, random_images, shuffled_batches, step_seed
 from skdfb.training._schedule import learning_rates
 from skdfb.training._settings import TrainingSettings, resolved_mixup, resolved_scales
 from skdfb.utils import PackedMasks, isolated_rng, launched_processes
@@ -71,6 +71,7 @@ class TrainingRun:
         self.at_once = BatchSize(min(settings.batch_size, len(images)))
         # In the dense stage the masks show the foreground, so an augmentation needs no attention maps.
         self.bank = None if dense else attention_bank(settings.augmentation, images, self.fabric.device)
+        self.needs_donors = bool(getattr(settings.augmentation, "needs_donors", False))
         if self.at_once.size < self.fabric.world_size:
             raise ValueError(
                 f"a batch of {self.at_once.size} images cannot be shared by {self.fabric.world_size} processes: "
@@ -124,6 +125,7 @@ class TrainingRun:
                 generator = torch.Generator().manual_seed(self._step_seed(step, AUGMENTATION))
                 if settings.augmentation is not None:
                     batch = _check_augmented(settings.augmentation.augment(batch, generator), batch)
+                    batch = replace(batch, donors=None)  # frees their memory before the forward pass
                 if self.scale_range is not None or settings.flip:
                     batch = zoom_and_flip(batch, self.scale_range or (1.0, 1.0), settings.flip, size, generator)
                 if self.mixup_alpha:
@@ -187,9 +189,10 @@ class TrainingRun:
         whole, shared = tee(
             shuffled_batches(len(self.images), self.settings.batch_size, first_step, self.n_steps, self.seed)
         )
+        shares: Iterator[Indices] = (indices[rank::world_size] for indices in shared)
         loaded = iterate_batches(
             self.images,
-            (indices[rank::world_size] for indices in shared),
+            self._with_donors(shares, first_step) if self.needs_donors else shares,
             self.network.preprocessor,
             device=self.fabric.device,
             dtype=self.dtype,
@@ -199,11 +202,18 @@ class TrainingRun:
         keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
         for all_indices, (indices, images) in zip(whole, loaded, strict=True):
             batch = Batch(images, *self._targets(indices))
+            n = len(images) // 2 if self.needs_donors else len(images)  # images of the batch itself
             # Here and not while reading: the maps must be those of the network just before the step.
             if keeper is not None:
-                keeper.update(batch, all_indices)
+                keeper.update(batch[:n], all_indices)
                 batch = replace(batch, attention_maps=keeper.bank[indices])
-            yield batch
+            yield replace(batch[:n], donors=batch[n:]) if self.needs_donors else batch
+
+    def _with_donors(self, shares: Iterator[Indices], first_step: int) -> Iterator[Indices]:
+        """Append the donors of each step to its images: they are read together, and split afterwards."""
+        for step, indices in enumerate(shares, first_step):
+            donors = random_images(len(self.images), len(indices), self._step_seed(step, DONORS))
+            yield np.concatenate([indices, donors])
 
     def _targets(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
         """Return one-hot labels (b, K), and masks (b, S, S) if there are any."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from skdfb.images import Indices
 
-__all__ = ["AUGMENTATION", "DROPOUT", "shuffled_batches", "step_seed"]
+__all__ = ["AUGMENTATION", "DONORS", "DROPOUT", "random_images", "shuffled_batches", "step_seed"]
 
 # Streams of random numbers. They are independent: an augmentation that draws more numbers does not change dropout.
-AUGMENTATION, DROPOUT = 0, 1
+AUGMENTATION, DROPOUT, DONORS = 0, 1, 2
 
 
 def shuffled_batches(n_images: int, batch_size: int, first_step: int, last_step: int, seed: int) -> Iterator[Indices]:
@@ -31,6 +31,11 @@ def shuffled_batches(n_images: int, batch_size: int, first_step: int, last_step:
         if epoch != order_epoch:
             order, order_epoch = np.random.default_rng([seed, epoch]).permutation(n_images), epoch
         yield order[place * batch_size : (place + 1) * batch_size]
+
+
+def random_images(n_images: int, n: int, seed: int) -> Indices:
+    """Draw ``n`` of the images independently: an image may be drawn several times."""
+    return np.random.default_rng(seed).integers(n_images, size=n, dtype=np.intp)
 
 
 def step_seed(seed: int, step: int, stream: int, rank: int = 0) -> int:

@@ -165,4 +165,7 @@ def resolved_mixup(settings: TrainingSettings, dense: bool) -> float:
     # Mixed images would need mixed masks, but a mask has one class index per pixel.
     if dense:
         return 0.0
-    return _CLASSIFIER_MIXUP if settings.mixup == "auto" else float(settings.mixup or 0)
+    if settings.mixup == "auto":
+        # The authors of BackMix use no mixup beside it.
+        return 0.0 if isinstance(settings.augmentation, BackMix) else _CLASSIFIER_MIXUP
+    return float(settings.mixup or 0)

@@ -55,8 +55,9 @@ class Trainer(TrainingSettings):
     flip : bool, default=True
         Whether images are mirrored left to right with probability 1/2. Set it to False if mirroring changes the class.
     mixup : float, "auto" or None, default="auto"
-        Parameter alpha of mixup for the classifier; "auto" is 0.1, and 0 or None does not mix. The dense stage never
-        mixes images.
+        Parameter alpha of mixup for the classifier; 0 or None does not mix. "auto" is 0.1, or 0 if ``augmentation`` is
+        a :class:`~skdfb.augmentation.BackMix`, whose authors use no mixup beside it. The dense stage never mixes
+        images.
     augmentation : Augmentation, default=None
         An additional augmentation, such as :class:`~skdfb.augmentation.BackMix`. It is applied before the batch is
         scaled, mirrored and mixed.

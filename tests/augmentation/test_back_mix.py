@@ -12,6 +12,7 @@ from sklearn.base import clone
 
 from skdfb.augmentation import Augmentation, BackMix, Batch
 from skdfb.augmentation._batch import IGNORED
+from skdfb.utils import spawn_seeds
 
 N_CLASSES = 3
 
@@ -85,12 +86,13 @@ def read_patches(batch, mixed, patch_size):
 def oracle(batch, foregrounds, patches):
     """Paste pixel by pixel."""
     images, size = batch.images.numpy().copy(), batch.images.shape[-2:]
+    sources = batch.images.numpy() if batch.donors is None else batch.donors.images.numpy()
     masks = None if batch.masks is None else np.array([scaled(mask, *size) for mask in batch.masks.numpy()])
     for index, (top, left, number, source_top, source_left, height, width) in enumerate(patches):
         for i, j in product(range(height), range(width)):
             source = source_top + i, source_left + j
             hole = foregrounds[number][source]
-            images[index, :, top + i, left + j] = 0 if hole else batch.images[number, :, source[0], source[1]]
+            images[index, :, top + i, left + j] = 0 if hole else sources[number, :, source[0], source[1]]
             if masks is not None:
                 masks[index, top + i, left + j] = IGNORED if hole else N_CLASSES
     return images, masks
@@ -249,6 +251,8 @@ def test_a_batch_without_masks_and_attention_maps_is_refused():
         {"momentum": 0},
         {"map_size": 0},
         {"map_size": 2.5},
+        {"donors": "everywhere"},
+        {"random_state": "one"},
     ],
 )
 def test_parameters_are_checked(parameters):
@@ -267,6 +271,159 @@ def test_it_is_a_parameter_object():
 
 
 def test_slices_of_a_batch_keep_together():
-    part = numbered_batch(masks=(4, 4), map_size=8)[2:5]
-    assert {len(value) for value in vars(part).values()} == {3}
+    batch = numbered_batch(masks=(4, 4), map_size=8)
+    part = replace(batch, donors=numbered_batch(seed=1))[2:5]
+    assert {len(value) for value in vars(part).values() if isinstance(value, torch.Tensor)} == {3}
+    assert torch.equal(part.donors.images[:, 0, 0, 0], torch.arange(3.0, 6.0, dtype=torch.float64))
+    assert part.donors.masks is None
     assert numbered_batch()[:2].masks is None
+
+
+# --------------------------------------------------------- donors of the training set
+
+
+def batch_with_donors(n=12, seed=0, **form):
+    batch, donors = (numbered_batch(n, **form, seed=each) for each in (seed, seed + 100))
+    return replace(batch, donors=replace(donors, images=donors.images + torch.tensor([100.0, 0, 0]).view(3, 1, 1)))
+
+
+@pytest.mark.parametrize("form", [{"map_size": 5}, {"masks": (16, 16)}, {"masks": (7, 9)}])
+def test_donors_against_the_oracle(form):
+    n_read = 0
+    for seed in range(5):
+        batch = batch_with_donors(**form, seed=seed)
+        mixed = augmented(batch, seed=seed, donors="training set")
+        patches = read_patches(batch, mixed, 0.25)
+        readable = [index for index, patch in enumerate(patches) if patch is not None]
+        n_read += len(readable)
+        assert all(patches[index][2] == 100 + index for index in readable)  # image i has the donor i
+        patches = [(*patch[:2], patch[2] - 100, *patch[3:]) if patch else (0,) * 7 for patch in patches]
+        images, masks = oracle(batch, oracle_foregrounds(batch.donors, 0.25), patches)
+        np.testing.assert_array_equal(mixed.images.numpy()[readable], images[readable])
+        if masks is not None:
+            np.testing.assert_array_equal(mixed.masks.numpy()[readable], masks[readable])
+    assert n_read > 20
+
+
+def test_donors_count_only_if_asked_for():
+    batch = batch_with_donors(map_size=8)
+    assert torch.equal(augmented(batch).images, augmented(replace(batch, donors=None)).images)
+    with pytest.raises(ValueError, match=r"the batch has no donors: expected donors of shape \(12, 3, 16, 16\)"):
+        augmented(replace(batch, donors=None), donors="training set")
+    with pytest.raises(ValueError, match=r"has donors of shape \(5, 3, 16, 16\): expected"):
+        augmented(replace(batch, donors=batch.donors[:5]), donors="training set")
+    with pytest.raises(ValueError, match="has neither masks nor attention_maps"):
+        augmented(replace(batch, donors=numbered_batch(12)), donors="training set")
+    assert (BackMix().needs_donors, BackMix(donors="training set").needs_donors) == (False, True)
+
+
+# ------------------------------------------------------------------- arrays of images
+
+
+def arrays(n=8, height=16, width=16, channels=3, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 256, (n, height, width, channels)).astype(np.uint8)
+    return X if dtype == np.uint8 else (X / 255).astype(dtype)
+
+
+@pytest.mark.parametrize("donors", ["batch", "training set"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.float16, ">f4"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_are_mixed_as_batches(donors, dtype, channels):
+    """Pixel by pixel: each is as it was, or that of a background at some place, or blank."""
+    X = arrays(channels=channels, dtype=dtype)
+    masks = np.random.default_rng(1).random((8, 16, 16)) < 0.5
+    kept = X.copy(), masks.copy()
+    mixed = BackMix(donors=donors, random_state=0).transform(X, masks=masks)
+    assert (mixed.shape, mixed.dtype) == (X.shape, np.dtype(dtype).newbyteorder("="))
+    changed = (mixed != X).any(-1)
+    assert 0 < changed.sum() <= 8 * 16
+    blank = 128 if dtype == np.uint8 else 0.5
+    backgrounds = {tuple(pixel) for pixel in X[~masks].tolist()}
+    assert {tuple(pixel) for pixel in mixed[changed].tolist()} <= backgrounds | {(blank,) * channels}
+    assert (mixed == blank).all(-1).any()
+    for value, before in zip((X, masks), kept, strict=True):
+        np.testing.assert_array_equal(value, before)
+
+
+@pytest.mark.parametrize("form", ["masks", "attention_maps"])
+def test_transform_is_augment(form):
+    """The seed of the generator follows from random_state."""
+    X, rng = arrays(dtype=np.float64), np.random.default_rng(2)
+    given_maps = {"masks": rng.random((8, 5, 7)) < 0.3, "attention_maps": rng.random((8, 4, 4))}[form]
+    pixels = torch.from_numpy(X - 0.5).movedim(-1, 1)
+    tensor = torch.from_numpy(given_maps)
+    batch = (
+        Batch(pixels, torch.ones(8, 1), (~tensor).long())
+        if form == "masks"
+        else Batch(pixels, torch.ones(8, 1), attention_maps=tensor)
+    )
+    (seed,) = spawn_seeds(3, 1)
+    expected = augmented(batch, seed=seed, patch_size=0.5).images.movedim(1, -1).numpy() + 0.5
+    mixed = BackMix(patch_size=0.5, random_state=3).transform(X, **{form: given_maps})
+    np.testing.assert_allclose(mixed, expected, atol=1e-15)
+
+
+def test_grey_images_and_other_integers():
+    X = arrays(channels=1)[..., 0]
+    masks = np.zeros(X.shape, dtype=bool)
+    mixed = BackMix(random_state=0).transform(X, masks=masks)
+    assert mixed.shape == X.shape
+    np.testing.assert_array_equal(BackMix(random_state=0).transform(X[..., None], masks=masks)[..., 0], mixed)
+    np.testing.assert_array_equal(BackMix(random_state=0).transform(X.astype(np.int64), masks=masks), mixed)
+    np.testing.assert_array_equal(BackMix(random_state=0).transform(X.tolist(), masks=masks.tolist()), mixed)
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    np.testing.assert_array_equal(BackMix(random_state=0).transform(read_only, masks=masks), mixed)
+
+
+def test_donors_of_arrays():
+    numbers = np.repeat(np.arange(200, dtype=np.uint8), 25).reshape(200, 5, 5)
+    masks = np.zeros(numbers.shape, dtype=bool)
+    circle = BackMix(patch_size=1.0, random_state=0).transform(numbers, masks=masks)[:, 0, 0]
+    assert sorted(circle) == list(range(200))
+    assert (circle != np.arange(200)).all()
+    drawn = BackMix(patch_size=1.0, donors="training set", random_state=0).transform(numbers, masks=masks)[:, 0, 0]
+    assert 0.55 < len(set(drawn)) / 200 < 0.72  # 1 - 1/e with replacement
+
+
+def test_random_state():
+    X, masks = arrays(), np.zeros((8, 16, 16), dtype=bool)
+
+    def mixed(random_state):
+        return BackMix(random_state=random_state).transform(X, masks=masks)
+
+    np.testing.assert_array_equal(mixed(0), mixed(0))
+    assert (mixed(0) != mixed(1)).any()
+    state, before = np.random.RandomState(0), torch.get_rng_state()
+    first = mixed(state)
+    np.testing.assert_array_equal(first, mixed(0))
+    assert (mixed(state) != first).any()  # a RandomState moves on
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": None}, "expected masks or attention_maps, to find the foreground, but none of them is given"),
+        ({"attention_maps": np.zeros((8, 4, 4))}, "but both are given"),
+        ({"masks": np.zeros((7, 16, 16), bool)}, r"masks has shape \(7, 16, 16\) for 8 images: expected \(8, h, w\)"),
+        ({"masks": np.zeros((8, 16), bool)}, r"masks has shape \(8, 16\)"),
+        ({"masks": np.zeros((8, 16, 16), int)}, "masks has dtype int64: expected booleans.* pass masks != background"),
+        ({"masks": None, "attention_maps": np.full((8, 4, 4), np.nan)}, "expected finite numbers"),
+        ({"masks": None, "attention_maps": np.zeros((8, 0, 4))}, r"attention_maps has shape \(8, 0, 4\)"),
+        ({"X": np.zeros((8, 48))}, r"X has shape \(8, 48\): expected an array of images"),
+        ({"X": ["a.png"] * 8}, r"X has shape \(8,\): expected an array of images"),
+        ({"X": np.full((8, 16, 16, 3), 2.0)}, "X has float pixels in 2..2"),
+        ({"X": np.zeros((8, 16, 16, 4))}, "X has shape .* Drop the alpha channel"),
+    ],
+)
+def test_wrong_arrays_are_refused(change, message):
+    given_arrays = {"X": arrays(), "masks": np.zeros((8, 16, 16), bool)} | change
+    with pytest.raises(ValueError, match=message):
+        BackMix().transform(given_arrays.pop("X"), **given_arrays)
+
+
+def test_transform_checks_parameters():
+    with pytest.raises(ValueError, match="The 'donors' parameter of BackMix must be a str among"):
+        BackMix(donors="all").transform(arrays(), masks=np.zeros((8, 16, 16), bool))

@@ -25,9 +25,9 @@ from skdfb.utils import read_file
 from tests.detector.conftest import make_detector, make_images
 
 X, y = make_images()
-# AdamW has more state than SGD, and BackMix has attention maps.
+# AdamW has more state than SGD, and BackMix has attention maps and draws further images.
 TRAINER = Trainer(max_steps=12, batch_size=16, learning_rate=0.05, checkpoint_every=5)
-WITH_MORE_STATE = clone(TRAINER).set_params(optimizer="adamw", augmentation=BackMix())
+WITH_MORE_STATE = clone(TRAINER).set_params(optimizer="adamw", augmentation=BackMix(donors="training set"))
 
 
 def plain_detector(**changes):

@@ -56,7 +56,7 @@ class WithBank(HalfOfAnother):
 breaks = BrokenClasses(check_augmentation)
 EVERY_CHECK = breaks.every
 EVERY_FORM = ("dtypes", "one_image", "other_sizes")  # checks of the whole batch
-GOOD = [HalfOfAnother(), Noise(), MasksOnly(), WithBank(), BackMix()]
+GOOD = [HalfOfAnother(), Noise(), MasksOnly(), WithBank(), BackMix(), BackMix(donors="training set")]
 
 
 @parametrize_with_checks(check_augmentation, GOOD)

@@ -5,6 +5,7 @@ import inspect
 
 import pytest
 
+from skdfb.augmentation import BackMix
 from skdfb.fusion import TailProbabilityFusion
 from skdfb.masks import CAMMaskGenerator
 from skdfb.scorers import MSP, ODIN, Energy, ScorerEnsemble, TemperatureScaled, ViM
@@ -55,7 +56,7 @@ def quick_generator(cls):
 
 
 MASK_GENERATORS = [quick_generator(cls) for cls in shipped("skdfb.masks", "fit_transform")]
-AUGMENTATIONS = [cls() for cls in shipped("skdfb.augmentation", "augment")]
+AUGMENTATIONS = [cls() for cls in shipped("skdfb.augmentation", "augment")] + [BackMix(donors="training set")]
 
 
 def assert_passes(check, instance):

@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from skdfb import Trainer
 from skdfb.augmentation import AttentionBank, BackMix, Batch
 from skdfb.networks import DenseClassifier
+from skdfb.training import _run
 from skdfb.training._sampling import shuffled_batches
+from skdfb.training._settings import resolved_mixup
 from skdfb.utils import spawn_seeds
 from tests.helpers import TinyBackbone
 from tests.training.problems import N_CLASSES, PLAIN, SIZE, easy_problem, equal, tiny_network, train, weights_of
@@ -157,6 +160,119 @@ def test_the_dense_stage_hands_over_masks():
     assert all(batch.attention_maps is None and batch.masks is not None for batch in recorder.batches)
 
 
+# ------------------------------------------------------------------ donors
+
+
+class WithDonors(AttentiveRecorder):
+    """A recorder that asks for donors."""
+
+    needs_donors = True
+
+
+def places_of(batch):
+    """Places of a batch's images in the training set."""
+    network = tiny_network()
+    pixels = network.preprocessor(torch.from_numpy(easy_problem()[0]).movedim(-1, 1))
+    return (batch.images[:, None] == pixels).flatten(2).all(2).int().argmax(1)
+
+
+def test_donors_are_drawn_from_the_whole_set():
+    train_with(recorder := WithDonors(), max_steps=30)
+    plain = AttentiveRecorder()
+    train_with(plain, max_steps=30)
+    labels, drawn = torch.from_numpy(easy_problem()[1]), []
+    for batch, other in zip(recorder.batches, plain.batches, strict=True):
+        assert torch.equal(batch.images, other.images)  # the batches stay as they are without donors
+        donors = batch.donors
+        assert (donors.images.shape, donors.donors, donors.masks) == (batch.images.shape, None, None)
+        places = places_of(donors)
+        assert torch.equal(donors.targets.argmax(1), labels[places])
+        drawn.append(places)
+    # 480 independent draws from 60 images: each image about 8 times, with repetitions inside a batch.
+    counts = torch.bincount(torch.cat(drawn), minlength=60)
+    assert len(counts) == 60
+    assert 0.5 < counts.double().var() / 8 < 1.6
+    assert any(len(set(places.tolist())) < 16 for places in drawn)
+    assert len({tuple(places.tolist()) for places in drawn}) == 30
+
+
+def test_donors_have_the_attention_maps_of_their_last_step():
+    train_with(recorder := WithDonors(momentum=1.0))
+    last = torch.full((60, 4, 4), 0.5)
+    for batch in recorder.batches:
+        last[places_of(batch)] = batch.attention_maps
+        assert torch.equal(batch.donors.attention_maps, last[places_of(batch.donors)])
+
+
+def test_donors_of_the_dense_stage_have_masks():
+    train_with(recorder := WithDonors(), tiny_network(N_CLASSES + 1), dense=True)
+    masks = torch.from_numpy(easy_problem()[2]).long()
+    for batch in recorder.batches:
+        assert torch.equal(batch.donors.masks, masks[places_of(batch.donors)])
+        assert batch.donors.attention_maps is None
+
+
+def test_donors_are_read_lazily(tmp_path, monkeypatch):
+    """At most two images for each image of a batch are read at a time, also from files."""
+    paths = []
+    for index, image in enumerate(easy_problem()[0]):
+        Image.fromarray(image).save(path := tmp_path / f"{index:02}.png")
+        paths.append(path)
+    sizes, iterate = [], _run.iterate_batches
+
+    def watched(images, batches, *args, **options):
+        for indices, inputs in iterate(images, batches, *args, **options):
+            sizes.append(len(inputs))
+            yield indices, inputs
+
+    monkeypatch.setattr(_run, "iterate_batches", watched)
+    train_with(recorder := WithDonors(), images=paths, max_steps=4)
+    train_with(again := WithDonors(), max_steps=4)
+    for batch, other in zip(recorder.batches, again.batches, strict=True):
+        assert torch.equal(batch.donors.images, other.donors.images)
+    assert set(sizes) == {32}
+
+
+# --------------------------------------------------------------- the order
+
+
+@pytest.mark.parametrize("mixup", ["auto", 0.2, None])
+def test_the_order_of_augmentations(monkeypatch, mixup):
+    """As in the authors' code of BackMix: patches first, then scaling and mirrors. Mixup comes last, where it is on."""
+    calls = []
+
+    class First(BackMix):
+        def augment(self, batch, generator):
+            calls.append("augmentation")
+            assert len({tuple(batch.images.shape[-2:]), (SIZE, SIZE)}) == 1
+            return super().augment(batch, generator)
+
+    for name in ("zoom_and_flip", "mixup"):
+        function = getattr(_run, name)
+        monkeypatch.setattr(
+            _run, name, lambda batch, *args, name=name, f=function: calls.append(name) or f(batch, *args)
+        )
+    train_with(First(donors="training set"), max_steps=1, mixup=mixup, flip=True)
+    # "auto" is off beside BackMix; numbers count.
+    assert calls == ["augmentation", "zoom_and_flip"] + ["mixup"] * (mixup == 0.2)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "mixup", "expected"),
+    [
+        (BackMix(), "auto", 0.0),
+        (BackMix(), 0.3, 0.3),
+        (BackMix(), None, 0.0),
+        (None, "auto", 0.1),
+        (Recorder(), "auto", 0.1),
+    ],
+)
+def test_mixup_beside_back_mix(augmentation, mixup, expected):
+    trainer = Trainer(augmentation=augmentation, mixup=mixup)
+    assert resolved_mixup(trainer, dense=False) == expected
+    assert resolved_mixup(trainer, dense=True) == 0.0
+
+
 # -------------------------------------------------------- returned batches
 
 
@@ -235,9 +351,10 @@ def test_it_is_checked_before_training(augmentation, message):
 # ----------------------------------------------------------------- BackMix
 
 
+@pytest.mark.parametrize("donors", ["batch", "training set"])
 @pytest.mark.parametrize("dense", [False, True])
-def test_back_mix_trains(dense):
-    trainer = Trainer(max_steps=80, batch_size=32, learning_rate=0.05, mixup=None, augmentation=BackMix())
+def test_back_mix_trains(dense, donors):
+    trainer = Trainer(max_steps=80, batch_size=32, learning_rate=0.05, augmentation=BackMix(donors=donors))
     network, history = train(trainer, dense=dense)
     assert np.mean(history["loss"][-10:]) < 0.7 * np.mean(history["loss"][:10])
     other, other_history = train(trainer, dense=dense)

@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from skdfb.augmentation import AttentionBank, Batch
 from skdfb.augmentation._batch import IGNORED
@@ -75,7 +76,7 @@ def check_augmentation_no_gradient(name: str, augmentation: Any) -> None:
     for stage, before in USAGE.new_data(augmentation).items():
         after = augmented(fresh_copy(augmentation), before)
         tensors = {field.name: getattr(after, field.name) for field in fields(after)}
-        graded = [field for field, tensor in tensors.items() if tensor is not None and tensor.requires_grad]
+        graded = [field for field, tensor in tensors.items() if isinstance(tensor, Tensor) and tensor.requires_grad]
         demand(
             not graded,
             f"{name}.augment: expected tensors without a gradient, got one for {' and '.join(graded)}, given a batch "

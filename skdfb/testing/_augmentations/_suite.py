@@ -49,7 +49,8 @@ def check_augmentation(
 
     A class with the method ``augment(batch, generator)`` is enough. It is checked on random batches of 6 images, with
     masks as in the dense stage and without masks as in the classifier stage, where `attention_bank` supplies attention
-    maps if it exists. The batches of one stage may be refused by a ValueError. The augmentation itself is not changed.
+    maps if it exists. If `needs_donors` is true, the batches have donors. The batches of one stage may be refused by a
+    ValueError. The augmentation itself is not changed.
 
     Parameters
     ----------

@@ -1,10 +1,11 @@
 """How the checks use an augmentation, and the batches that they pass to it."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from skdfb.augmentation import Batch
 from skdfb.testing._shared._demands import Array
@@ -23,7 +24,25 @@ def make_batch(
     mask_size: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Batch:
-    """Return a batch as the trainer makes it: masks in the dense stage, attention maps if there is a bank."""
+    """Return a batch as the trainer makes it: masks in the dense stage, attention maps if there is a bank, donors."""
+    options: dict[str, Any] = {"n": n, "size": size, "mask_size": mask_size, "dtype": dtype}
+    batch = _batch_alone(augmentation, stage, seed=seed, **options)
+    if not getattr(augmentation, "needs_donors", False):
+        return batch
+    return replace(batch, donors=_batch_alone(augmentation, stage, seed=seed + 1000, **options))
+
+
+def _batch_alone(
+    augmentation: Any,
+    stage: str,
+    *,
+    seed: int,
+    n: int,
+    size: tuple[int, int],
+    mask_size: tuple[int, int] | None,
+    dtype: torch.dtype,
+) -> Batch:
+    """Return a batch without donors."""
     generator = torch.Generator().manual_seed(seed)
     # Drawn in float32 and then converted: the same batch in every type.
     images = torch.randn(n, 3, *size, generator=generator).to(dtype)
@@ -92,10 +111,8 @@ class AugmentationUsage(Usage):
         """Return the bytes of all tensors of all batches."""
         found = {}
         for stage, batch in (data or {}).items():
-            for field in fields(batch):
-                tensor = getattr(batch, field.name)
-                if tensor is not None:
-                    found[f"{field.name} ({stage} stage)"] = tensor.numpy(force=True).tobytes()
+            for name, tensor in _tensors(batch).items():
+                found[f"{name} ({stage} stage)"] = tensor.numpy(force=True).tobytes()
         return found
 
     def result(self, fitted: Any, data: dict[str, Batch]) -> Array:
@@ -107,6 +124,18 @@ class AugmentationUsage(Usage):
             tensors = (after.images, after.targets, after.masks)
             rows += [tensor.numpy(force=True).ravel() for tensor in tensors if tensor is not None]
         return np.concatenate(rows).astype(np.float64)
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    """Return the tensors of a batch and of its donors by name."""
+    tensors: dict[str, Tensor] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Batch):
+            tensors |= {f"{field.name}.{name}": tensor for name, tensor in _tensors(value).items()}
+        elif value is not None:
+            tensors[field.name] = value
+    return tensors
 
 
 USAGE = AugmentationUsage()
