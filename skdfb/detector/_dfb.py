@@ -85,12 +85,14 @@ class DFBDetector(PartsParameters, NetworkDetector):
         (n, C, h, w). A :class:`~skdfb.networks.DenseClassifier` counts as a trained classifier with its outputs in the
         order of ``np.unique(y)``, and is not trained again. Modules are copied, never changed.
     scorer : ForegroundScorer, or list of (str, str, ForegroundScorer) tuples, default=None
-        Scores the foreground, on the dense network. None is :class:`~skdfb.scorers.ViM`. A list has the name, the view
-        and the scorer of each part; see :class:`~skdfb.scoring.JointScore` for the views.
+        Scores the foreground, on the dense network. None is :class:`~skdfb.scorers.ViM`. If the backbone is
+        pre-trained, scores of what pre-training knew are joined to it; see Notes. A list has the name, the view and the
+        scorer of each part instead, and nothing is joined to it; see :class:`~skdfb.scoring.JointScore` for the views.
     background_scorer : ForegroundScorer, or list of them or of (str, ForegroundScorer) tuples, default=None
         Scores the background view: features pooled over the background probability of the places, and S_b as the only
         logit. Each of several is a part of its own; an empty list leaves the background out. None is
-        ``[BackgroundLogit(), Mahalanobis(shrinkage="auto")]``.
+        ``[BackgroundLogit(), Mahalanobis(shrinkage="auto")]``; beside the parts of a pre-trained backbone it is an
+        empty list.
     fusion : Fusion, default=None
         Joins the parts. None is :class:`~skdfb.fusion.TailProbabilityFusion`; a single part then stays as it is.
     mask_generator : transformer, default=None
@@ -140,6 +142,10 @@ class DFBDetector(PartsParameters, NetworkDetector):
         The network of K classes.
     dense_network_ : DenseClassifier
         The network of K + 1 classes.
+    pretrained_network_ : DenseClassifier or None
+        The network before its training, if a part is on the view ``"pretrained"``.
+    heads_ : dict of str to tuple of ndarray
+        Weight (K, C) and bias (K,) by the name of the view, for views that have no head of their own.
     joint_score_ : JointScore
         The fitted scorers, fusion and threshold.
     calibration_fraction_ : float
@@ -177,10 +183,19 @@ class DFBDetector(PartsParameters, NetworkDetector):
     k-means on the features of the untrained backbone, and the clusters are the classes: ``min(10, n // 20)`` of them
     for n images, at least 2.
 
-    The default differs from the paper in three places: a classification loss beside the pixel loss (see
-    :class:`~skdfb.Trainer`), a Mahalanobis score of the background features beside S_b, and tail probabilities instead
-    of the sum of Eq. 7. Half of the held-out images fit the tail probabilities, the other half sets the threshold.
-    :meth:`paper` makes a detector with the recipe of the paper.
+    The default differs from the paper in four places: a classification loss beside the pixel loss (see
+    :class:`~skdfb.Trainer`), a Mahalanobis score of the background features beside S_b, tail probabilities instead of
+    the sum of Eq. 7, and what follows for pre-trained backbones. Half of the held-out images fit the tail
+    probabilities, the other half sets the threshold. :meth:`paper` makes a detector with the recipe of the paper.
+
+    *Pre-trained backbones.* Training makes a network forget what it does not need to tell the classes apart. But this
+    is what separates images far from the classes. So the first stages of a pre-trained backbone, the trunk, are frozen
+    (see ``frozen_stages`` of :class:`~skdfb.Trainer`), and both networks share them. Three parts are joined to the
+    foreground score: normalised Mahalanobis scores of the last two stages of the trunk, and of the dense network's last
+    level of features, before any final layers. They come from the same forward pass. The background scores made this
+    joint score worse on the image sets that it was chosen on; see :ref:`measured`. The threshold, ``background_scorer``
+    and ``refit_scorer`` work as with any other parts. A fusion that takes two parts, such as
+    :class:`~skdfb.fusion.TemperatureFusion`, leaves them out.
 
     ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs`` and
     ``on_error``, which say how images are read and scored, take effect at once. To change ``alpha`` see

@@ -19,16 +19,20 @@ def make_joint_score(
 ) -> JointScore:
     """Return the unfitted joint score that a detector's parameters describe.
 
-    A single foreground scorer is joined by the parts ``more``, unless the fusion takes no further parts.
+    A single foreground scorer is joined by the parts ``more``, which then replace the default background scorers. Both
+    stay as they are if the fusion takes no further parts.
 
     Raises
     ------
     TypeError, ValueError
         If they do not describe one.
     """
-    parts = named_parts(ViM() if scorer is None else scorer, _default_background(background_scorer))
-    if not _is_list(scorer) and _joins(fusion, [*parts, *more]):
-        parts[1:1] = more
+    scorer = ViM() if scorer is None else scorer
+    parts = named_parts(scorer, _default_background(background_scorer))
+    if more and not _is_list(scorer):
+        background = named_parts(scorer, [] if background_scorer is None else background_scorer)[1:]
+        joined = [parts[0], *more, *background]
+        parts = joined if _joins(fusion, joined) else parts
     joint_score = JointScore([tuple(part) for part in parts], fusion=fusion, alpha=alpha)
     joint_score.check_parameters()
     # A joint score takes any names of views, a detector computes only these.

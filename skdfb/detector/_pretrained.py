@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from skdfb.networks import DenseClassifier
+from skdfb.networks._layers import backbone_layers
 from skdfb.networks._stages import has_trained_weights, last_modules, recorded_stages, trunk_stages
 from skdfb.scorers import Mahalanobis, Representation
 from skdfb.scorers._moments import oracle_shrinkage, whitening, within_class_moments
@@ -23,23 +24,24 @@ _N_STAGES = 2
 
 
 def pretrained_parts(network: DenseClassifier) -> list[Part]:
-    """Return the parts that score the last stages of a pre-trained trunk; none without one.
+    """Return the parts that are scored beside the foreground if the network has a pre-trained trunk; else none.
 
-    The scores are class-free where that costs nothing: these features were not trained to separate the classes.
+    These are the last level of features of the dense network, and the last stages of the trunk.
     """
     backbone = network.feature_map.backbone
     stages = trunk_stages(backbone) if has_trained_weights(backbone) else ()
+    last = list(backbone_layers(backbone))[-1:]
     # Some families have stages that are no single module: nothing can be recorded there.
-    recorded = [stage for stage in stages if stage in _layer_widths(network, stages)]
+    widths = _layer_widths(network, [*last, *stages])
+    trunk = [stage for stage in stages if stage in widths][-_N_STAGES:]
+    if not trunk:
+        return []
+    named = [(f"dense_{layer}", layer) for layer in last if layer in widths and layer not in stages]
+    named += [(f"pretrained_{stage}", stage) for stage in trunk[::-1]]
     return [
-        Part(f"pretrained_{stage.replace('.', '_')}", f"{DENSE}.{stage}", default_scorer())
-        for stage in recorded[-_N_STAGES:]
+        Part(name.replace(".", "_"), f"{DENSE}.{layer}", Mahalanobis(shrinkage="auto", normalize=True))
+        for name, layer in named
     ]
-
-
-def default_scorer() -> Mahalanobis:
-    """Return the scorer of pre-trained features."""
-    return Mahalanobis(shrinkage="auto", normalize=True)
 
 
 def view_widths(networks: Mapping[str, DenseClassifier], views: Sequence[str]) -> dict[str, int]:
