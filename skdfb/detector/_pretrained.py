@@ -13,11 +13,11 @@ from skdfb.networks import DenseClassifier
 from skdfb.networks._layers import backbone_layers
 from skdfb.networks._stages import has_trained_weights, last_modules, recorded_stages, trunk_stages
 from skdfb.scorers import Mahalanobis, Representation
-from skdfb.scorers._moments import oracle_shrinkage, whitening, within_class_moments
+from skdfb.scorers._discriminant import discriminant_head
 from skdfb.scoring._parts import DENSE, PRETRAINED, Part, split_view
 from skdfb.utils import evaluation_mode
 
-__all__ = ["discriminant_head", "fitted_heads", "pretrained_parts", "view_widths", "with_head"]
+__all__ = ["fitted_heads", "pretrained_parts", "view_widths", "with_head"]
 
 # Stages of the trunk that are scored by default, counted from its end.
 _N_STAGES = 2
@@ -99,24 +99,3 @@ def with_head(representation: Representation, head: tuple[npt.NDArray[Any], npt.
     weight, bias = (torch.from_numpy(array).to(representation.features) for array in head)
     logits = F.linear(representation.features, weight, bias)
     return replace(representation, logits=logits, weight=weight, bias=bias)
-
-
-def discriminant_head(
-    representation: Representation, labels: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    r"""Return weight (K, C) and bias (K,) of a linear discriminant analysis of the features.
-
-    .. math:: W_k = \Sigma^{-1} \mu_k, \qquad b_k = \log \pi_k - \tfrac12 \mu_k^\top \Sigma^{-1} \mu_k
-
-    with the mean :math:`\mu_k` and the share :math:`\pi_k` of class k, and the shrunk covariance :math:`\Sigma`
-    within classes. All features are taken relative to their mean, which changes no probability.
-    """
-    means, shares, covariance, mean_square = within_class_moments(representation, labels)
-    shrinkage = oracle_shrinkage(covariance, max(1, len(representation) - len(means)))
-    A = whitening(covariance, representation.features.dtype, mean_square, shrinkage)
-    centre = shares @ means
-    centred = (means - centre) @ A  # (K, r)
-    weight = centred @ A.T
-    bias = shares.log() - centred.square().sum(1) / 2 - weight @ centre
-    dtype = representation.features.dtype
-    return weight.to(dtype).numpy(force=True), bias.to(dtype).numpy(force=True)

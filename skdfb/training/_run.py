@@ -63,7 +63,10 @@ class TrainingRun:
         self.n_classes = network.num_classes - dense
         self.n_steps = settings.n_steps(len(images))
         self.rates = learning_rates(self.n_steps, settings.learning_rate, settings.warmup_steps, settings.schedule)
-        self.scale_range, self.mixup_alpha = resolved_scales(settings, dense), resolved_mixup(settings, dense)
+        self.scale_range, self.mixup_alpha = (
+            resolved_scales(settings, dense),
+            resolved_mixup(settings, dense, len(images)),
+        )
         # 2. The engine. Inputs have at least float32: the engine converts them to 16 bits where it computes in these.
         self.dtype = torch.promote_types(network.dtype, torch.float32)
         self.fabric = _fabric(device, settings.precision, network.dtype)

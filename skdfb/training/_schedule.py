@@ -2,9 +2,11 @@
 
 import math
 
-__all__ = ["SCHEDULES", "bit_steps", "learning_rate_factor", "learning_rates"]
+__all__ = ["SCHEDULES", "SMALL_SET", "bit_steps", "learning_rate_factor", "learning_rates"]
 
 SCHEDULES = ("step", "cosine", "constant")
+# Training sets with fewer images are small by BiT's rule.
+SMALL_SET = 20_000
 # Fractions of all steps at which the learning rate drops, and the factor of each drop.
 _MILESTONES, _DROP = (0.3, 0.6, 0.9), 0.1
 
@@ -15,7 +17,7 @@ def bit_steps(n_images: int) -> int:
     500 steps below 20,000 images, 10,000 below 500,000, else 20,000 (Kolesnikov et al., "Big Transfer (BiT)", ECCV
     2020, :arxiv:`1912.11370`, section 3.3).
     """
-    if n_images < 20_000:
+    if n_images < SMALL_SET:
         return 500
     return 10_000 if n_images < 500_000 else 20_000
 

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from skdfb.augmentation import Augmentation, BackMix
-from skdfb.training._schedule import SCHEDULES, bit_steps
+from skdfb.training._schedule import SCHEDULES, SMALL_SET, bit_steps
 
 __all__ = ["CLASSIFIER_SCALES", "DENSE_SCALES", "TrainingSettings", "resolved_mixup", "resolved_scales"]
 
@@ -38,6 +38,7 @@ class TrainingSettings(BaseEstimator):
         "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "dense_start": [StrOptions({"classifier", "pretrained"})],
+        "head_start": [StrOptions({"auto", "discriminant", "zeros"})],
         "frozen_stages": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
@@ -48,11 +49,11 @@ class TrainingSettings(BaseEstimator):
         max_steps: int | None = None,
         max_epochs: int | None = None,
         batch_size: int = 128,
-        learning_rate: float = 0.003,
+        learning_rate: float = 0.01,
         optimizer: Literal["sgd", "adamw"] = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        schedule: Literal["step", "cosine", "constant"] = "step",
+        schedule: Literal["step", "cosine", "constant"] = "cosine",
         warmup_steps: int | None = None,
         scale_range: tuple[float, float] | Literal["auto"] | None = "auto",
         flip: bool = True,
@@ -62,6 +63,7 @@ class TrainingSettings(BaseEstimator):
         precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
         clip_grad_norm: float | None = None,
         dense_start: Literal["classifier", "pretrained"] = "classifier",
+        head_start: Literal["auto", "discriminant", "zeros"] = "auto",
         frozen_stages: int | Literal["auto"] = "auto",
         checkpoint_every: int = 500,
     ) -> None:
@@ -82,6 +84,7 @@ class TrainingSettings(BaseEstimator):
         self.precision = precision
         self.clip_grad_norm = clip_grad_norm
         self.dense_start = dense_start
+        self.head_start = head_start
         self.frozen_stages = frozen_stages
         self.checkpoint_every = checkpoint_every
 
@@ -160,12 +163,13 @@ def resolved_scales(settings: TrainingSettings, dense: bool) -> tuple[float, flo
     return float(low), float(high)
 
 
-def resolved_mixup(settings: TrainingSettings, dense: bool) -> float:
+def resolved_mixup(settings: TrainingSettings, dense: bool, n_images: int) -> float:
     """Return the alpha of mixup in a stage; 0 if images are not mixed."""
     # Mixed images would need mixed masks, but a mask has one class index per pixel.
     if dense:
         return 0.0
     if settings.mixup == "auto":
-        # The authors of BackMix use no mixup beside it.
-        return 0.0 if isinstance(settings.augmentation, BackMix) else _CLASSIFIER_MIXUP
+        # The authors of BackMix use no mixup beside it, those of BiT none on small sets.
+        mixes = n_images >= SMALL_SET and not isinstance(settings.augmentation, BackMix)
+        return _CLASSIFIER_MIXUP if mixes else 0.0
     return float(settings.mixup or 0)

@@ -10,6 +10,7 @@ from skdfb.images import Images, as_images, check_readable
 from skdfb.networks import DenseClassifier
 from skdfb.networks._stages import freeze_stages, has_trained_weights, n_trunk_stages
 from skdfb.training._checkpoints import StageCheckpoints
+from skdfb.training._head_start import start_head
 from skdfb.training._run import TrainingRun
 from skdfb.training._settings import CLASSIFIER_SCALES, DENSE_SCALES, TrainingSettings
 from skdfb.utils import PackedMasks, isolated_rng, resolve_device, spawn_seeds
@@ -17,7 +18,14 @@ from skdfb.utils import PackedMasks, isolated_rng, resolve_device, spawn_seeds
 __all__ = ["Trainer"]
 
 # What both stages share in the recipe of the paper.
-_PAPER: dict[str, Any] = {"max_steps": 20_000, "warmup_steps": 500, "frozen_stages": 0}
+_PAPER: dict[str, Any] = {
+    "max_steps": 20_000,
+    "warmup_steps": 500,
+    "learning_rate": 0.003,
+    "schedule": "step",
+    "head_start": "zeros",
+    "frozen_stages": 0,
+}
 
 
 class Trainer(TrainingSettings):
@@ -35,7 +43,7 @@ class Trainer(TrainingSettings):
         Number of passes over the training set. Give at most one of ``max_epochs`` and ``max_steps``.
     batch_size : int, default=128
         Number of images per step. A smaller training set is one batch.
-    learning_rate : float, default=0.003
+    learning_rate : float, default=0.01
         Highest learning rate, which is reached at the end of the warm-up.
     optimizer : {"sgd", "adamw"}, default="sgd"
         Optimiser.
@@ -43,9 +51,9 @@ class Trainer(TrainingSettings):
         Momentum of SGD. AdamW ignores it.
     weight_decay : float, default=0.0
         Weight decay of the optimiser.
-    schedule : {"step", "cosine", "constant"}, default="step"
-        Schedule of the learning rate after the warm-up. ``"step"`` is the schedule of the paper: the rate is divided by
-        ten after 30 %, 60 % and 90 % of all steps. ``"cosine"`` decreases it to 0, ``"constant"`` does not change it.
+    schedule : {"step", "cosine", "constant"}, default="cosine"
+        Schedule of the learning rate after the warm-up. ``"cosine"`` decreases it to 0, ``"constant"`` does not change
+        it. ``"step"`` is the schedule of the paper: the rate is divided by ten after 30 %, 60 % and 90 % of all steps.
     warmup_steps : int, default=None
         Number of steps in which the learning rate increases linearly. None means 500, but at most a fifth of all steps.
     scale_range : tuple of (float, float), "auto" or None, default="auto"
@@ -55,9 +63,9 @@ class Trainer(TrainingSettings):
     flip : bool, default=True
         Whether images are mirrored left to right with probability 1/2. Set it to False if mirroring changes the class.
     mixup : float, "auto" or None, default="auto"
-        Parameter alpha of mixup for the classifier; 0 or None does not mix. "auto" is 0.1, or 0 if ``augmentation`` is
-        a :class:`~skdfb.augmentation.BackMix`, whose authors use no mixup beside it. The dense stage never mixes
-        images.
+        Parameter alpha of mixup for the classifier; 0 or None does not mix. "auto" is 0 below 20,000 images, by BiT's
+        rule, and beside a :class:`~skdfb.augmentation.BackMix`, as its authors do; else 0.1. The dense stage never
+        mixes images.
     augmentation : Augmentation, default=None
         An additional augmentation, such as :class:`~skdfb.augmentation.BackMix`. It is applied before the batch is
         scaled, mirrored and mixed.
@@ -72,6 +80,10 @@ class Trainer(TrainingSettings):
     dense_start : {"classifier", "pretrained"}, default="classifier"
         Initial weights of the dense network: those of the trained classifier, or those of the backbone before any
         training. The training of the classifier ignores this parameter. See Notes.
+    head_start : {"auto", "discriminant", "zeros"}, default="auto"
+        The head before the training of the classifier. "discriminant" is a linear discriminant analysis of the features
+        of the training images (at most 20,000), which takes one forward pass of each. "auto" does this for pre-trained
+        weights and a head of zeros; else the head stays as it is, which is 0 in a new network.
     frozen_stages : int or "auto", default="auto"
         Number of first stages of the backbone, the stem included, that keep their weights and batch statistics: the
         *trunk*. 0 trains all of them. "auto" is 0 for random weights. For pre-trained weights it is the largest number
@@ -212,6 +224,9 @@ class Trainer(TrainingSettings):
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         self.freeze_trunk(network, dense=masks is not None)
+        network.to(resolve_device(device))
+        if masks is None and self._starts_with_discriminant(network):
+            start_head(network, images, labels, self.batch_size, n_jobs)
         (seed,) = spawn_seeds(random_state, 1)
         # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
         with torch.inference_mode(False):
@@ -241,6 +256,12 @@ class Trainer(TrainingSettings):
             # The weights of a trained classifier would always count as pre-trained.
             n_stages = n_trunk_stages(backbone) if not dense and has_trained_weights(backbone) else 0
         freeze_stages(backbone, n_stages)
+
+    def _starts_with_discriminant(self, network: DenseClassifier) -> bool:
+        if self.head_start == "auto":
+            # A head that was trained must not get lost.
+            return not bool(network.head.weight.any()) and has_trained_weights(network.feature_map.backbone)
+        return self.head_start == "discriminant"
 
 
 def _check_targets(
