@@ -38,7 +38,6 @@ class TrainingSettings(BaseEstimator):
         "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "dense_start": [StrOptions({"classifier", "pretrained"})],
-        "head_start": [StrOptions({"auto", "discriminant", "zeros"})],
         "frozen_stages": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
@@ -49,7 +48,7 @@ class TrainingSettings(BaseEstimator):
         max_steps: int | None = None,
         max_epochs: int | None = None,
         batch_size: int = 128,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.03,
         optimizer: Literal["sgd", "adamw"] = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -63,7 +62,6 @@ class TrainingSettings(BaseEstimator):
         precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
         clip_grad_norm: float | None = None,
         dense_start: Literal["classifier", "pretrained"] = "classifier",
-        head_start: Literal["auto", "discriminant", "zeros"] = "auto",
         frozen_stages: int | Literal["auto"] = "auto",
         checkpoint_every: int = 500,
     ) -> None:
@@ -84,7 +82,6 @@ class TrainingSettings(BaseEstimator):
         self.precision = precision
         self.clip_grad_norm = clip_grad_norm
         self.dense_start = dense_start
-        self.head_start = head_start
         self.frozen_stages = frozen_stages
         self.checkpoint_every = checkpoint_every
 

@@ -10,7 +10,6 @@ from skdfb.images import Images, as_images, check_readable
 from skdfb.networks import DenseClassifier
 from skdfb.networks._stages import freeze_stages, has_trained_weights, n_trunk_stages
 from skdfb.training._checkpoints import StageCheckpoints
-from skdfb.training._head_start import start_head
 from skdfb.training._run import TrainingRun
 from skdfb.training._settings import CLASSIFIER_SCALES, DENSE_SCALES, TrainingSettings
 from skdfb.utils import PackedMasks, isolated_rng, resolve_device, spawn_seeds
@@ -23,7 +22,6 @@ _PAPER: dict[str, Any] = {
     "warmup_steps": 500,
     "learning_rate": 0.003,
     "schedule": "step",
-    "head_start": "zeros",
     "frozen_stages": 0,
 }
 
@@ -43,7 +41,7 @@ class Trainer(TrainingSettings):
         Number of passes over the training set. Give at most one of ``max_epochs`` and ``max_steps``.
     batch_size : int, default=128
         Number of images per step. A smaller training set is one batch.
-    learning_rate : float, default=0.01
+    learning_rate : float, default=0.03
         Highest learning rate, which is reached at the end of the warm-up.
     optimizer : {"sgd", "adamw"}, default="sgd"
         Optimiser.
@@ -80,10 +78,6 @@ class Trainer(TrainingSettings):
     dense_start : {"classifier", "pretrained"}, default="classifier"
         Initial weights of the dense network: those of the trained classifier, or those of the backbone before any
         training. The training of the classifier ignores this parameter. See Notes.
-    head_start : {"auto", "discriminant", "zeros"}, default="auto"
-        The head before the training of the classifier. "discriminant" is a linear discriminant analysis of the features
-        of the training images (at most 20,000), which takes one forward pass of each. "auto" does this for pre-trained
-        weights and a head of zeros; else the head stays as it is, which is 0 in a new network.
     frozen_stages : int or "auto", default="auto"
         Number of first stages of the backbone, the stem included, that keep their weights and batch statistics: the
         *trunk*. 0 trains all of them. "auto" is 0 for random weights. For pre-trained weights it is the largest number
@@ -224,9 +218,6 @@ class Trainer(TrainingSettings):
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         self.freeze_trunk(network, dense=masks is not None)
-        network.to(resolve_device(device))
-        if masks is None and self._starts_with_discriminant(network):
-            start_head(network, images, labels, self.batch_size, n_jobs)
         (seed,) = spawn_seeds(random_state, 1)
         # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
         with torch.inference_mode(False):
@@ -256,12 +247,6 @@ class Trainer(TrainingSettings):
             # The weights of a trained classifier would always count as pre-trained.
             n_stages = n_trunk_stages(backbone) if not dense and has_trained_weights(backbone) else 0
         freeze_stages(backbone, n_stages)
-
-    def _starts_with_discriminant(self, network: DenseClassifier) -> bool:
-        if self.head_start == "auto":
-            # A head that was trained must not get lost.
-            return not bool(network.head.weight.any()) and has_trained_weights(network.feature_map.backbone)
-        return self.head_start == "discriminant"
 
 
 def _check_targets(
