@@ -35,8 +35,9 @@ from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import BackgroundLogit, ForegroundScorer, Representation
 from skdfb.scoring import HeldOutSplit, JointScore, hold_out
-from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, split_view
+from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
+from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._stages import build_classifier, start_dense_network, take_over
 from skdfb.utils import resolve_device, shallow_copy, spawn_seeds
 
@@ -216,6 +217,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
     >>> from skdfb.networks import create_backbone
     >>> from skdfb.scorers import Energy
     >>> from skdfb.training import Trainer
+    from skdfb.training._checkpoints import Checkpoints
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
     >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
@@ -369,15 +371,11 @@ class DFBDetector(PartsParameters, NetworkDetector):
         checkpoints = detector_checkpoints(self, images, y)
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
 
-        # 2. Get the classifier, trained already or not. Its frozen stages decide which parts there are.
-        trained = isinstance(self.backbone, DenseClassifier)
+        # 2. Get the classifier. Its frozen stages decide which parts there are.
         labels = self._checked_labels(images, y)
-        classifier = (
-            self._classifier(images, seeds.build) if labels is None or not trained else take_over(self, self.classes_)
-        )
+        classifier = self._classifier(images, seeds.build)
         joint_score = self._joint_score(classifier)
-        networks = dict.fromkeys((CLASSIFIER, DENSE, PRETRAINED), classifier)
-        widths = view_widths(networks, list(joint_score.view_needs()))
+        widths = view_widths(dict.fromkeys(NETWORKS, classifier), list(joint_score.view_needs()))
 
         # 3. Hold out images for the threshold; the others train.
         self._split_ = self._hold_out(images, labels, joint_score, seeds)
@@ -390,28 +388,53 @@ class DFBDetector(PartsParameters, NetworkDetector):
         self._labels_ = labels
         train, labels = images.subset(self._split_.train), labels[self._split_.train]
         joint_score.check(widths, len(self.classes_), len(train), len(self._split_.held_out))
-        options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
 
-        # 4. Train the classifier.
+        # 4. Train the classifier, make the pseudo masks, and train the dense network on them.
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         self.pretrained_network_ = self._pretrained_network(classifier, joint_score, device)
-        if not trained:
-            options |= {"random_state": seeds.classifier, "checkpoints": stage_of(checkpoints, "classifier")}
-            trainer = self.classifier_trainer or Trainer()
-            self.training_history_["classifier"] = trainer.train(classifier, train, labels, **options)
-        self.classifier_ = classifier.to(device).eval()
-
-        # 5. Make the pseudo masks, and train the dense network on them.
+        options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
+        self._train_classifier(classifier, train, labels, seeds, checkpoints, options)
         masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
-        trainer = self.dense_trainer or Trainer()
+        self._train_dense_network(images, train, labels, masks, seeds, checkpoints, options)
+
+        # 5. Fit the scorers and the fusion, and set the threshold.
+        self._fit_joint_score(joint_score, images)
+
+    def _train_classifier(
+        self,
+        classifier: DenseClassifier,
+        train: Images,
+        labels: npt.NDArray[np.intp],
+        seeds: _Seeds,
+        checkpoints: Checkpoints | None,
+        options: dict[str, Any],
+    ) -> None:
+        # A network that was given as a classifier is trained already.
+        if not isinstance(self.backbone, DenseClassifier):
+            trainer, kept = self.classifier_trainer or Trainer(), stage_of(checkpoints, "classifier")
+            history = trainer.train(
+                classifier, train, labels, random_state=seeds.classifier, checkpoints=kept, **options
+            )
+            self.training_history_["classifier"] = history
+        self.classifier_ = classifier.to(options["device"]).eval()
+
+    def _train_dense_network(
+        self,
+        images: Images,
+        train: Images,
+        labels: npt.NDArray[np.intp],
+        masks: Any,
+        seeds: _Seeds,
+        checkpoints: Checkpoints | None,
+        options: dict[str, Any],
+    ) -> None:
+        trainer, kept = self.dense_trainer or Trainer(), stage_of(checkpoints, "dense")
         untrained = partial(self._build, len(self.classes_), images, seeds.build)
         self.dense_network_ = start_dense_network(self.classifier_, trainer, untrained)
-        options |= {"random_state": seeds.dense, "checkpoints": stage_of(checkpoints, "dense")}
-        self.training_history_["dense"] = trainer.train(self.dense_network_, train, labels, masks, **options)
+        self.training_history_["dense"] = trainer.train(
+            self.dense_network_, train, labels, masks, random_state=seeds.dense, checkpoints=kept, **options
+        )
         forget_masks(checkpoints)
-
-        # 6. Fit the scorers and the fusion, and set the threshold.
-        self._fit_joint_score(joint_score, images)
 
     def _checked_labels(self, images: Images, y: Any) -> npt.NDArray[np.intp] | None:
         """Set ``classes_``, and return class indices; None without labels."""
@@ -443,7 +466,12 @@ class DFBDetector(PartsParameters, NetworkDetector):
         return labels
 
     def _classifier(self, images: Images, seed: int) -> DenseClassifier:
-        """Return the untrained classifier with its trunk frozen; without ``classes_``, of two classes."""
+        """Return the classifier before its training, with its trunk frozen; or the trained one that was given.
+
+        Before ``classes_`` are known, it has two classes.
+        """
+        if isinstance(self.backbone, DenseClassifier):
+            return take_over(self, self.classes_)
         network = self._build(len(getattr(self, "classes_", (0, 1))), images, seed)
         (self.classifier_trainer or Trainer()).freeze_trunk(network)
         return network

@@ -89,6 +89,8 @@ def _upgrade_fitted_dfb(state: State, views: Mapping[str, str]) -> State:
         "_split_": HeldOutSplit(split.train, split.held_out),
         "_labels_": split.labels,
         "calibration_fraction_": len(split.held_out) / len(split.labels),
+        "pretrained_network_": None,
+        "heads_": {},
         "image_shape_": state["image_shape"],
     }
 

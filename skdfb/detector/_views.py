@@ -66,41 +66,14 @@ class NetworkViews:
     ) -> Iterator[tuple[Indices, dict[str, Representation]]]:
         """Yield the indices of each batch and its representations by the keys of ``requests``, on the CPU."""
         networks = {key: self.network_of(request.view) for key, request in requests.items()}
-        # Requests that record layers come first: the feature map they compute serves the other requests, too.
-        whole = [key for key, request in requests.items() if not split_view(request.view)[1]]
-        whole.sort(key=lambda key: "layers" not in requests[key].needs.activations)
-        # The layers that are views, by network.
-        layers: dict[DenseClassifier, list[str]] = {}
-        for key in requests.keys() - set(whole):
-            layers.setdefault(networks[key], []).append(split_view(requests[key].view)[1])
 
         def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
-            maps: dict[DenseClassifier, Tensor] = {}  # one forward pass per network and batch
-            means: dict[DenseClassifier, dict[str, Tensor]] = {}
-            found = {}
             # Under the caller's autocast, features would be computed in half precision.
-            with torch.autocast(inputs.device.type, enabled=False), ExitStack() as stack:
-                recorders = {
-                    network: stack.enter_context(recorded_stages(network.feature_map.backbone, names))
-                    for network, names in layers.items()
-                }
-                for key in whole:
-                    (view, needs), network = requests[key], networks[key]
-                    known = maps.get(network)
-                    found[key], feature_map = represent(network, view, self.n_classes, inputs, needs, known)
-                    # The map of perturbed inputs is of no use for other requests, whose inputs are as they are.
-                    if not needs.perturbation:
-                        maps[network] = feature_map
-                        if network in layers:
-                            means.setdefault(network, dict(recorders[network]))
-                for network in layers:
-                    if network not in means:
-                        with torch.no_grad():
-                            network.feature_map(inputs)
-                        means[network] = dict(recorders[network])
-            for key in requests.keys() - set(whole):
-                features = means[networks[key]][split_view(requests[key].view)[1]]
-                found[key] = representation_of_layer(features, self.n_classes)
+            with torch.autocast(inputs.device.type, enabled=False):
+                found: dict[str, Representation] = {}
+                for network in dict.fromkeys(networks.values()):
+                    own = {key: request for key, request in requests.items() if networks[key] is network}
+                    found |= self._views_of_network(network, own, inputs)
             # In the order of the requests again.
             return indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
 
@@ -109,6 +82,32 @@ class NetworkViews:
             for network in dict.fromkeys(networks.values()):
                 stack.enter_context(evaluation_mode(network))
             yield from run_over(self.networks[DENSE], images, self.batch_size, self.n_jobs, represent_batch)
+
+    def _views_of_network(
+        self, network: DenseClassifier, requests: Mapping[str, ViewRequest], inputs: Tensor
+    ) -> dict[str, Representation]:
+        """Return the views of a network, from one forward pass over the inputs as they are."""
+        layers = {key: layer for key, request in requests.items() if (layer := split_view(request.view)[1])}
+        perturbed = {key for key, request in requests.items() if request.needs.perturbation}
+        found: dict[str, Representation] = {}
+        # 1. The inputs as they are. Requests that record activations of layers come first, because the feature map that
+        # they compute serves the other requests, too.
+        whole = requests.keys() - layers.keys() - perturbed
+        known: Tensor | None = None
+        with recorded_stages(network.feature_map.backbone, list(layers.values())) as means:
+            for key in sorted(whole, key=lambda key: "layers" not in requests[key].needs.activations):
+                view, needs = requests[key]
+                found[key], known = represent(network, view, self.n_classes, inputs, needs, known)
+            if layers and known is None:
+                with torch.no_grad():
+                    network.feature_map(inputs)
+            found |= {key: representation_of_layer(means[layer], self.n_classes) for key, layer in layers.items()}
+
+        # 2. Perturbed inputs, each with a pass of its own.
+        for key in perturbed:
+            view, needs = requests[key]
+            found[key], _ = represent(network, view, self.n_classes, inputs, needs)
+        return found
 
     def collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:
         """Return the requested views of a whole image set after one pass over it.

@@ -15,6 +15,7 @@ __all__ = [
     "CLASSIFIER",
     "DENSE",
     "FOREGROUND",
+    "NETWORKS",
     "PRETRAINED",
     "Part",
     "as_parts",
@@ -91,7 +92,7 @@ def check_parts(parts: Sequence[Part]) -> None:
         bare = view == BACKGROUND or split_view(view)[1]
         if bare and (needs := needs_of(scorer)):
             raise ValueError(
-                f"part {name!r} is {scorer!r}, which needs {needs}, but the view {view!r} has none: choose a scorer "
+                f"part {name!r} is {scorer!r}, which needs {needs}, but the {view} view has none: choose a scorer "
                 "that needs features and logits alone."
             )
     for view in dict.fromkeys(part.view for part in parts):
