@@ -28,12 +28,12 @@ scorer:
 - ``plain``: a classifier, all of it fine-tuned;
 - ``control``: the same, trained for as many steps as both stages of DFB;
 - ``frozen``: the features of the pre-trained network, and a linear discriminant on them; nothing is trained;
-- ``plain + pre-trained``: the plain classifier with the parts that DFB's default has beside the foreground. The layers
-  of the trunk come from the pre-trained network, which takes a second pass;
+- ``plain + pre-trained``: the plain classifier with the parts that DFB's default has beside the foreground, in two
+  passes as well: the layers of the trunk come from the pre-trained network;
 - ``DFB paper``: dense network and S_b of the paper, joined by Eq. 7, trained for these steps;
 - ``DFB without trunk``: the parts of DFB's default for random weights, on DFB's networks;
-- ``DFB``: the default, one pass;
-- ``DFB, two passes``: the default and a score of the pre-trained network.
+- ``DFB``: the default, which takes a second pass through the pre-trained network;
+- ``DFB, one pass``: the same without the score of the pre-trained network's last features.
 """
 
 import argparse
@@ -253,7 +253,6 @@ def make_backbone(arguments):
 
 S_B = ("background_logit", "background", BackgroundLogit())
 BACKGROUND = [S_B, ("background_mahalanobis", "background", Mahalanobis(shrinkage="auto"))]
-TWO_PASSES = ("pretrained", "pretrained", Mahalanobis(shrinkage="auto", normalize=True))
 
 
 class Views:
@@ -270,12 +269,6 @@ class Views:
         """Return the joint score of each image set."""
         joint = JointScore(parts, fusion=fusion, alpha=None).fit(*self.train, held_out=self.held_out)
         return {key: joint.score_samples(views) for key, views in self.sets.items()}
-
-    def add(self, other, views):
-        """Add views of another detector, which held out the same images."""
-        pairs = [(self.train[0], other.train[0]), (self.held_out[0], other.held_out[0])]
-        for mine, others in [*pairs, *((self.sets[key], other.sets[key]) for key in self.sets)]:
-            mine.update({view: others[view] for view in views})
 
     def predicted(self, view):
         """Return the class indices that a view predicts for the test images, and for each OOD set."""
@@ -330,10 +323,10 @@ def run(name, seed, arguments):
     dense = make_trainer(arguments, f"{file}-paper", frozen_stages=0, classification_weight=0.0)
     parts = [("foreground", "dense", Energy()), ("pretrained", "pretrained", Energy())]
     detector, paper_seconds = fit(data, seed, arguments, plain, dense, scorer=parts)
-    # The first of the default's layers was trained, the others are those of the trunk.
-    layers = [view.partition(".")[2] for _, view, _ in beside]
-    replaced = [f"{'pretrained' if index else 'classifier'}.{layer}" for index, layer in enumerate(layers)]
-    others = Views(detector, data, ["classifier", "dense", "background", "pretrained", *replaced])
+    # The first of the default's parts is of a layer that was trained, the others are of what pre-training knew.
+    first, *rest = (view for _, view, _ in beside)
+    replaced = [first.replace("dense", "classifier"), *(view.replace("dense", "pretrained") for view in rest)]
+    others = Views(detector, data, ["dense", "background", *dict.fromkeys(["classifier", "pretrained", *replaced])])
     plain_seconds = {"seconds_classifier": paper_seconds["seconds_classifier"]}
     measure("plain", others, "classifier", plain_seconds, [])
     measure("frozen", others, "pretrained", {}, [])
@@ -341,9 +334,9 @@ def run(name, seed, arguments):
     measure("plain + pre-trained", others, "classifier", plain_seconds, same)
     measure("DFB paper", others, "dense", paper_seconds, [S_B], TemperatureFusion())
     measure("DFB", dfb, "dense", seconds, beside)
+    one_pass = [part for part in beside if part[1] != "pretrained"]
+    measure("DFB, one pass", dfb, "dense", seconds, one_pass)
     measure("DFB without trunk", dfb, "dense", seconds, BACKGROUND)
-    dfb.add(others, ["pretrained"])
-    measure("DFB, two passes", dfb, "dense", seconds, [*beside, TWO_PASSES])
     measure("classifier of DFB", dfb, "classifier", {"seconds_classifier": seconds["seconds_classifier"]}, [])
 
     # 3. The plain classifier, trained for as long as both stages. Its dense network is not used.

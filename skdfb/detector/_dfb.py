@@ -191,12 +191,15 @@ class DFBDetector(PartsParameters, NetworkDetector):
 
     *Pre-trained backbones.* Training makes a network forget what it does not need to tell the classes apart. But this
     is what separates images far from the classes. So the first stages of a pre-trained backbone, the trunk, are frozen
-    (see ``frozen_stages`` of :class:`~skdfb.Trainer`), and both networks share them. Three parts are joined to the
-    foreground score: normalised Mahalanobis scores of the last two stages of the trunk, and of the dense network's last
-    level of features, before any final layers. They come from the same forward pass. The background scores made this
-    joint score worse on the image sets that it was chosen on; see :ref:`measured`. The threshold, ``background_scorer``
-    and ``refit_scorer`` work as with any other parts. A fusion that takes two parts, such as
-    :class:`~skdfb.fusion.TemperatureFusion`, leaves them out.
+    (see ``frozen_stages`` of :class:`~skdfb.Trainer`), and both networks share them. Four parts are joined to the
+    foreground score, all of them normalised Mahalanobis scores: of the dense network's last level of features, before
+    any final layers; of the features of the backbone before the training, which take a second forward pass; and of the
+    last two stages of the trunk. The background scores made this joint score worse on the image sets that it was chosen
+    on; see :ref:`measured`. A fusion that takes two parts, such as :class:`~skdfb.fusion.TemperatureFusion`, leaves
+    these parts out. To score with one pass, refit without the part ``"pretrained"``::
+
+        parts = [part for part in detector.joint_score_.parts if part[0] != "pretrained"]
+        detector.refit_scorer(parts, background_scorer=[])
 
     ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs`` and
     ``on_error``, which say how images are read and scored, take effect at once. To change ``alpha`` see
@@ -503,7 +506,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
         """Return the unfitted joint score that the parameters describe, with the parts of the network's trunk."""
         # Names of parts are names of nested parameters, and must not be those of other parameters.
         self._validate_names([name for name, _ in self._listed_scorers])
-        more = [] if network is None else pretrained_parts(network)
+        # A trained classifier no longer has the weights that its training started from.
+        second_pass = not isinstance(self.backbone, DenseClassifier)
+        more = [] if network is None else pretrained_parts(network, second_pass=second_pass)
         return make_joint_score(self.scorer, self.background_scorer, self.fusion, self.alpha, more)
 
     def _fit_joint_score(self, joint_score: JointScore, images: Images) -> None:

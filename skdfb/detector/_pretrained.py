@@ -23,10 +23,11 @@ __all__ = ["fitted_heads", "pretrained_parts", "view_widths", "with_head"]
 _N_STAGES = 2
 
 
-def pretrained_parts(network: DenseClassifier) -> list[Part]:
+def pretrained_parts(network: DenseClassifier, *, second_pass: bool) -> list[Part]:
     """Return the parts that are scored beside the foreground if the network has a pre-trained trunk; else none.
 
-    These are the last level of features of the dense network, and the last stages of the trunk.
+    These are the last level of features of the dense network, the features of the network before its training, which
+    take a second pass, and the last stages of the trunk.
     """
     backbone = network.feature_map.backbone
     stages = trunk_stages(backbone) if has_trained_weights(backbone) else ()
@@ -36,12 +37,10 @@ def pretrained_parts(network: DenseClassifier) -> list[Part]:
     trunk = [stage for stage in stages if stage in widths][-_N_STAGES:]
     if not trunk:
         return []
-    named = [(f"dense_{layer}", layer) for layer in last if layer in widths and layer not in stages]
-    named += [(f"pretrained_{stage}", stage) for stage in trunk[::-1]]
-    return [
-        Part(name.replace(".", "_"), f"{DENSE}.{layer}", Mahalanobis(shrinkage="auto", normalize=True))
-        for name, layer in named
-    ]
+    named = [(f"dense_{layer}", f"{DENSE}.{layer}") for layer in last if layer in widths and layer not in stages]
+    named += [(PRETRAINED, PRETRAINED)] if second_pass else []
+    named += [(f"{PRETRAINED}_{stage}", f"{DENSE}.{stage}") for stage in trunk[::-1]]
+    return [Part(name.replace(".", "_"), view, Mahalanobis(shrinkage="auto", normalize=True)) for name, view in named]
 
 
 def view_widths(networks: Mapping[str, DenseClassifier], views: Sequence[str]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from skdfb.networks._inputs import run_over
 from skdfb.networks._stages import recorded_stages
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
-from skdfb.scoring._parts import DENSE, split_view
+from skdfb.scoring._parts import DENSE, PRETRAINED, split_view
 from skdfb.utils import evaluation_mode
 
 __all__ = ["NetworkViews", "ViewRequest"]
@@ -138,8 +138,20 @@ class NetworkViews:
         return collected
 
     def network_of(self, view: str) -> DenseClassifier:
-        """Return the network that computes a view; foreground and background are views of the dense network."""
-        return self.networks.get(split_view(view)[0], self.networks[DENSE])
+        """Return the network that computes a view; foreground and background are views of the dense network.
+
+        Raises
+        ------
+        ValueError
+            If it is the network before its training, which was not kept.
+        """
+        name, _ = split_view(view)
+        if name == PRETRAINED and name not in self.networks:
+            raise ValueError(
+                f"there is no view {view!r}: the network before its training was not kept, since no part of fit was on "
+                "it; fit with a part on the view 'pretrained'."
+            )
+        return self.networks.get(name, self.networks[DENSE])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

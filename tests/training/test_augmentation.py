@@ -269,8 +269,13 @@ def test_the_order_of_augmentations(monkeypatch, mixup):
 )
 def test_mixup_beside_back_mix(augmentation, mixup, expected):
     trainer = Trainer(augmentation=augmentation, mixup=mixup)
-    assert resolved_mixup(trainer, dense=False) == expected
-    assert resolved_mixup(trainer, dense=True) == 0.0
+    assert resolved_mixup(trainer, dense=False, n_images=20_000) == expected
+    assert resolved_mixup(trainer, dense=True, n_images=20_000) == 0.0
+
+
+def test_small_sets_are_not_mixed():
+    assert resolved_mixup(Trainer(), dense=False, n_images=19_999) == 0.0
+    assert resolved_mixup(Trainer(mixup=0.2), dense=False, n_images=19_999) == 0.2
 
 
 # -------------------------------------------------------- returned batches

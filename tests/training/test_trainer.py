@@ -341,6 +341,59 @@ def test_frozen_weights_stay():
     assert all(torch.equal(before[name], after[name]) == name.startswith("feature_map") for name in before)
 
 
+def normalised_network(trained):
+    """Return a network of three stages; trained batch statistics count as pre-trained weights."""
+    backbone = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.5)),
+        nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
+    )
+    if trained:
+        backbone[0][1].running_mean += 0.1
+    return DenseClassifier(backbone, N_CLASSES, image_size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("frozen_stages", "trained", "n_frozen"), [("auto", True, 2), ("auto", False, 0), (0, True, 0), (1, False, 1)]
+)
+def test_frozen_stages_keep_weights_and_batch_statistics(frozen_stages, trained, n_frozen):
+    images, labels, _ = easy_problem()
+    network = normalised_network(trained)
+    before = weights_of(network)
+    trainer = Trainer(**SHORT, weight_decay=0.1, frozen_stages=frozen_stages)
+    trainer.train(network, images, labels, device="cpu", random_state=0)
+    stages = [f"feature_map.backbone.{stage}." for stage in range(n_frozen)]
+    unchanged = {name for name, value in network.state_dict().items() if torch.equal(value, before[name])}
+    assert unchanged == {name for name in before if name.startswith(tuple(stages))}
+
+
+def test_the_dense_stage_keeps_the_trunk_of_the_classifier():
+    images, labels, masks = easy_problem()
+    network = normalised_network(trained=True)
+    trainer = Trainer(**SHORT)
+    trainer.train(network, images, labels, device="cpu", random_state=0)
+    dense = network.with_background()
+    trainer.train(dense, images, labels, masks, device="cpu", random_state=0)
+    trunk = {name: value for name, value in weights_of(network).items() if ".backbone.0." in name}
+    assert trunk
+    assert all(torch.equal(dense.state_dict()[name], value) for name, value in trunk.items())
+
+
+def test_a_trained_network_without_a_trunk_gets_none_in_the_dense_stage():
+    images, labels, masks = easy_problem()
+    network = normalised_network(trained=False)
+    Trainer(**SHORT).train(network, images, labels, device="cpu", random_state=0)
+    dense = network.with_background()
+    Trainer(**SHORT).train(dense, images, labels, masks, device="cpu", random_state=0)
+    assert all(weight.requires_grad for weight in dense.parameters())
+
+
+def test_more_frozen_stages_than_there_are_are_refused():
+    images, labels, _ = easy_problem()
+    with pytest.raises(ValueError, match="frozen_stages=4, but backbone Sequential has 3 stages"):
+        Trainer(**SHORT, frozen_stages=4).train(normalised_network(True), images, labels, device="cpu")
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -499,9 +552,9 @@ def test_paper_recipes_take_changes():
         Trainer.paper_classifier(steps=3)
 
 
-def test_auto_is_the_papers_augmentation():
+def test_auto_is_the_papers_augmentation_without_mixup():
     automatic, _ = train(Trainer(**SHORT))
-    spelled, _ = train(Trainer(**SHORT, scale_range=(1.25, 1.25), mixup=0.1))
+    spelled, _ = train(Trainer(**SHORT, scale_range=(1.25, 1.25), mixup=None))
     assert equal(weights_of(automatic), weights_of(spelled))
     automatic, _ = train(Trainer(**SHORT), dense=True)
     spelled, _ = train(Trainer(**SHORT, scale_range=(0.5, 2.0), mixup=None), dense=True)
@@ -521,7 +574,7 @@ def test_get_set_clone_and_repr():
     assert copy.get_params() == trainer.get_params()
     copy.set_params(learning_rate=0.1, max_epochs=None)
     assert copy.learning_rate == 0.1
-    assert trainer.learning_rate == 0.003
+    assert trainer.learning_rate == 0.03
     assert repr(trainer) == "Trainer(max_epochs=2, scale_range=(0.5, 1.5))"
     with pytest.raises(ValueError, match="Invalid parameter 'steps'"):
         trainer.set_params(steps=3)
