@@ -1,0 +1,145 @@
+"""The benchmark on photographs, end to end on tiny packs, and its tables."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import save_file
+
+from skdfb.scorers import KNN, Energy
+from tests.benchmarks.test_real_images import benchmark, write_pack
+from tests.detector.test_pretrained import pretrained_backbone
+
+pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
+METHODS = ["plain", "frozen", "plain + pre-trained", "DFB paper", "DFB", "DFB, one pass", "DFB without trunk"]
+METHODS += ["classifier of DFB", "control"]
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return benchmark("photographs")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return benchmark("photographs_tables")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs")
+    write_pack(folder / "flowers160.npz", 400, 5, seed=1)
+    write_pack(folder / "scenes160.npz", 20, 6, seed=2)
+    write_pack(folder / "textures160.npz", 20, 10, seed=3)
+    write_pack(folder / "imagenet160.npz", 20, 10, seed=4)
+    write_pack(folder / "cifar10_train.npz", 400, 10, seed=5)
+    write_pack(folder / "cifar10_test.npz", 100, 10, seed=6)
+    save_file(pretrained_backbone().state_dict(), folder / "weights.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photographs, folder):
+    """A function that runs one set with few steps, and returns its JSON; it keeps the networks."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(photographs, "SCORERS", {"Energy": Energy(), "KNN": KNN(n_neighbors=5)})
+    create = photographs.create_backbone
+    patch.setattr(photographs, "create_backbone", lambda name, **options: create(name, output_stride=8, **options))
+
+    def run(name):
+        settings = ["--only", name, "--seeds", "0", "--data", str(folder), "--backbone", "test_resnet", "--steps", "2"]
+        settings += ["--weights", str(folder / "weights.safetensors"), "--image-size", "32", "--batch-size", "16"]
+        photographs.main([*settings, "--networks", str(folder / "kept"), "--json", str(folder / f"{name}.json")])
+        return json.loads((folder / f"{name}.json").read_text())
+
+    yield run
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return run("flowers")
+
+
+def test_every_method_and_scorer_has_its_figures(results):
+    table = pd.DataFrame(results["rows"])
+    assert list(table["method"].unique()) == METHODS
+    sets = ["unknown classes", "textures", "scenes", "ImageNet", "noise"]
+    assert table.groupby(["method", "scorer", "ood"]).size().to_dict() == {
+        (method, scorer, ood): 1 for method in METHODS for scorer in ("Energy", "KNN") for ood in sets
+    }
+    unknown = table[table["ood"] == "unknown classes"]
+    assert unknown[["auroc", "fpr95", "oscr", "f1"]].notna().all(axis=None)
+    assert table[["auroc", "fpr95"]].to_numpy().min() >= 0
+    notes = pd.DataFrame(results["notes"])
+    assert list(notes["method"]) == METHODS
+    seconds = notes.set_index("method")["seconds_classifier"]
+    assert seconds[["plain", "DFB", "control"]].gt(0).all()
+    assert np.isnan(seconds["frozen"])
+
+
+def test_a_second_run_trains_nothing_and_has_the_same_rows(photographs, run, results, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("a network is trained again")
+
+    real_images = benchmark("real_images")
+    train = real_images.Trainer.train
+    # Only the dense network beside the control, which nothing is measured on, is trained again: for one step.
+    monkeypatch.setattr(
+        real_images.Trainer,
+        "train",
+        lambda self, *args, **options: train(self, *args, **options) if self.max_steps == 1 else refuse(),
+    )
+    assert run("flowers")["rows"] == results["rows"]
+
+
+def test_ood_images_of_cifar_are_as_small(photographs, folder):
+    arguments = photographs.parse(["--data", str(folder)])
+    data = photographs.load("cifar", 1, arguments)
+    assert set(data.ood) == {"unknown classes", "textures", "scenes", "noise"}
+    assert {images.shape[1:] for images in data.ood.values()} == {(32, 32, 3)}
+    assert len(np.unique(data.y)) == 6
+    assert set(data.y_test) == set(data.y)
+
+
+def test_the_images_follow_from_the_seed(photographs, folder):
+    arguments = photographs.parse(["--data", str(folder)])
+    first, again, other = (photographs.load("flowers", seed, arguments) for seed in (0, 0, 1))
+    assert np.array_equal(first.X, again.X)
+    assert all(np.array_equal(first.ood[name], again.ood[name]) for name in first.ood)
+    assert not np.array_equal(first.X, other.X)
+
+
+def test_report(photographs, results, folder, capsys):
+    photographs.main(["--report", str(folder / "flowers.json")])
+    printed = capsys.readouterr().out
+    assert "flowers: the best scorer of each method" in printed
+    assert "The default against the best of plain, control and frozen" in printed
+
+
+def test_margins_are_those_of_the_best_scorers(tables):
+    rows = [
+        {"set": "s", "seed": 0, "method": method, "scorer": scorer, "ood": ood, "auroc": auroc, "fpr95": 100 - auroc}
+        for method, scorer, values in [
+            ("plain", "A", (60, 70)),
+            ("plain", "B", (50, 60)),
+            ("control", "A", (66, 70)),
+            ("frozen", "B", (40, 90)),
+            ("DFB", "A", (70, 90)),
+            ("DFB", "B", (68, 94)),
+        ]
+        for ood, auroc in zip(("unknown classes", "far"), values, strict=True)
+    ]
+    (row,) = tables.margins(tables.with_means(pd.DataFrame(rows))).to_dict("records")
+    # Means over both OOD sets: DFB 80 and 81, the best opponent 68 (control).
+    assert row == {
+        "set": "s",
+        "method": "DFB",
+        "all OOD sets: AUROC": "+13.0",
+        "all OOD sets: FPR95": "-13.0",
+        "unknown classes: AUROC": "+4.0",
+        "unknown classes: FPR95": "-4.0",
+        "gain over plain, all scorers": "+20.5 / -20.5",
+        "worst scorer's gain": "+15.0",
+    }
