@@ -45,7 +45,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from photographs_tables import report
+from photographs_tables import draw_chart, report
 from PIL import Image
 from real_images import KeptTrainer, NoMasks, compressed_like, read_pack, synthetic_noise
 
@@ -385,6 +385,7 @@ def parse(argv=None):
     parser.add_argument("--figures", type=Path, help="folder for pictures of errors")
     parser.add_argument("--json", type=Path, help="file for the rows")
     parser.add_argument("--report", type=Path, nargs="+", help="print the tables of these files")
+    parser.add_argument("--chart", type=Path, help="file for a chart")
     parser.add_argument("--verbose", type=int, default=0)
     arguments = parser.parse_args(argv)
     if arguments.networks is not None:
@@ -409,6 +410,8 @@ def main(argv=None):
                     content = {"settings": settings, "rows": rows, "notes": notes}
                     arguments.json.write_text(json.dumps(content, indent=0))
     report(pd.DataFrame(rows), pd.DataFrame(notes))
+    if arguments.chart is not None:
+        draw_chart(pd.DataFrame(rows), arguments.chart)
 
 
 if __name__ == "__main__":

@@ -80,3 +80,22 @@ def margins(table):
             row["worst scorer's gain"] = f"{gain['auroc'].min():+.1f}"
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def draw_chart(table, path):
+    """Save bars of the mean AUROC of each method's best scorer, near the known classes and far from them."""
+    import matplotlib.pyplot as plt
+
+    table = best(with_means(table), list(table["method"].unique()))
+    table = table[(table["ood"] != FAR) & (table["method"] != "classifier of DFB")]
+    groups = {"unknown classes of the same set": table["ood"] == UNKNOWN, "all other OOD sets": table["ood"] != UNKNOWN}
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, (title, rows) in zip(axes, groups.items(), strict=True):
+        means = table[rows].groupby(["method", "set"], sort=False)["auroc"].mean().unstack("set")[::-1]
+        means.plot.barh(ax=axis, width=0.75, legend=axis is axes[0])
+        axis.set(title=title, xlabel="AUROC [%]", ylabel="", xlim=(50, 100))
+        axis.grid(axis="x", alpha=0.4)
+        axis.set_axisbelow(True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

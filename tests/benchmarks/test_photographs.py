@@ -112,7 +112,8 @@ def test_the_images_follow_from_the_seed(photographs, folder):
 
 
 def test_report(photographs, results, folder, capsys):
-    photographs.main(["--report", str(folder / "flowers.json")])
+    photographs.main(["--report", str(folder / "flowers.json"), "--chart", str(folder / "chart.png")])
+    assert (folder / "chart.png").stat().st_size > 1000
     printed = capsys.readouterr().out
     assert "flowers: the best scorer of each method" in printed
     assert "The default against the best of plain, control and frozen" in printed
