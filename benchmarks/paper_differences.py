@@ -15,6 +15,7 @@ _BOTH_STAGES = {
     "optimizer": "sgd",
     "momentum": 0.9,
     "schedule": "step",  # a tenth after 30 %, 60 % and 90 % of the steps
+    "frozen_stages": 0,  # all weights are fine-tuned
 }
 # The values in the paper's text for each stage, as parameters of a trainer.
 PAPER_TRAINERS: dict[str, dict[str, Any]] = {

@@ -34,7 +34,7 @@ def tiny_backbone(dtype: torch.dtype = torch.float32, seed: int = 0) -> TinyBack
 
 def make_detector(dtype: torch.dtype = torch.float32, **changes: Any) -> DFBDetector:
     """Return a small detector with the paper's two parts, which take few held-out images."""
-    trainer = Trainer(max_steps=30, batch_size=16, learning_rate=0.2)
+    trainer = Trainer(max_steps=30, batch_size=16, learning_rate=0.2, schedule="step", mixup=0.1)
     parameters: dict[str, Any] = {
         "backbone": tiny_backbone(dtype),
         "background_scorer": BackgroundLogit(),

@@ -68,7 +68,7 @@ def memory(monkeypatch):
 
 
 def tight_detector(**changes):
-    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.2)
+    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.2, schedule="step", mixup=0.1)
     return make_detector(backbone=Tight(), classifier_trainer=trainer, dense_trainer=trainer, batch_size=32, **changes)
 
 
@@ -99,7 +99,7 @@ def test_fit_gives_the_same(ample, X, y, X_new, memory, forward, gradient):
 
 
 def test_attention_gives_the_same(X, y, X_new, memory):
-    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.2, augmentation=BackMix())
+    trainer = Trainer(max_steps=6, batch_size=16, learning_rate=0.2, schedule="step", augmentation=BackMix())
     expected = tight_detector().set_params(classifier_trainer=trainer).fit(X, y)
     memory(5, 3)
     with pytest.warns(BatchSizeWarning) as told:

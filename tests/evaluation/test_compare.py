@@ -33,7 +33,7 @@ def labels():
 @pytest.fixture(scope="module")
 def detector(images, labels):
     torch.manual_seed(0)
-    trainer = Trainer(max_steps=5, batch_size=32, learning_rate=0.1)
+    trainer = Trainer(max_steps=5, batch_size=32, learning_rate=0.1, schedule="step", mixup=0.1)
     detector = DFBDetector(
         TinyBackbone(),
         classifier_trainer=trainer,

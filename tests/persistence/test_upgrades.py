@@ -173,7 +173,9 @@ def test_views_on_both_networks():
     assert all(isinstance(scorer, ViM) for _, _, scorer in detector.scorer)
     assert isinstance(detector.fusion, TailProbabilityFusion)
     assert detector.background_scorer is None
-    assert detector.dense_trainer.get_params() == Trainer(max_steps=9, checkpoint_every=7).get_params()
+    # The values of the file, also where the defaults are others now.
+    expected = Trainer(max_steps=9, checkpoint_every=7, learning_rate=0.003, schedule="step")
+    assert detector.dense_trainer.get_params() == expected.get_params()
 
 
 def test_a_view_on_the_classifier():

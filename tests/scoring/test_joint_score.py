@@ -144,15 +144,26 @@ def test_far_images_are_rejected():
     assert (joint_score.score_samples(NEW) >= joint_score.offset_).mean() > 0.8
 
 
-@pytest.mark.parametrize("fusion", [None, TailProbabilityFusion("fisher")], ids=["default", "Fisher"])
-def test_the_promise_of_alpha(fusion):
+# As a pre-trained backbone has them: four more parts, whose views go together with the foreground's.
+PRETRAINED = [("foreground", "dense", Energy())] + [
+    (name, view, Mahalanobis(shrinkage="auto", normalize=True))
+    for name, view in [("level", "dense"), ("before", "classifier"), ("stage_2", "dense"), ("stage_1", "classifier")]
+]
+
+
+@pytest.mark.parametrize(
+    ("parts", "fusion"),
+    [(PARTS, None), (PARTS, TailProbabilityFusion("fisher")), (PRETRAINED, None)],
+    ids=["default", "Fisher", "pre-trained"],
+)
+def test_the_promise_of_alpha(parts, fusion):
     """Over 200 draws of held-out and new images, at most alpha of the new ones are rejected."""
     rejected = []
     for seed in range(200):
         pool, y = views(120, seed=1000 + seed)
         held_out = {name: view[:80] for name, view in pool.items()}
         new = {name: view[80:] for name, view in pool.items()}
-        joint_score = JointScore(PARTS, fusion=fusion, alpha=0.1).fit(*TRAIN, held_out=(held_out, y[:80]))
+        joint_score = JointScore(parts, fusion=fusion, alpha=0.1).fit(*TRAIN, held_out=(held_out, y[:80]))
         rejected.append((joint_score.score_samples(new) < joint_score.offset_).mean())
     error = np.std(rejected) / np.sqrt(len(rejected))
     assert np.mean(rejected) <= 0.1 + 2 * error

@@ -58,7 +58,7 @@ def test_warm_up_may_fill_the_training(schedule):
 
 
 def test_history_holds_the_rate_of_every_step():
-    _, history = train(Trainer(max_steps=10, warmup_steps=2, learning_rate=0.02, batch_size=8))
+    _, history = train(Trainer(max_steps=10, warmup_steps=2, learning_rate=0.02, schedule="step", batch_size=8))
     expected = [0.01, 0.02, 0.02, 0.002, 0.002, 0.002, 2e-4, 2e-4, 2e-4, 2e-5]
     assert history["learning_rate"] == pytest.approx(expected)
     assert len(history["loss"]) == 10
