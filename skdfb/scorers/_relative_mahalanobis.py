@@ -39,8 +39,8 @@ class RelativeMahalanobis(BaseScorer):
     ----------
     shrinkage : float or "auto", default=0.0
         Shrinkage s in [0, 1]. It replaces Σ by :math:`(1 - s) \Sigma + s \frac{\mathrm{tr} \Sigma}{C} I`, and
-        :math:`\Sigma_0` in the same way. With 0, as in the paper, the covariances are not changed. "auto" estimates one
-        s for each of the two, as :class:`Mahalanobis` does.
+        :math:`\Sigma_0` in the same way. With 0, as in the paper, the covariances are not changed. "auto" estimates the
+        s for Σ, as :class:`Mahalanobis` does, and takes it for both.
     normalize : bool, default=False
         Whether to divide the features of each image by their L2 norm first, in `fit` and in `score_samples`, as Müller
         and Hein do: h in the formulas is replaced by :math:`h / \lVert h \rVert`.
@@ -48,9 +48,7 @@ class RelativeMahalanobis(BaseScorer):
     Attributes
     ----------
     shrinkage_ : float
-        The shrinkage of Σ that was used.
-    overall_shrinkage_ : float
-        The shrinkage of :math:`\Sigma_0` that was used.
+        The shrinkage s that was used.
     normalize_ : bool
         Whether the features were normalised in `fit`. Scores use this value.
     mean_ : ndarray of shape (C,)
@@ -138,14 +136,13 @@ class RelativeMahalanobis(BaseScorer):
         between = gram(shares.sqrt()[:, None] * (means - mean))  # (C, C)
         # Σ_0 is Σ plus the covariance of the class means.
         overall = covariance + between
-        # Each mean uses up one degree of freedom: those of the classes for Σ, that of all images for Σ_0.
+        # One shrinkage for both. With two, far images would be further from all images than from the nearest class, in
+        # the directions that the smaller of the two lets count more, and would score highest.
         shrinkage = choose_shrinkage(self.shrinkage, covariance, n - len(means))
-        overall_shrinkage = choose_shrinkage(self.shrinkage, overall, n - 1)
         A, A_0 = (
-            whitening(matrix, representation.features.dtype, mean_square, s)
-            for matrix, s in ((covariance, shrinkage), (overall, overall_shrinkage))
+            whitening(matrix, representation.features.dtype, mean_square, shrinkage) for matrix in (covariance, overall)
         )
-        self.shrinkage_, self.overall_shrinkage_ = shrinkage, overall_shrinkage
+        self.shrinkage_ = shrinkage
         self.normalize_ = normalize
         self.mean_ = mean.numpy(force=True)
         self.whitening_ = A.numpy(force=True)

@@ -153,7 +153,7 @@ def test_scorers_that_were_saved_before_parameters_were_added(scorer, tmp_path):
     scorer.fit(train.representation, train.y)
     expected = scorer.score_samples(new)
     added = {"normalize", "normalize_", "use_classes", *(["shrinkage_"] if scorer.shrinkage != "auto" else [])}
-    for name in (added | {"overall_shrinkage_"}) & set(vars(scorer)):
+    for name in added & set(vars(scorer)):
         delattr(scorer, name)
     loaded = saved_and_loaded(scorer, tmp_path)
     assert_array_equal(loaded.score_samples(new), expected)

@@ -10,9 +10,8 @@ from tests.scorers.early_errors import early_error, late_error, message_of
 from tests.scorers.helpers import quick, random_arrays, random_representation
 
 
-def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0, overall_shrinkage=None):
+def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0):
     """Relative Mahalanobis scores as in the paper, in float64, with the shrinkage of the docstring."""
-    overall_shrinkage = shrinkage if overall_shrinkage is None else overall_shrinkage
     H, new = np.asarray(features, dtype=np.float64), np.asarray(new, dtype=np.float64)
     n, C = H.shape
     means = {k: sum(h for h, label in zip(H, y, strict=True) if label == k) / list(y).count(k) for k in set(y)}
@@ -22,8 +21,8 @@ def relative_mahalanobis_oracle(features, y, new, shrinkage=0.0, overall_shrinka
         within += np.outer(h - means[label], h - means[label]) / n
         total += np.outer(h - mean_0, h - mean_0) / n
     precision, precision_0 = (
-        np.linalg.pinv((1 - s) * S + s * np.trace(S) / C * np.eye(C), rcond=1e-11, hermitian=True)
-        for S, s in ((within, shrinkage), (total, overall_shrinkage))
+        np.linalg.pinv((1 - shrinkage) * S + shrinkage * np.trace(S) / C * np.eye(C), rcond=1e-11, hermitian=True)
+        for S in (within, total)
     )
     scores = []
     for h in new:
@@ -169,24 +168,31 @@ def test_oracle_of_normalised_features(seed, shrinkage):
     scorer = RelativeMahalanobis(shrinkage, normalize=True)
     scores = scores_of(scorer, arrays, y, new)
     features, new = (H / np.sqrt((H**2).sum(axis=1, keepdims=True)) for H in (arrays["features"], new))
-    expected = relative_mahalanobis_oracle(features, y, new, scorer.shrinkage_, scorer.overall_shrinkage_)
+    expected = relative_mahalanobis_oracle(features, y, new, scorer.shrinkage_)
     assert_scores_close(scores, expected)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("n", [24, 200])
-def test_automatic_shrinkage_is_that_of_both_gaussians(n, normalize):
+def test_automatic_shrinkage_is_that_of_the_classes(n, normalize):
     arrays, y = labelled(n=n, C=40)
     representation = Representation.from_numpy(**arrays)
     scorer = RelativeMahalanobis("auto", normalize=normalize).fit(representation, y)
     within = Mahalanobis("auto", normalize=normalize).fit(representation, y)
-    overall = Mahalanobis("auto", normalize=normalize, use_classes=False).fit(representation)
+    overall = Mahalanobis(within.shrinkage_, normalize=normalize, use_classes=False).fit(representation)
     assert scorer.shrinkage_ == within.shrinkage_
-    assert scorer.overall_shrinkage_ == pytest.approx(overall.shrinkage_, rel=1e-9)
-    assert scorer.shrinkage_ != scorer.overall_shrinkage_
     # The score is the difference of the two.
     difference = within.score_samples(representation) - overall.score_samples(representation)
     np.testing.assert_allclose(scorer.score_samples(representation), difference, rtol=1e-7, atol=1e-7)
+
+
+def test_far_images_score_lower_with_automatic_shrinkage():
+    # As many features as images: the shrinkages that fit the two covariances best differ much.
+    arrays, y = labelled(n=120, C=100)
+    far = {**arrays, "features": np.random.default_rng(5).normal(size=(50, 100)) * 6}
+    scorer = RelativeMahalanobis("auto").fit(Representation.from_numpy(**arrays), y)
+    unknown = scorer.score_samples(Representation.from_numpy(**far))
+    assert np.median(unknown) < np.quantile(scorer.score_samples(Representation.from_numpy(**arrays)), 0.05)
 
 
 def test_zero_features_have_a_finite_score():
