@@ -91,7 +91,9 @@ def draw_chart(table, path):
     groups = {"unknown classes of the same set": table["ood"] == UNKNOWN, "all other OOD sets": table["ood"] != UNKNOWN}
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, (title, rows) in zip(axes, groups.items(), strict=True):
-        means = table[rows].groupby(["method", "set"], sort=False)["auroc"].mean().unstack("set")[::-1]
+        means = table[rows].groupby(["method", "set"], sort=False)["auroc"].mean().unstack("set")
+        # The opponents first, from the top.
+        means = means.reindex(OPPONENTS + [method for method in means.index if method not in OPPONENTS])[::-1]
         means.plot.barh(ax=axis, width=0.75, legend=axis is axes[0])
         axis.set(title=title, xlabel="AUROC [%]", ylabel="", xlim=(50, 100))
         axis.grid(axis="x", alpha=0.4)
