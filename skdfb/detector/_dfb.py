@@ -220,7 +220,6 @@ class DFBDetector(PartsParameters, NetworkDetector):
     >>> from skdfb.networks import create_backbone
     >>> from skdfb.scorers import Energy
     >>> from skdfb.training import Trainer
-    from skdfb.training._checkpoints import Checkpoints
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> backbone = create_backbone("test_resnet", pretrained=False, output_stride=8)
     >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
