@@ -35,7 +35,7 @@ def report(table, notes):
     table = with_means(table)
     methods = list(table["method"].unique())
     for title, frame in tables_of(table, notes, methods):
-        print(f"\n{title}\n\n{simple_table(frame.fillna(''))}")
+        print(f"\n{title}\n\n{simple_table(frame.astype(object).fillna(''))}")
 
 
 def tables_of(table, notes, methods):
