@@ -47,7 +47,7 @@ import numpy as np
 import pandas as pd
 from photographs_tables import draw_chart, report
 from PIL import Image
-from real_images import KeptTrainer, NoMasks, compressed_like, read_pack, synthetic_noise
+from real_images import KeptTrainer, NoMasks, compressed_like, draw_extremes, read_pack, synthetic_noise
 
 from skdfb import CAMMaskGenerator, DFBDetector
 from skdfb.evaluation import OpenSetSplit, open_set_protocol
@@ -316,7 +316,8 @@ def run(name, seed, arguments):
     _, *beside = detector.joint_score_.parts
     dfb = Views(detector, data, ["classifier", "dense", "background", *(view for _, view, _ in beside)])
     if arguments.figures is not None:
-        draw_errors(detector, data, arguments.figures / f"{file}.png")
+        sets = {f"{key}: accepted first": X for key, X in data.ood.items()} | {"known: rejected first": data.X_test}
+        draw_extremes(detector, sets, arguments.figures / f"{file}.png")
 
     # 2. The plain classifier, the paper's dense network, and the network before training.
     plain = make_trainer(arguments, f"{file}-plain", frozen_stages=0)
@@ -346,24 +347,6 @@ def run(name, seed, arguments):
     seconds = {"seconds_classifier": seconds["seconds_classifier"]}
     measure("control", Views(detector, data, ["classifier"]), "classifier", seconds, [])
     return rows, notes
-
-
-def draw_errors(detector, data, path, n=12):
-    """Save a picture of the OOD images that score highest, and of the test images that score lowest."""
-    import matplotlib.pyplot as plt
-
-    sets = {f"{name}: accepted first": X for name, X in data.ood.items()} | {"known: rejected first": data.X_test}
-    figure = plt.figure(figsize=(n, 1.3 * len(sets)), layout="constrained")
-    for row, (title, X) in zip(figure.subfigures(len(sets), 1, squeeze=False)[:, 0], sets.items(), strict=True):
-        order = np.argsort(detector.score_samples(X))
-        row.suptitle(title, x=0.005, ha="left", fontsize=9)
-        axes, drawn = row.subplots(1, n), order[:n] if title.startswith("known:") else order[::-1][:n]
-        for axis, index in zip(axes, drawn, strict=True):
-            axis.imshow(X[index])
-            axis.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 # ----------------------------------------------------------------------- main

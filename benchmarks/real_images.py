@@ -434,10 +434,15 @@ def control(experiment, seed, data, arguments):
 
 def draw_errors(detector, data, path, n=12):
     """Save a picture of the OOD images that score highest, and of the test images that score lowest."""
-    import matplotlib.pyplot as plt
-
     detector = default_parts(detector).refit_scorer([("foreground", detector.scorer[0][1], ViM())])
     sets = {f"{name}: taken for known": X for name, X in data.ood.items()} | {"known: rejected first": data.X_test}
+    draw_extremes(detector, sets, path, n)
+
+
+def draw_extremes(detector, sets, path, n=12):
+    """Save a picture with a row for each set: its highest scores, or its lowest if the title starts with "known:"."""
+    import matplotlib.pyplot as plt
+
     figure = plt.figure(figsize=(n, 1.3 * len(sets)), layout="constrained")
     for row, (title, X) in zip(figure.subfigures(len(sets), 1, squeeze=False)[:, 0], sets.items(), strict=True):
         order = np.argsort(detector.score_samples(X))

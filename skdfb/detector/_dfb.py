@@ -524,8 +524,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
             return self._collect(images.subset(rows), requests), self._labels_[rows]
 
         train, labels = views_of(self._split_.train, True)
-        # Layers and the untrained network have no head of their own: the training images give them one.
-        self.heads_ = fitted_heads(train, labels)
+        # Layers and the untrained network have no head of their own: the training images give them one. Heads of other
+        # views are kept, since the parts of this detector may read their logits.
+        self.heads_ = getattr(self, "heads_", {}) | fitted_heads(train, labels)
         train = {view: with_head(part, self.heads_.get(view)) for view, part in train.items()}
         return (train, labels), views_of(self._split_.held_out, False)
 

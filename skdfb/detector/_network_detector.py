@@ -259,8 +259,9 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         X : images
             The n images.
         views : sequence of str, or mapping of str to ScorerNeeds, default=("dense",)
-            Some of ``"classifier"``, ``"dense"``, ``"foreground"`` and ``"background"``, see
-            :class:`~skdfb.scoring.JointScore`; or what :meth:`skdfb.scoring.JointScore.view_needs` returns.
+            Names of views, see :class:`~skdfb.scoring.JointScore`; or what
+            :meth:`skdfb.scoring.JointScore.view_needs` returns. A layer has logits if a part of ``fit`` is on it, or
+            after ``represent_training_images`` with such a part; else its logits are 0.
 
         Returns
         -------

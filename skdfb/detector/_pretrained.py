@@ -31,6 +31,9 @@ def pretrained_parts(network: DenseClassifier, *, second_pass: bool) -> list[Par
     """
     backbone = network.feature_map.backbone
     stages = trunk_stages(backbone) if has_trained_weights(backbone) else ()
+    # Random weights, and networks without a trunk, need no trial pass.
+    if not stages:
+        return []
     last = list(backbone_layers(backbone))[-1:]
     # Some families have stages that are no single module: nothing can be recorded there.
     widths = _layer_widths(network, [*last, *stages])

@@ -11,6 +11,7 @@ from skdfb.fusion import TemperatureFusion
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, ViM
+from skdfb.scoring import JointScore
 from tests.detector.conftest import make_detector
 
 # Networks after a few steps have logits about 0, for which ViM warns.
@@ -157,6 +158,20 @@ def test_refit_keeps_the_parts_beside_the_foreground(trunk_detector, images):
     assert np.ptp(other.score_parts(X)["logits"]) > 0
     with pytest.raises(ValueError, match="views of the training images that the scorers need were not kept"):
         trunk_detector.refit_scorer([("foreground", "dense.layer1", KNN(n_neighbors=5))])
+
+
+def test_views_for_another_joint_score_do_not_change_this_one(images):
+    X, y = images
+    scorer = [("foreground", "dense", Energy()), ("layer", "dense.layer1", Energy())]
+    detector = detector_of(scorer=scorer, background_scorer=[]).fit(X, y)
+    before = detector.score_parts(X[:20])["layer"]
+    other = JointScore([("a", "dense.layer2", Energy())], alpha=None)
+    train, _ = detector.represent_training_images(X, y, other)
+    assert_array_equal(detector.score_parts(X[:20])["layer"], before)
+    # Views of new images have the head that the training images gave.
+    assert_array_equal(
+        detector.represent(X[:4], ["dense.layer2"])["dense.layer2"].weight, train[0]["dense.layer2"].weight
+    )
 
 
 def test_perturbed_inputs_do_not_change_the_layers(trunk_detector, images):
