@@ -33,7 +33,7 @@ from skdfb.fusion import Fusion, TemperatureFusion
 from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, check_readable, labels_given
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
-from skdfb.scorers import BackgroundLogit, ForegroundScorer, Representation
+from skdfb.scorers import BackgroundLogit, ForegroundScorer, Representation, ViM
 from skdfb.scoring import HeldOutSplit, JointScore, hold_out
 from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
@@ -191,14 +191,15 @@ class DFBDetector(PartsParameters, NetworkDetector):
 
     *Pre-trained backbones.* Training makes a network forget what it does not need to tell the classes apart. But this
     is what separates images far from the classes. So the first stages of a pre-trained backbone, the trunk, are frozen
-    (see ``frozen_stages`` of :class:`~skdfb.Trainer`), and both networks share them. Four parts are joined to the
-    foreground score, all of them normalised Mahalanobis scores: of the dense network's last level of features, before
-    any final layers; of the features of the backbone before the training, which take a second forward pass; and of the
-    last two stages of the trunk. The background scores made this joint score worse on the image sets that it was chosen
-    on; see :ref:`measured`. A fusion that takes two parts, such as :class:`~skdfb.fusion.TemperatureFusion`, leaves
-    these parts out. To score with one pass, refit without the part ``"pretrained"``::
+    (see ``frozen_stages`` of :class:`~skdfb.Trainer`), and the classifier, the dense network and the network before its
+    training share them. Four parts are joined to the foreground score: the same scorer on the classifier; a normalised
+    relative Mahalanobis score and a normalised Mahalanobis score of the network before its training; and a normalised
+    Mahalanobis score of the last stage of the trunk. The trunk runs once for all three networks. The background scores
+    made this joint score worse on the image sets that it was chosen on; see :ref:`photographs`. A fusion that takes two
+    parts, such as :class:`~skdfb.fusion.TemperatureFusion`, leaves these parts out. To score with the dense network
+    alone, refit with its parts::
 
-        parts = [part for part in detector.joint_score_.parts if part[0] != "pretrained"]
+        parts = [part for part in detector.joint_score_.parts if part[1].startswith("dense")]
         detector.refit_scorer(parts, background_scorer=[])
 
     ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs`` and
@@ -506,9 +507,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # Names of parts are names of nested parameters, and must not be those of other parameters.
         self._validate_names([name for name, _ in self._listed_scorers])
         # A trained classifier no longer has the weights that its training started from.
-        second_pass = not isinstance(self.backbone, DenseClassifier)
-        more = [] if network is None else pretrained_parts(network, second_pass=second_pass)
-        return make_joint_score(self.scorer, self.background_scorer, self.fusion, self.alpha, more)
+        keeps_pretrained, scorer = not isinstance(self.backbone, DenseClassifier), self.scorer or ViM()
+        more = [] if network is None else pretrained_parts(network, scorer, keeps_pretrained=keeps_pretrained)
+        return make_joint_score(scorer, self.background_scorer, self.fusion, self.alpha, more)
 
     def _fit_joint_score(self, joint_score: JointScore, images: Images) -> None:
         """Compute the views of the images of ``fit``, and fit the joint score on them."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skdfb.fusion import Fusion
-from skdfb.scorers import BackgroundLogit, Mahalanobis, ViM
+from skdfb.scorers import BackgroundLogit, Mahalanobis
 from skdfb.scorers._composite import check_nested_parameters, named_scorers
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import BACKGROUND, DENSE, VIEWS, Part, is_view
@@ -27,7 +27,6 @@ def make_joint_score(
     TypeError, ValueError
         If they do not describe one.
     """
-    scorer = ViM() if scorer is None else scorer
     parts = named_parts(scorer, _default_background(background_scorer))
     if more and not _is_list(scorer):
         background = named_parts(scorer, [] if background_scorer is None else background_scorer)[1:]

@@ -12,38 +12,47 @@ import torch.nn.functional as F
 from skdfb.networks import DenseClassifier
 from skdfb.networks._layers import backbone_layers
 from skdfb.networks._stages import has_trained_weights, last_modules, recorded_stages, trunk_stages
-from skdfb.scorers import Mahalanobis, Representation
+from skdfb.scorers import Mahalanobis, RelativeMahalanobis, Representation
 from skdfb.scorers._discriminant import discriminant_head
-from skdfb.scoring._parts import DENSE, PRETRAINED, Part, split_view
+from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, Part, split_view
 from skdfb.utils import evaluation_mode
 
 __all__ = ["fitted_heads", "pretrained_parts", "view_widths", "with_head"]
 
-# Stages of the trunk that are scored by default, counted from its end.
+# Stages of the trunk that are scored without a pre-trained network, counted from the trunk's end.
 _N_STAGES = 2
 
 
-def pretrained_parts(network: DenseClassifier, *, second_pass: bool) -> list[Part]:
+def pretrained_parts(network: DenseClassifier, scorer: Any, *, keeps_pretrained: bool) -> list[Part]:
     """Return the parts that are scored beside the foreground if the network has a pre-trained trunk; else none.
 
-    These are the last level of features of the dense network, the features of the network before its training, which
-    take a second pass, and the last stages of the trunk.
+    These are the foreground scorer on the classifier, the features of the network before its training, and the last
+    stage of the trunk. Without that network, two stages and the last level of the dense network stand in for it.
     """
     backbone = network.feature_map.backbone
     stages = trunk_stages(backbone) if has_trained_weights(backbone) else ()
     # Random weights, and networks without a trunk, need no trial pass.
     if not stages:
         return []
-    last = list(backbone_layers(backbone))[-1:]
+    last = [layer for layer in list(backbone_layers(backbone))[-1:] if layer not in stages]
     # Some families have stages that are no single module: nothing can be recorded there.
     widths = _layer_widths(network, [*last, *stages])
-    trunk = [stage for stage in stages if stage in widths][-_N_STAGES:]
+    trunk = [stage for stage in stages if stage in widths][::-1]
     if not trunk:
         return []
-    named = [(f"dense_{layer}", f"{DENSE}.{layer}") for layer in last if layer in widths and layer not in stages]
-    named += [(PRETRAINED, PRETRAINED)] if second_pass else []
-    named += [(f"{PRETRAINED}_{stage}", f"{DENSE}.{stage}") for stage in trunk[::-1]]
-    return [Part(name.replace(".", "_"), view, Mahalanobis(shrinkage="auto", normalize=True)) for name, view in named]
+    absolute, relative = Mahalanobis(shrinkage="auto", normalize=True), RelativeMahalanobis("auto", normalize=True)
+    parts = [Part("foreground_classifier", CLASSIFIER, scorer)]
+    if keeps_pretrained:
+        parts += [Part("pretrained_relative", PRETRAINED, relative), Part(PRETRAINED, PRETRAINED, absolute)]
+    else:
+        parts += [Part(_named(f"dense_{layer}"), f"{DENSE}.{layer}", absolute) for layer in last if layer in widths]
+    trunk = trunk[: 1 if keeps_pretrained else _N_STAGES]
+    return parts + [Part(_named(f"{PRETRAINED}_{stage}"), f"{DENSE}.{stage}", absolute) for stage in trunk]
+
+
+def _named(text: str) -> str:
+    # Names of parts are names of parameters.
+    return text.replace(".", "_")
 
 
 def view_widths(networks: Mapping[str, DenseClassifier], views: Sequence[str]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from skdfb.detector._represent import represent, representation_of_layer
 from skdfb.images import BatchSize, Images, Indices
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
+from skdfb.networks._shared_trunk import SharedTrunk
 from skdfb.networks._stages import recorded_stages
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
@@ -38,8 +39,8 @@ class ViewRequest(NamedTuple):
 class NetworkViews:
     """Computes views of images with the networks of a detector.
 
-    All networks take the same inputs, so each image is read once, and each network runs once for all views of it.
-    Weights and train flags stay as they are.
+    All networks take the same inputs, so each image is read once, and each network runs once for all views of it. First
+    stages that networks have in common run once for all of them. Weights and train flags stay as they are.
 
     Parameters
     ----------
@@ -66,25 +67,29 @@ class NetworkViews:
     ) -> Iterator[tuple[Indices, dict[str, Representation]]]:
         """Yield the indices of each batch and its representations by the keys of ``requests``, on the CPU."""
         networks = {key: self.network_of(request.view) for key, request in requests.items()}
+        # A layer to record may be one that would be skipped, so networks with such a request run all their stages.
+        whole = {networks[key] for key, request in requests.items() if _records_layers(request)}
+        ordered = sorted(dict.fromkeys(networks.values()), key=lambda network: network not in whole)
+        trunk = SharedTrunk(ordered[0], [network for network in ordered[1:] if network not in whole])
 
         def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
             # Under the caller's autocast, features would be computed in half precision.
             with torch.autocast(inputs.device.type, enabled=False):
                 found: dict[str, Representation] = {}
-                for network in dict.fromkeys(networks.values()):
+                for network in ordered:
                     own = {key: request for key, request in requests.items() if networks[key] is network}
-                    found |= self._views_of_network(network, own, inputs)
+                    found |= self._views_of_network(network, own, inputs, trunk)
             # In the order of the requests again.
             return indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
 
         # Only networks that are needed, each once: a view of the classifier alone must not touch the dense network.
         with ExitStack() as stack:
-            for network in dict.fromkeys(networks.values()):
+            for network in ordered:
                 stack.enter_context(evaluation_mode(network))
             yield from run_over(self.networks[DENSE], images, self.batch_size, self.n_jobs, represent_batch)
 
     def _views_of_network(
-        self, network: DenseClassifier, requests: Mapping[str, ViewRequest], inputs: Tensor
+        self, network: DenseClassifier, requests: Mapping[str, ViewRequest], inputs: Tensor, trunk: SharedTrunk
     ) -> dict[str, Representation]:
         """Return the views of a network, from one forward pass over the inputs as they are."""
         layers = {key: layer for key, request in requests.items() if (layer := split_view(request.view)[1])}
@@ -94,7 +99,8 @@ class NetworkViews:
         # they compute serves the other requests, too.
         whole = requests.keys() - layers.keys() - perturbed
         known: Tensor | None = None
-        with recorded_stages(network.feature_map.backbone, list(layers.values())) as means:
+        recording = recorded_stages(network.feature_map.backbone, list(layers.values()))
+        with trunk.forward_pass(network), recording as means:
             for key in sorted(whole, key=lambda key: "layers" not in requests[key].needs.activations):
                 view, needs = requests[key]
                 found[key], known = represent(network, view, self.n_classes, inputs, needs, known)
@@ -173,6 +179,10 @@ class StreamedRepresentation(Representation):
     def __getitem__(self, index: Any) -> Self:
         rows = np.arange(len(self))[index]
         return replace(super().__getitem__(index), images=self.images.subset(rows))
+
+
+def _records_layers(request: ViewRequest) -> bool:
+    return bool(split_view(request.view)[1]) or "layers" in request.needs.activations
 
 
 def _store(n_images: int, like: Tensor) -> npt.NDArray[Any]:

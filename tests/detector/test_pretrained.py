@@ -21,10 +21,10 @@ SIDE = 32
 MAHALANOBIS = "Mahalanobis(normalize=True, shrinkage='auto')"
 PARTS = [
     ("foreground", "dense", "ViM()"),
-    ("dense_layer4", "dense.layer4", MAHALANOBIS),
+    ("foreground_classifier", "classifier", "ViM()"),
+    ("pretrained_relative", "pretrained", f"Relative{MAHALANOBIS}"),
     ("pretrained", "pretrained", MAHALANOBIS),
     ("pretrained_layer2", "dense.layer2", MAHALANOBIS),
-    ("pretrained_layer1", "dense.layer1", MAHALANOBIS),
 ]
 
 
@@ -81,7 +81,7 @@ def test_random_weights_have_the_parts_of_before(images):
         ({"background_scorer": [BackgroundLogit()]}, 6),
         ({"fusion": TemperatureFusion(), "background_scorer": BackgroundLogit()}, 2),
         ({"classifier_trainer": Trainer(max_steps=4, batch_size=16, frozen_stages=0)}, 3),
-        ({"classifier_trainer": Trainer(max_steps=4, batch_size=16, frozen_stages=2)}, 4),
+        ({"classifier_trainer": Trainer(max_steps=4, batch_size=16, frozen_stages=2)}, 5),
     ],
     ids=["list", "background", "Eq. 7", "no trunk", "one stage"],
 )
@@ -114,21 +114,26 @@ def test_trunk_views_are_means_of_the_pretrained_layers(trunk_detector, images):
     assert found["dense.layer2"].logits.shape == (10, 3)
 
 
-def test_one_forward_pass_per_network_and_batch(trunk_detector, images):
-    networks = trunk_detector.dense_network_, trunk_detector.pretrained_network_, trunk_detector.classifier_
+def test_three_networks_run_their_trunk_once_per_batch(trunk_detector, images):
+    networks = trunk_detector.dense_network_, trunk_detector.classifier_, trunk_detector.pretrained_network_
     calls = []
+    # Modules inside the stages: those of a stage that is skipped are not called.
     hooks = [
-        network.feature_map.register_forward_hook(lambda *_, index=index: calls.append(index))
+        network.feature_map.backbone.get_submodule(f"{stage}.0").register_forward_hook(
+            lambda *_, index=index, stage=stage: calls.append((index, stage))
+        )
         for index, network in enumerate(networks)
+        for stage in ("layer1", "layer2", "layer3")
     ]
     trunk_detector.score_and_classify(images[0][:10])
-    assert sorted(calls) == [0, 1]
-    # Without the part on the network before its training there is one pass, as the docstring says.
-    parts = [part for part in trunk_detector.joint_score_.parts if part[0] != "pretrained"]
+    of_dense = [(0, "layer1"), (0, "layer2"), (0, "layer3")]
+    assert calls == [*of_dense, (1, "layer3"), (2, "layer3")]
+    # With the parts on the dense network there is one pass, as the docstring says.
+    parts = [part for part in trunk_detector.joint_score_.parts if part[1].startswith("dense")]
     one_pass = trunk_detector.refit_scorer(parts, background_scorer=[])
     calls.clear()
     one_pass.score_and_classify(images[0][:10])
-    assert calls == [0]
+    assert calls == of_dense
     for hook in hooks:
         hook.remove()
     assert not any(module._forward_hooks for module in networks[0].modules())
@@ -152,8 +157,9 @@ def test_save_and_load(trunk_detector, images, tmp_path):
 
 def test_refit_keeps_the_parts_beside_the_foreground(trunk_detector, images):
     X, y = images
-    refitted = trunk_detector.refit_scorer(KNN(n_neighbors=5))
-    assert parts_of(refitted)[1:] == PARTS[1:]
+    refitted = parts_of(trunk_detector.refit_scorer(KNN(n_neighbors=5)))
+    assert refitted[1] == ("foreground_classifier", "classifier", "KNN(n_neighbors=5)")
+    assert refitted[2:] == PARTS[2:]
     other = trunk_detector.refit_scorer([("foreground", "dense", MSP()), ("logits", "dense.layer1", Energy())], X, y)
     assert np.ptp(other.score_parts(X)["logits"]) > 0
     with pytest.raises(ValueError, match="views of the training images that the scorers need were not kept"):
@@ -178,7 +184,7 @@ def test_perturbed_inputs_do_not_change_the_layers(trunk_detector, images):
     X, y = images
     parts = trunk_detector.refit_scorer(ODIN(), X, y).score_parts(X[:20])
     expected = trunk_detector.score_parts(X[:20])
-    for name, *_ in PARTS[1:]:
+    for name, *_ in PARTS[2:]:
         assert_allclose(parts[name], expected[name], rtol=1e-5)
 
 
@@ -204,10 +210,14 @@ def test_the_network_before_its_training_is_kept_only_where_it_is_scored(images,
         fitted.represent(X_new, ["pretrained"])
 
 
-def test_a_trained_classifier_with_a_trunk_has_the_parts_of_one_pass(trunk_detector, images):
+def test_a_trained_classifier_with_a_trunk_has_layers_instead_of_the_network_before_its_training(
+    trunk_detector, images
+):
     detector = detector_of(trunk_detector.classifier_, image_size=None).fit(*images)
-    assert parts_of(detector) == [part for part in PARTS if part[0] != "pretrained"]
-    assert parts_of(detector.refit_scorer(KNN(n_neighbors=5)))[1:] == parts_of(detector)[1:]
+    layers = {"dense_layer4": "dense.layer4", "pretrained_layer2": "dense.layer2", "pretrained_layer1": "dense.layer1"}
+    expected = PARTS[:2] + [(name, view, MAHALANOBIS) for name, view in layers.items()]
+    assert parts_of(detector) == expected
+    assert parts_of(detector.refit_scorer(KNN(n_neighbors=5)))[2:] == expected[2:]
 
 
 @pytest.mark.parametrize(
