@@ -2,8 +2,8 @@
 
 Three sets, each with the seeds 0 to 2, which draw the known and the unknown classes:
 
-- ``scenes``: landscapes and streets, four known classes of six. The defaults of the library were chosen on this set,
-  and on left-out classes of the training images of CIFAR-10.
+- ``scenes``: landscapes and streets, four known classes of six. The defaults of the library were chosen on
+  such images, and on left-out classes; see ``photographs_choice.py``.
 - ``flowers``: flowers, three known classes of five.
 - ``cifar``: CIFAR-10 at its own size, six known classes of ten, 250 training images of each.
 
@@ -28,12 +28,12 @@ scorer:
 - ``plain``: a classifier, all of it fine-tuned;
 - ``control``: the same, trained for as many steps as both stages of DFB;
 - ``frozen``: the features of the pre-trained network, and a linear discriminant on them; nothing is trained;
-- ``plain + pre-trained``: the plain classifier with the parts that DFB's default has beside the foreground, in two
-  passes as well: the layers of the trunk come from the pre-trained network;
+- ``BackMix``: as ``control``, trained with the augmentation BackMix;
+- ``plain + pre-trained``: the plain classifier with the parts of DFB's default on the pre-trained network and trunk;
 - ``DFB paper``: dense network and S_b of the paper, joined by Eq. 7, trained for these steps;
 - ``DFB without trunk``: the parts of DFB's default for random weights, on DFB's networks;
-- ``DFB``: the default, which takes a second pass through the pre-trained network;
-- ``DFB, one pass``: the same without the score of the pre-trained network's last features.
+- ``DFB``: the default, of three networks with one trunk;
+- ``DFB, one pass``: its parts on the dense network alone.
 """
 
 import argparse
@@ -50,6 +50,7 @@ from PIL import Image
 from real_images import KeptTrainer, NoMasks, compressed_like, draw_extremes, read_pack, synthetic_noise
 
 from skdfb import CAMMaskGenerator, DFBDetector
+from skdfb.augmentation import BackMix
 from skdfb.evaluation import OpenSetSplit, open_set_protocol
 from skdfb.fusion import TemperatureFusion
 from skdfb.metrics import auroc_score, fpr_at_tpr, open_set_f1_score, oscr_score
@@ -128,8 +129,9 @@ def load(name, seed, arguments):
         own = {subject.strip() for subject in OWN_SUBJECTS[name].split(",")}
         kept = [index for index, text in enumerate(classes) if text.partition("_")[2] not in own]
         sets["ImageNet"] = X[np.isin(y, kept)]
-    sets["noise"] = synthetic_noise(N_OOD, data.X.shape[1], seed)
+    sets["noise"] = synthetic_noise(2 * N_OOD, data.X.shape[1], seed)
     for key, X in sets.items():
+        X = X[::2]  # the choice of the defaults uses the others
         X = X[rng.permutation(len(X))[:N_OOD]]
         data.ood[key] = as_cifar(X, arguments.data) if name == "cifar" else X
     return data
@@ -225,10 +227,11 @@ def make_trainer(arguments, file, *, steps=1, **changes):
     return trainer
 
 
-def fit(data, seed, arguments, classifier, dense, **parameters):
+def fit(data, seed, arguments, classifier, dense, generator=None, **parameters):
     """Return the fitted detector, and the seconds of its stages."""
     is_kept = dense.file is not None and dense.file.is_file()
-    generator = Timed(NoMasks() if is_kept or dense.max_steps == 1 else CAMMaskGenerator(scales=(1.0,)), dense.file)
+    generator = CAMMaskGenerator(scales=(1.0,)) if generator is None else generator
+    generator = Timed(NoMasks() if is_kept or dense.max_steps == 1 else generator, dense.file)
     detector = DFBDetector(
         make_backbone(arguments),
         classifier_trainer=classifier,
@@ -270,6 +273,12 @@ class Views:
         joint = JointScore(parts, fusion=fusion, alpha=None).fit(*self.train, held_out=self.held_out)
         return {key: joint.score_samples(views) for key, views in self.sets.items()}
 
+    def part_scores(self, view, scorer):
+        """Return the scores of one scorer on a view: of the held-out images, and of each image set."""
+        joint = JointScore([("part", view, scorer)], alpha=None).fit(*self.train, held_out=self.held_out)
+        held_out, _ = self.held_out
+        return joint.score_samples(held_out), {key: joint.score_samples(views) for key, views in self.sets.items()}
+
     def predicted(self, view):
         """Return the class indices that a view predicts for the test images, and for each OOD set."""
         return {key: views[view].logits.numpy().argmax(1) for key, views in self.sets.items()}
@@ -307,13 +316,15 @@ def run(name, seed, arguments):
         notes.append({"set": name, "seed": seed, "method": method, "accuracy": accuracy, **seconds})
         print(notes[-1], flush=True)
         for title, scorer in SCORERS.items():
-            scores = views.scores([("foreground", view, scorer), *parts], fusion)
+            # Of the default's parts, the foreground of the classifier has this scorer as well.
+            own = [(part, of, scorer if part == "foreground_classifier" else other) for part, of, other in parts]
+            scores = views.scores([("foreground", view, scorer), *own], fusion)
             rows.extend(rows_of(scores, predicted, data, set=name, seed=seed, method=method, scorer=title))
 
-    # 1. The default, with its own parts beside the foreground.
+    # 1. The default, with its own parts beside the foreground. The classifier has the foreground scorer, too.
     trainers = [make_trainer(arguments, f"{file}-{stage}") for stage in ("classifier", "dense")]
     detector, seconds = fit(data, seed, arguments, *trainers, scorer=Energy())
-    _, *beside = detector.joint_score_.parts
+    _, second, *beside = detector.joint_score_.parts
     dfb = Views(detector, data, ["classifier", "dense", "background", *(view for _, view, _ in beside)])
     if arguments.figures is not None:
         sets = {f"{key}: accepted first": X for key, X in data.ood.items()} | {"known: rejected first": data.X_test}
@@ -324,38 +335,37 @@ def run(name, seed, arguments):
     dense = make_trainer(arguments, f"{file}-paper", frozen_stages=0, classification_weight=0.0)
     parts = [("foreground", "dense", Energy()), ("pretrained", "pretrained", Energy())]
     detector, paper_seconds = fit(data, seed, arguments, plain, dense, scorer=parts)
-    # The first of the default's parts is of a layer that was trained, the others are of what pre-training knew.
-    first, *rest = (view for _, view, _ in beside)
-    replaced = [first.replace("dense", "classifier"), *(view.replace("dense", "pretrained") for view in rest)]
+    # Without a frozen trunk, its layers are those of the pre-trained network.
+    same = [(part, view.replace("dense", "pretrained"), scorer) for part, view, scorer in beside]
+    replaced = [view for _, view, _ in same]
     others = Views(detector, data, ["dense", "background", *dict.fromkeys(["classifier", "pretrained", *replaced])])
     plain_seconds = {"seconds_classifier": paper_seconds["seconds_classifier"]}
     measure("plain", others, "classifier", plain_seconds, [])
     measure("frozen", others, "pretrained", {}, [])
-    same = [(part, view, scorer) for (part, _, scorer), view in zip(beside, replaced, strict=True)]
     measure("plain + pre-trained", others, "classifier", plain_seconds, same)
     measure("DFB paper", others, "dense", paper_seconds, [S_B], TemperatureFusion())
-    measure("DFB", dfb, "dense", seconds, beside)
-    one_pass = [part for part in beside if part[1] != "pretrained"]
-    measure("DFB, one pass", dfb, "dense", seconds, one_pass)
+    measure("DFB", dfb, "dense", seconds, [second, *beside])
+    measure("DFB, one pass", dfb, "dense", seconds, [part for part in beside if part[1].startswith("dense")])
     measure("DFB without trunk", dfb, "dense", seconds, BACKGROUND)
     measure("classifier of DFB", dfb, "classifier", {"seconds_classifier": seconds["seconds_classifier"]}, [])
 
     # 3. The plain classifier, trained for as long as both stages. Its dense network is not used.
-    control = make_trainer(arguments, f"{file}-control", steps=2, frozen_stages=0)
-    short = TimedTrainer(max_steps=1, batch_size=1, frozen_stages=0)
-    detector, seconds = fit(data, seed, arguments, control, short, scorer=[("foreground", "classifier", Energy())])
-    seconds = {"seconds_classifier": seconds["seconds_classifier"]}
-    measure("control", Views(detector, data, ["classifier"]), "classifier", seconds, [])
+    for method, mark, augmentation in (("control", "control", None), ("BackMix", "back-mix", BackMix())):
+        trainer = make_trainer(arguments, f"{file}-{mark}", steps=2, frozen_stages=0, augmentation=augmentation)
+        short = TimedTrainer(max_steps=1, batch_size=1, frozen_stages=0)
+        detector, seconds = fit(data, seed, arguments, trainer, short, scorer=[("foreground", "classifier", Energy())])
+        seconds = {"seconds_classifier": seconds["seconds_classifier"]}
+        measure(method, Views(detector, data, ["classifier"]), "classifier", seconds, [])
     return rows, notes
 
 
 # ----------------------------------------------------------------------- main
 
 
-def parse(argv=None):
+def parse(argv=None, description=__doc__, sets=SETS):
     """Return the settings."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=sets, default=list(sets))
     parser.add_argument("--seeds", nargs="+", type=int, choices=(0, 1, 2), default=[0, 1, 2])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SKDFB_DATA", ".")))
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
