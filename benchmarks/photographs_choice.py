@@ -8,9 +8,9 @@ Known and unknown classes of eight trials:
   in all reported splits.
 - ``flowers``: two known classes of a reported split; unknown is dandelion, which is known in all reported splits.
 
-The far OOD sets are the same kinds as in ``photographs.py``, but other images: no OOD image there is one here. Each
-candidate joins the foreground score, for each scorer, with other parts. The table has its gain over the best scorer of
-frozen features::
+The far OOD sets are textures, scenes and photographs of ImageNet, as in ``photographs.py``, but other images: no OOD image
+there is one here. Each candidate joins the foreground score, for each scorer, with other parts. The table has its gain
+over the best scorer of frozen features::
 
     python benchmarks/photographs_choice.py --data DATA --weights tf_efficientnet_lite0.safetensors --networks kept \
         --json choice.json
@@ -61,7 +61,7 @@ def load(trial, folder):
     rng = np.random.default_rng(100 + seed)
     data = {"scenes": scenes, "grey": grey, "cifar": cifar, "flowers": flowers}[name](seed, folder, rng)
     own = "scenes" if name == "grey" else name
-    sets = {key: read_pack(folder / f"{key}160.npz", 160)[0] for key in ("textures", "scenes", "flowers") if key != own}
+    sets = {key: read_pack(folder / f"{key}160.npz", 160)[0] for key in ("textures", "scenes") if key != own}
     if own != "cifar":
         X, y, classes = read_pack(folder / "imagenet160.npz", 160)
         subjects = {subject.strip() for subject in OWN_SUBJECTS[own].split(",")}
@@ -83,12 +83,14 @@ def as_grey(X):
 
 
 def divided(X, labels, unknown, rng, n_train, known=None):
-    """Return known and unknown classes of labelled images, ``n_train`` training images per class."""
+    """Return known and unknown classes of labelled images, at most ``n_train`` training images per class."""
     known = [name for name in np.unique(labels) if name not in unknown] if known is None else known
     rows = {name: rng.permutation(np.flatnonzero(labels == name)) for name in [*known, *unknown]}
+    n_train = min(n_train, min(3 * len(rows[name]) // 4 for name in known))
     train = np.concatenate([rows[name][:n_train] for name in known])
     test = rng.permutation(np.concatenate([rows[name][n_train:] for name in known]))[:N_TEST]
-    out = rng.permutation(np.concatenate([rows[name] for name in unknown]))[:N_TEST]
+    out = np.concatenate([rows[name] for name in unknown])
+    out = rng.permutation(out[out % 2 == 1])[:N_TEST]  # scenes of the other rows are OOD in photographs.py
     return Data(X[train], labels[train], X[test], labels[test], {"unknown classes": X[out]})
 
 
@@ -108,10 +110,11 @@ def grey(seed, folder, rng):
 
 def cifar(seed, folder, rng):
     """Return classes of a reported split of CIFAR-10 without two of them, and these as unknown ones."""
-    X, y, _ = read_pack(folder / "cifar10_train.npz", 32)
+    X, y, classes = read_pack(folder / "cifar10_train.npz", 32)
     split, unknown = LEFT_OUT[seed]
     known = [k for k in open_set_protocol("cifar10-6/4")[CIFAR_SPLITS[split]][0] if k not in unknown]
-    return divided(X, y, unknown, rng, N_CIFAR, known)
+    names = np.asarray(classes)
+    return divided(X, names[y], names[list(unknown)], rng, N_CIFAR, names[known])
 
 
 def flowers(seed, folder, rng):

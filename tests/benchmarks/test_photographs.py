@@ -1,4 +1,4 @@
-"""The benchmark on photographs, end to end on tiny packs, and its tables."""
+"""The benchmarks on photographs, end to end on tiny packs, and their tables."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.detector.test_pretrained import pretrained_backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
 METHODS = ["plain", "frozen", "plain + pre-trained", "DFB paper", "DFB", "DFB, one pass", "DFB without trunk"]
-METHODS += ["classifier of DFB", "control"]
+METHODS += ["classifier of DFB", "control", "BackMix"]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,19 @@ def tables():
     return benchmark("photographs_tables")
 
 
+def name_classes(path, *names):
+    with np.load(path) as pack:
+        content = dict(pack)
+    np.savez(path, **content | {"classes": np.array(names)})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
     write_pack(folder / "flowers160.npz", 400, 5, seed=1)
-    write_pack(folder / "scenes160.npz", 20, 6, seed=2)
+    name_classes(folder / "flowers160.npz", "daisy", "dandelion", "roses", "sunflowers", "tulips")
+    write_pack(folder / "scenes160.npz", 300, 6, seed=2)
+    name_classes(folder / "scenes160.npz", "buildings", "forest", "glacier", "mountain", "sea", "street")
     write_pack(folder / "textures160.npz", 20, 10, seed=3)
     write_pack(folder / "imagenet160.npz", 20, 10, seed=4)
     write_pack(folder / "cifar10_train.npz", 400, 10, seed=5)
@@ -47,10 +55,11 @@ def run(photographs, folder):
     create = photographs.create_backbone
     patch.setattr(photographs, "create_backbone", lambda name, **options: create(name, output_stride=8, **options))
 
-    def run(name):
+    def run(name, module=photographs, *more):
         settings = ["--only", name, "--seeds", "0", "--data", str(folder), "--backbone", "test_resnet", "--steps", "2"]
         settings += ["--weights", str(folder / "weights.safetensors"), "--image-size", "32", "--batch-size", "16"]
-        photographs.main([*settings, "--networks", str(folder / "kept"), "--json", str(folder / f"{name}.json")])
+        settings += ["--networks", str(folder / "kept"), "--json", str(folder / f"{name}.json"), *more]
+        module.main(settings)
         return json.loads((folder / f"{name}.json").read_text())
 
     yield run
@@ -144,3 +153,42 @@ def test_margins_are_those_of_the_best_scorers(tables):
         "gain over plain, all scorers": "+20.5 / -20.5",
         "worst scorer's gain": "+15.0",
     }
+
+
+def images_of(*sets):
+    return {image.tobytes() for images in sets for image in images}
+
+
+def test_nothing_was_chosen_on_a_reported_ood_image(photographs, folder):
+    choice, arguments = benchmark("photographs_choice"), photographs.parse(["--data", str(folder)])
+    reported = [photographs.load(name, seed, arguments) for name in ("flowers", "cifar") for seed in (0, 1, 2)]
+    ood = images_of(*(images for data in reported for images in data.ood.values()))
+    for trial in choice.TRIALS:
+        data = choice.load(trial, folder)
+        assert not images_of(*data.ood.values()) & ood
+        assert set(data.y_test) <= set(data.y)
+        assert min(len(images) for images in data.ood.values()) > 0
+
+
+def test_the_choice_of_parts(run, folder, monkeypatch, capsys):
+    choice = benchmark("photographs_choice")
+    monkeypatch.setattr(choice, "SCORERS", {"Energy": Energy(), "KNN": KNN(n_neighbors=5)})
+    monkeypatch.setattr(choice, "PRE_KNN", ("pretrained", KNN(n_neighbors=5)))
+    table = pd.DataFrame(run("scenes-0", choice)["rows"])
+    fused = [name for name, parts in choice.CANDIDATES.items() if len(parts) > 1]
+    assert set(table["method"]) >= {"frozen", "foreground", *fused, *(f"{name}, Fisher" for name in fused)}
+    assert list(table["ood"].unique()) == ["unknown classes", "textures", "ImageNet"]
+    assert set(table.groupby(["method", "scorer"]).size()) == {3}
+    printed = capsys.readouterr().out
+    assert "unknown classes: gain over the best scorer of frozen features" in printed
+
+
+def test_mask_generators(run, folder, capsys):
+    masks = benchmark("photographs_masks")
+    table = pd.DataFrame(run("scenes-0", masks, "--figures", str(folder / "figures"))["rows"])
+    generators = ["CAM", "CAM, four scales", "CAM, affinity", "dense round two", "normalised cut", "disc"]
+    assert list(table["scorer"].unique()) == generators
+    assert set(table.groupby(["method", "scorer"]).size()) == {3}
+    assert table["foreground"].between(1, 99).all()
+    assert (folder / "figures" / "masks-scenes-0.png").stat().st_size > 1000
+    assert "choice, all OOD sets: AUROC / FPR95" in capsys.readouterr().out
