@@ -8,9 +8,9 @@ Known and unknown classes of eight trials:
   in all reported splits.
 - ``flowers``: two known classes of a reported split; unknown is dandelion, which is known in all reported splits.
 
-The far OOD sets are textures, scenes and photographs of ImageNet, as in ``photographs.py``, but other images: no OOD image
-there is one here. Each candidate joins the foreground score, for each scorer, with other parts. The table has its gain
-over the best scorer of frozen features::
+The far OOD sets are textures, scenes and photographs of ImageNet, as in ``photographs.py``, but other images: no OOD
+image there is one here. Each candidate joins the foreground score, for each scorer, with other parts. The table has its
+gain over the best scorer of frozen features::
 
     python benchmarks/photographs_choice.py --data DATA --weights tf_efficientnet_lite0.safetensors --networks kept \
         --json choice.json
@@ -61,20 +61,25 @@ def load(trial, folder):
     rng = np.random.default_rng(100 + seed)
     data = {"scenes": scenes, "grey": grey, "cifar": cifar, "flowers": flowers}[name](seed, folder, rng)
     own = "scenes" if name == "grey" else name
-    sets = {key: read_pack(folder / f"{key}160.npz", 160)[0] for key in ("textures", "scenes") if key != own}
+    # Of each pack photographs.py reports on the other half, which begins with the first image.
+    sets = {key: read_pack(folder / f"{key}160.npz", 160)[0][1::2] for key in ("textures", "scenes") if key != own}
     if own != "cifar":
-        X, y, classes = read_pack(folder / "imagenet160.npz", 160)
-        subjects = {subject.strip() for subject in OWN_SUBJECTS[own].split(",")}
-        sets["ImageNet"] = X[
-            np.isin(y, [k for k, text in enumerate(classes) if text.partition("_")[2] not in subjects])
-        ]
+        sets["ImageNet"] = imagenet(own, folder)
     for key, X in sets.items():
-        X = X[1::2]  # photographs.py reports on the others
         X = X[rng.permutation(len(X))[:N_TEST]]
         data.ood[key] = as_cifar(X, folder) if own == "cifar" else X
     if name == "grey":
         data.ood = {key: as_grey(X) for key, X in data.ood.items()}
     return data
+
+
+def imagenet(own, folder):
+    """Return photographs of ImageNet without the subjects of a set, of the half that is not OOD for flowers."""
+    X, y, classes = read_pack(folder / "imagenet160.npz", 160)
+    subjects = np.array([text.partition("_")[2] for text in classes])[y]
+    of_flowers, of_set = (np.isin(subjects, OWN_SUBJECTS[name].split(", ")) for name in ("flowers", own))
+    half = np.flatnonzero(~of_flowers)[1::2]
+    return X[half[~of_set[half]]]
 
 
 def as_grey(X):
