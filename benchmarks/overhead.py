@@ -53,6 +53,11 @@ PARTS: dict[str, tuple[float, dict[str, Any]]] = {
 }
 
 
+# Backbones of a detector with the parts of pre-trained weights, on three networks: the largest acceptable ratio to a
+# forward pass of one. The first stages, which are the same in all three, run once.
+PRETRAINED_PARTS = {"tf_efficientnet_lite0": 1.55, "resnet18": 2.20}
+
+
 class Comparison(NamedTuple):
     """A piece of the library, the bare code for the same work, and the largest acceptable ratio."""
 
@@ -207,6 +212,39 @@ def scoring(parts: str, device: torch.device) -> Comparison:
     return Comparison(f"score_samples, {parts}", target, lambda: detector.score_samples(images), bare)
 
 
+def scoring_of_three_networks(name: str, device: torch.device) -> Comparison:
+    """Compare ``score_samples`` with the parts of a pre-trained backbone, at 128 pixels, with a pass of one network."""
+    images, labels = make_images(N_IMAGES, 128)
+    backbone = create_backbone(name, pretrained=False, random_state=0)
+    # Random weights count as pre-trained ones if their batch statistics are not those of a new network.
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.01)  # type: ignore[arg-type]
+    trainer = Trainer(max_steps=1, batch_size=BATCH)
+    detector = DFBDetector(
+        backbone,
+        scorer=KNN(),
+        mask_generator=CAMMaskGenerator(scales=(1.0,), flip=False),
+        classifier_trainer=trainer,
+        dense_trainer=trainer,
+        image_size=128,
+        alpha=0.1,
+        batch_size=BATCH,
+        device=str(device),
+        random_state=0,
+    ).fit(images, labels)
+    network = detector.dense_network_
+    inputs = ready_batches(images, network)
+
+    def bare() -> None:
+        with torch.no_grad():
+            for batch in inputs:
+                network(batch)
+
+    title = f"score_samples, three networks, {name.removeprefix('tf_')}"
+    return Comparison(title, PRETRAINED_PARTS[name], lambda: detector.score_samples(images), bare)
+
+
 def measure_times(repeats: int, device: torch.device) -> list[Result]:
     """Return all time ratios."""
     # On a GPU a step is so short that the start of a training would dominate a few of them.
@@ -218,16 +256,17 @@ def measure_times(repeats: int, device: torch.device) -> list[Result]:
         lambda: training_step(True, n_steps, device, BackMix()),
         lambda: mask_generation(device),
         *(partial(scoring, parts, device) for parts in PARTS),
+        *(partial(scoring_of_three_networks, name, device) for name in PRETRAINED_PARTS),
     ]
     return [compare(make(), repeats, device) for make in makers]
 
 
 def print_times(results: list[Result]) -> None:
     """Print one row per ratio."""
-    print(f"{'':36}{'library':>10}{'bare':>10}{'ratio':>8}{'best':>8}{'target':>8}")
+    print(f"{'':52}{'library':>10}{'bare':>10}{'ratio':>8}{'best':>8}{'target':>8}")
     for result in results:
         times = f"{result.library:>9.3f}s{result.bare:>9.3f}s"
-        print(f"{result.name:36}{times}{result.ratio:>8.3f}{result.best:>8.3f}{result.target:>8.2f}")
+        print(f"{result.name:52}{times}{result.ratio:>8.3f}{result.best:>8.3f}{result.target:>8.2f}")
 
 
 def peak_megabytes() -> float:
