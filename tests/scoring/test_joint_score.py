@@ -18,6 +18,7 @@ from skdfb.scorers import (
     BackgroundLogit,
     Energy,
     Mahalanobis,
+    RelativeMahalanobis,
     Representation,
     ScorerEnsemble,
     TemperatureScaled,
@@ -144,10 +145,14 @@ def test_far_images_are_rejected():
     assert (joint_score.score_samples(NEW) >= joint_score.offset_).mean() > 0.8
 
 
-# As a pre-trained backbone has them: four more parts, whose views go together with the foreground's.
-PRETRAINED = [("foreground", "dense", Energy())] + [
-    (name, view, Mahalanobis(shrinkage="auto", normalize=True))
-    for name, view in [("level", "dense"), ("before", "classifier"), ("stage_2", "dense"), ("stage_1", "classifier")]
+# As a pre-trained backbone has them. The views of one image depend on each other.
+NORMALISED = {"shrinkage": "auto", "normalize": True}
+PRETRAINED = [
+    ("foreground", "dense", Energy()),
+    ("foreground_classifier", "classifier", Energy()),
+    ("pretrained_relative", "classifier", RelativeMahalanobis(**NORMALISED)),
+    ("pretrained", "classifier", Mahalanobis(**NORMALISED)),
+    ("stage", "dense", Mahalanobis(**NORMALISED)),
 ]
 
 
