@@ -55,7 +55,7 @@ PARTS: dict[str, tuple[float, dict[str, Any]]] = {
 
 # Backbones of a detector with the parts of pre-trained weights, on three networks: the largest acceptable ratio to a
 # forward pass of one. The first stages, which are the same in all three, run once.
-PRETRAINED_PARTS = {"tf_efficientnet_lite0": 1.55, "resnet18": 2.20}
+PRETRAINED_PARTS = {"tf_efficientnet_lite0": 1.55, "resnet18": 2.40}
 
 
 class Comparison(NamedTuple):

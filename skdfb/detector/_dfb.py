@@ -507,7 +507,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # Names of parts are names of nested parameters, and must not be those of other parameters.
         self._validate_names([name for name, _ in self._listed_scorers])
         # A trained classifier no longer has the weights that its training started from.
-        keeps_pretrained, scorer = not isinstance(self.backbone, DenseClassifier), self.scorer or ViM()
+        keeps_pretrained, scorer = not isinstance(self.backbone, DenseClassifier), self.scorer
+        scorer = ViM() if scorer is None else scorer
         more = [] if network is None else pretrained_parts(network, scorer, keeps_pretrained=keeps_pretrained)
         return make_joint_score(scorer, self.background_scorer, self.fusion, self.alpha, more)
 
