@@ -164,7 +164,7 @@ def report(rows):
     over_trials = means.groupby("variant", sort=False).mean().assign(trial="mean").set_index("trial", append=True)
     means = pd.concat([means, over_trials])
     text = [f"{row.accuracy:.1f}: {row.auroc:.1f} / {row.fpr95:.1f}" for row in means.itertuples()]
-    frame = pd.Series(text, means.index).unstack("trial").reindex(table["variant"].unique())
+    frame = pd.Series(text, means.index).unstack("trial").reindex(table["variant"].unique()).fillna("")
     print("Accuracy: AUROC / FPR95 of left-out classes [%]\n")
     print(simple_table(frame[[*table["trial"].unique(), "mean"]].reset_index()))
 

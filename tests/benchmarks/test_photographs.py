@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from numpy.testing import assert_allclose
 from safetensors.torch import save_file
 
 from skdfb.scorers import KNN, Energy
@@ -194,3 +196,33 @@ def test_mask_generators(run, folder, capsys):
     assert table["foreground"].between(1, 99).all()
     assert (folder / "figures" / "masks-scenes-0.png").stat().st_size > 1000
     assert "choice, all OOD sets: AUROC / FPR95" in capsys.readouterr().out
+
+
+def test_variants_of_the_training(run, folder, capsys):
+    training = benchmark("photographs_training")
+    table = pd.DataFrame(run("scenes-0", training)["rows"])
+    assert list(table["variant"]) == list(training.VARIANTS)
+    assert table[["accuracy", "auroc", "fpr95"]].stack().between(0, 100).all()
+    # Each variant trains in its own way.
+    assert not table.drop_duplicates(["accuracy", "auroc", "fpr95"]).shape[0] < len(table) / 2
+    assert "AUROC / FPR95 of left-out classes" in capsys.readouterr().out
+
+
+def test_weights_are_pulled_to_the_pretrained_ones_and_averaged():
+    training = benchmark("photographs_training")
+    network = training.DenseClassifier(pretrained_backbone(), 3, image_size=32)
+    pull, average = training.PullToStart(0.25), training.Average(0.9)
+    pull.start(network)
+    average.start(network)
+    weight = pull.weights[0]
+    first = weight.detach().clone()
+    with torch.no_grad():
+        weight.add_(1)
+        network.head.weight.add_(1)
+    pull.augment(None, None)
+    assert_allclose(weight.detach(), first + 0.75, atol=1e-6)
+    assert_allclose(network.head.weight.detach(), pull.first[-2] + 1, atol=1e-6)
+    average.augment(None, None)
+    average.end()
+    # Two updates: 1 - 0.9 ** 2 of the way.
+    assert_allclose(pull.weights[0].detach(), first + 0.75 * 0.19, atol=1e-6)
