@@ -139,7 +139,10 @@ def parameter_groups(model: nn.Module) -> list[list[str]] | None:
     matcher = getattr(model, "group_matcher", None)
     if matcher is None:
         return None
-    groups: Mapping[Any, list[str]] = group_parameters(model, matcher(coarse=True))
+    try:
+        groups: Mapping[Any, list[str]] = group_parameters(model, matcher(coarse=True))
+    except (AssertionError, NotImplementedError):  # RDNet has no coarse groups
+        return None
     return [groups[depth] for depth in sorted(groups)]
 
 

@@ -84,6 +84,13 @@ def test_stages_of_another_module_are_its_children():
         freeze_stages(backbone, 3)
 
 
+def test_stages_of_a_timm_model_without_coarse_groups_are_its_children():
+    backbone = timm.create_model("rdnet_tiny", num_classes=0)
+    prefixes = [{name.split(".")[0] for name in stage} for stage in stages_of(backbone)]
+    assert {"stem"} in prefixes
+    assert all(len(names) == 1 for names in prefixes)
+
+
 def test_weights_frozen_by_the_user_are_a_trunk_up_to_the_first_gap():
     backbone = model_of("test_resnet")
     for name in ("conv1", "bn1", "layer1", "layer3"):

@@ -13,6 +13,8 @@ from torch import Tensor
 from skdfb.networks import DenseClassifier
 from skdfb.networks._layer_maps import LAST_LAYER, choose_layer, layer_map_sizes, recorded_map
 from skdfb.networks._layers import recorded_layers
+from skdfb.networks._shared_trunk import SharedTrunk
+from skdfb.networks._stages import stages_of
 
 
 class Member(NamedTuple):
@@ -345,3 +347,20 @@ def test_layers_give_maps(member: Member, network: DenseClassifier, images: Tens
         # The feature map has another memory format, in which deep networks round differently.
         torch.testing.assert_close(recorded[name], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert not any(module._forward_hooks for module in network.modules())
+
+
+@torch.no_grad()
+def test_a_shared_trunk_changes_no_map(network: DenseClassifier, images: Tensor) -> None:
+    other = copy.deepcopy(network)
+    stages = stages_of(other.feature_map.backbone)
+    # Another last stage, so that all stages before it are the same.
+    for name in stages[-1]:
+        other.feature_map.backbone.get_parameter(name).mul_(1.5)
+    expected = other.feature_map(images)
+    own = [vars(module).get("forward") for module in other.modules()]  # FasterNet's modules have one
+    trunk = SharedTrunk(network, [other])
+    for each in (network, other):
+        with trunk.forward_pass(each):
+            found = each.feature_map(images)
+    assert torch.equal(found, expected)
+    assert [vars(module).get("forward") for module in other.modules()] == own
