@@ -89,15 +89,17 @@ def draw_chart(table, path):
     table = best(with_means(table), list(table["method"].unique()))
     table = table[(table["ood"] != FAR) & (table["method"] != "classifier of DFB")]
     groups = {"unknown classes of the same set": table["ood"] == UNKNOWN, "all other OOD sets": table["ood"] != UNKNOWN}
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     for axis, (title, rows) in zip(axes, groups.items(), strict=True):
         means = table[rows].groupby(["method", "set"], sort=False)["auroc"].mean().unstack("set")
         # The opponents first, from the top.
         means = means.reindex(OPPONENTS + [method for method in means.index if method not in OPPONENTS])[::-1]
-        means.plot.barh(ax=axis, width=0.75, legend=axis is axes[0])
+        means.plot.barh(ax=axis, width=0.75, legend=False)
         axis.set(title=title, xlabel="AUROC [%]", ylabel="", xlim=(50, 100))
         axis.grid(axis="x", alpha=0.4)
         axis.set_axisbelow(True)
+    # Outside of the axes, where it hides no bar.
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
