@@ -74,8 +74,11 @@ class _Known:
     def __init__(self, backbone: nn.Module) -> None:
         self.modules = last_modules(backbone)
         # Buffers, such as batch statistics, belong to the modules of the weights.
-        owners = [{name.rpartition(".")[0] for name in stage} for stage in stages_of(backbone)]
+        owners = [{name.rpartition(".")[0] for name in stage} for stage in stages_of(backbone)] or [set()]
         self.tensors = [[name for name in _tensors(backbone) if name.rpartition(".")[0] in stage] for stage in owners]
+        # Modules may have buffers alone: where these are in the forward pass is not known, so they count as the stem.
+        owned = set(chain.from_iterable(self.tensors))
+        self.tensors[0] += [name for name in _tensors(backbone) if name not in owned]
         self.entered: dict[tuple[str, ...], bool] = {}
 
 

@@ -91,6 +91,17 @@ def test_other_weights_or_statistics_share_nothing_more():
     assert torch.equal(passes(SharedTrunk(source, [other]), (source, other), images_for(source))[1], expected)
 
 
+@torch.no_grad()
+def test_statistics_without_weights_count():
+    backbone = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)), nn.BatchNorm2d(3, affine=False))
+    backbone.append(nn.Conv2d(3, 3, 1))
+    source = DenseClassifier(backbone, 3, image_size=32).eval()
+    other = copy.deepcopy(source)
+    assert n_equal_stages(source, other) == 3
+    other.feature_map.backbone[2].running_mean.add_(1)
+    assert n_equal_stages(source, other) == 0
+
+
 class Forgetful(nn.Module):
     """A backbone whose last stage also takes what an early one left: it cannot be entered in the middle."""
 
