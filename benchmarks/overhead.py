@@ -196,12 +196,8 @@ def fitted_detector(device: torch.device) -> tuple[DFBDetector, np.ndarray, np.n
     return detector.fit(images, labels), images, labels
 
 
-def scoring(parts: str, device: torch.device) -> Comparison:
-    """Compare ``score_samples`` of a detector with a forward pass of its dense network."""
-    detector, images, labels = fitted_detector(device)
-    target, changes = PARTS[parts]
-    detector = detector.refit_scorer(X=images, y=labels, **changes)
-    network = detector.dense_network_
+def bare_passes(images: np.ndarray, network: DenseClassifier) -> Callable[[], None]:
+    """Return a function that passes the images through the network once."""
     inputs = ready_batches(images, network)
 
     def bare() -> None:
@@ -209,6 +205,16 @@ def scoring(parts: str, device: torch.device) -> Comparison:
             for batch in inputs:
                 network(batch)
 
+    return bare
+
+
+def scoring(parts: str, device: torch.device) -> Comparison:
+    """Compare ``score_samples`` of a detector with a forward pass of its dense network."""
+    detector, images, labels = fitted_detector(device)
+    target, changes = PARTS[parts]
+    detector = detector.refit_scorer(X=images, y=labels, **changes)
+    network = detector.dense_network_
+    bare = bare_passes(images, network)
     return Comparison(f"score_samples, {parts}", target, lambda: detector.score_samples(images), bare)
 
 
@@ -234,13 +240,7 @@ def scoring_of_three_networks(name: str, device: torch.device) -> Comparison:
         random_state=0,
     ).fit(images, labels)
     network = detector.dense_network_
-    inputs = ready_batches(images, network)
-
-    def bare() -> None:
-        with torch.no_grad():
-            for batch in inputs:
-                network(batch)
-
+    bare = bare_passes(images, network)
     title = f"score_samples, three networks, {name.removeprefix('tf_')}"
     return Comparison(title, PRETRAINED_PARTS[name], lambda: detector.score_samples(images), bare)
 

@@ -386,6 +386,20 @@ def parse(argv=None, description=__doc__, sets=SETS):
     return arguments
 
 
+def rows_of_trials(arguments, run):
+    """Return the rows of the files ``--report``, or run the trials and write the JSON file after each."""
+    if arguments.report is not None:
+        return [row for path in arguments.report for row in json.loads(path.read_text())["rows"]]
+    rows = []
+    for trial in arguments.only:
+        rows += run(trial, arguments)
+        print(trial, flush=True)
+        if arguments.json is not None:
+            settings = {key: str(value) for key, value in vars(arguments).items()}
+            arguments.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=0))
+    return rows
+
+
 def main(argv=None):
     """Run the sets, write the JSON file and print the tables."""
     arguments = parse(argv)

@@ -18,8 +18,6 @@ gain over the best scorer of frozen features::
 ``--report FILES`` prints the table. The options are those of ``photographs.py``.
 """
 
-import json
-
 import numpy as np
 import pandas as pd
 from photographs import (
@@ -36,6 +34,7 @@ from photographs import (
     make_trainer,
     parse,
     rows_of,
+    rows_of_trials,
 )
 from photographs_tables import FAR, UNKNOWN, with_means
 from real_images import read_pack
@@ -230,17 +229,7 @@ def report(rows):
 def main(argv=None):
     """Run the trials, write the JSON file and print the table."""
     arguments = parse(argv, __doc__, TRIALS)
-    rows = []
-    if arguments.report is not None:
-        rows = [row for path in arguments.report for row in json.loads(path.read_text())["rows"]]
-    else:
-        for trial in arguments.only:
-            rows += run(trial, arguments)
-            print(trial, flush=True)
-            if arguments.json is not None:
-                settings = {key: str(value) for key, value in vars(arguments).items()}
-                arguments.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=0))
-    report(rows)
+    report(rows_of_trials(arguments, run))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ middle of each image. Masks that are better make the background scores better::
 first training images.
 """
 
-import json
-
 import numpy as np
 import pandas as pd
 import photographs
 import photographs_choice
-from photographs import BACKGROUND, S_B, Views, fit, make_trainer, parse, rows_of
+from photographs import BACKGROUND, S_B, Views, fit, make_trainer, parse, rows_of, rows_of_trials
 from photographs_tables import FAR, UNKNOWN, pairs, with_means
 from real_images_tables import simple_table
 
@@ -149,16 +147,7 @@ def main(argv=None):
     arguments = parse(argv, __doc__, TRIALS)
     if arguments.networks is None and arguments.report is None:
         raise SystemExit("expected a folder --networks for networks and masks")
-    rows = []
-    if arguments.report is not None:
-        rows = [row for path in arguments.report for row in json.loads(path.read_text())["rows"]]
-    else:
-        for trial in arguments.only:
-            rows += run(trial, arguments)
-            if arguments.json is not None:
-                settings = {key: str(value) for key, value in vars(arguments).items()}
-                arguments.json.write_text(json.dumps({"settings": settings, "rows": rows}, indent=0))
-    report(rows)
+    report(rows_of_trials(arguments, run))
 
 
 if __name__ == "__main__":
