@@ -10,6 +10,7 @@ left-out classes, as the mean of three scorers on the classifier's features::
 ``--report FILES`` prints the table. The options are those of ``photographs.py``.
 """
 
+import copy
 import json
 
 import numpy as np
@@ -18,6 +19,8 @@ import torch
 from photographs import make_backbone, parse
 from photographs_choice import TRIALS, load
 from real_images_tables import simple_table
+from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import cosine_similarity
 
 from skdfb import Trainer
 from skdfb.metrics import auroc_score, fpr_at_tpr
@@ -30,8 +33,8 @@ SCORERS = (ViM(), KNN(), RelativeMahalanobis(shrinkage="auto", normalize=True))
 class EachStep:
     """An augmentation that leaves the images alone, and does something to the network before each step."""
 
-    def start(self, network):
-        """Take the network before its training."""
+    def start(self, network, data):
+        """Take the network and the training images before the training."""
         self.network = network
         self.weights = [weight for weight in network.parameters() if weight.requires_grad]
         self.first = [weight.detach().clone() for weight in self.weights]
@@ -39,10 +42,10 @@ class EachStep:
     def augment(self, batch, generator):
         """Return the batch as it is."""
         with torch.no_grad():
-            self.step()
+            self.step(batch)
         return batch
 
-    def step(self):
+    def step(self, batch):
         """Change the network before a step."""
 
     def end(self):
@@ -55,7 +58,7 @@ class PullToStart(EachStep):
     def __init__(self, strength):
         self.strength = strength
 
-    def step(self):
+    def step(self, batch):
         """Move each weight towards its first value."""
         head = {id(weight) for weight in self.network.head.parameters()}
         for weight, first in zip(self.weights, self.first, strict=True):
@@ -69,12 +72,12 @@ class Average(EachStep):
     def __init__(self, decay):
         self.decay = decay
 
-    def start(self, network):
+    def start(self, network, data):
         """Begin with the pre-trained weights."""
-        super().start(network)
+        super().start(network, data)
         self.state = {name: value.clone() for name, value in network.state_dict().items() if value.is_floating_point()}
 
-    def step(self):
+    def step(self, batch):
         """Update the average."""
         now = self.network.state_dict()
         for name, mean in self.state.items():
@@ -82,7 +85,7 @@ class Average(EachStep):
 
     def end(self):
         """Take the average as the network."""
-        self.step()
+        self.step(None)
         self.network.load_state_dict(self.state, strict=False)
 
 
@@ -92,12 +95,63 @@ class RatesByLayer(EachStep):
     def __init__(self, factor):
         self.factor = factor
 
-    def start(self, network):
+    def start(self, network, data):
         """Scale the gradients, which is the same for SGD."""
-        super().start(network)
+        super().start(network, data)
         for index, weight in enumerate(self.weights):
             scale = self.factor ** (10 * (len(self.weights) - 1 - index) / len(self.weights))
             weight.register_hook(lambda gradient, scale=scale: gradient * scale)
+
+
+class Distillation(EachStep):
+    """Distillation of features: they stay in the direction of the pre-trained network's (Jung et al., 2016).
+
+    The loss is the strength times one minus the cosine similarity of both networks' features.
+    """
+
+    def __init__(self, strength):
+        self.strength = strength
+
+    def start(self, network, data):
+        """Keep a copy of the network; its gradients are added to those of the classification loss."""
+        super().start(network, data)
+        self.teacher = copy.deepcopy(network).eval()
+        self.gradients = {}
+        for index, weight in enumerate(self.weights):
+            weight.register_hook(lambda gradient, index=index: gradient + self.gradients.get(index, 0))
+
+    @torch.enable_grad()
+    def step(self, batch):
+        """Compute the gradients of a batch. The batch statistics are updated by the training step alone."""
+        self.gradients = {}
+        with torch.no_grad():
+            target = self.teacher.features(batch.images)
+        modes = {module: module.training for module in self.network.modules()}
+        self.network.eval()
+        loss = self.strength * (1 - cosine_similarity(self.network.features(batch.images), target).mean())
+        gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
+        for module, mode in modes.items():
+            module.training = mode
+        self.gradients = {index: value for index, value in enumerate(gradients) if value is not None}
+
+    def end(self):
+        """Free the copy, and leave no gradient behind."""
+        self.teacher, self.gradients = None, {}
+
+
+class ProbeFirst(EachStep):
+    """LP-FT: the head is fitted on pre-trained features before the training (Kumar et al., ICLR 2022)."""
+
+    def start(self, network, data):
+        """Set the head to logistic regression."""
+        super().start(network, data)
+        known = represent(network.eval(), data.X)
+        # Features of unit variance on average: else the regression would not converge.
+        scale = float(known.features.std())
+        probe = LogisticRegression(C=0.01, max_iter=1000).fit(known.features.numpy() / scale, data.y)
+        with torch.no_grad():
+            network.head.weight.copy_(torch.from_numpy(probe.coef_ / scale).view_as(network.head.weight))
+            network.head.bias.copy_(torch.from_numpy(probe.intercept_))
 
 
 VARIANTS = {
@@ -112,6 +166,11 @@ VARIANTS = {
     "L2-SP 0.003": {"augmentation": PullToStart(0.003)},
     "L2-SP 0.03": {"augmentation": PullToStart(0.03)},
     "moving average 0.9": {"augmentation": Average(0.9)},
+    "distillation 1": {"augmentation": Distillation(1)},
+    "distillation 10": {"augmentation": Distillation(10)},
+    "distillation 10, no trunk": {"frozen_stages": 0, "augmentation": Distillation(10)},
+    "probe first": {"augmentation": ProbeFirst()},
+    "probe first, learning rate 0.003": {"learning_rate": 0.003, "augmentation": ProbeFirst()},
 }
 
 
@@ -121,7 +180,7 @@ def train(data, seed, changes, arguments):
     trainer = Trainer(max_steps=arguments.steps, batch_size=arguments.batch_size, **changes)
     trainer.freeze_trunk(network)
     every_step = changes.get("augmentation", EachStep())
-    every_step.start(network)
+    every_step.start(network, data)
     labels = np.unique(data.y, return_inverse=True)[1]
     trainer.train(network, data.X, labels, device=torch.device("cpu"), random_state=seed)
     every_step.end()

@@ -1,6 +1,7 @@
 """The benchmarks on photographs, end to end on tiny packs, and their tables."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -212,8 +213,8 @@ def test_weights_are_pulled_to_the_pretrained_ones_and_averaged():
     training = benchmark("photographs_training")
     network = training.DenseClassifier(pretrained_backbone(), 3, image_size=32)
     pull, average = training.PullToStart(0.25), training.Average(0.9)
-    pull.start(network)
-    average.start(network)
+    pull.start(network, None)
+    average.start(network, None)
     weight = pull.weights[0]
     first = weight.detach().clone()
     with torch.no_grad():
@@ -226,3 +227,31 @@ def test_weights_are_pulled_to_the_pretrained_ones_and_averaged():
     average.end()
     # Two updates: 1 - 0.9 ** 2 of the way.
     assert_allclose(pull.weights[0].detach(), first + 0.75 * 0.19, atol=1e-6)
+
+
+def test_distillation_adds_its_gradients_and_the_probe_fits_the_training_images():
+    training = benchmark("photographs_training")
+    network = training.DenseClassifier(pretrained_backbone(), 3, image_size=32).train()
+    distillation = training.Distillation(2)
+    distillation.start(network, None)
+    weight = distillation.weights[0]
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch = SimpleNamespace(images=images)
+    distillation.augment(batch, None)
+    # Nothing to learn from a teacher with the same weights, and the training goes on as before.
+    assert_allclose(distillation.gradients[0], 0, atol=1e-5)
+    assert network.training
+    with torch.no_grad():
+        weight.add_(0.3)
+    distillation.augment(batch, None)
+    network.eval()
+    similarity = torch.nn.functional.cosine_similarity(network.features(images), distillation.teacher.features(images))
+    # The hook adds its gradients to these as well.
+    expected = torch.autograd.grad(2 * (1 - similarity.mean()), weight)[0] - distillation.gradients[0]
+    assert expected.abs().max() > 1e-4
+    (3 * weight).sum().backward()
+    assert_allclose(weight.grad, 3 + expected, rtol=1e-4)
+    images = torch.randint(0, 256, (30, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = SimpleNamespace(X=images.numpy(), y=np.arange(30) % 3)
+    training.ProbeFirst().start(network, data)
+    assert np.mean(training.represent(network, data.X).logits.numpy().argmax(1) == data.y) > 0.5
