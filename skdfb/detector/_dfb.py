@@ -38,6 +38,7 @@ from skdfb.scoring import HeldOutSplit, JointScore, hold_out
 from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
+from skdfb.training._class_order import check_order
 from skdfb.training._stages import build_classifier, start_dense_network, take_over
 from skdfb.utils import resolve_device, shallow_copy, spawn_seeds
 
@@ -419,6 +420,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
                 classifier, train, labels, random_state=seeds.classifier, checkpoints=kept, **options
             )
             self.training_history_["classifier"] = history
+        else:
+            check_order(self, classifier.to(options["device"]), train, labels)
         self.classifier_ = classifier.to(options["device"]).eval()
 
     def _train_dense_network(

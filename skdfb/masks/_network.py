@@ -18,6 +18,7 @@ from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
 from skdfb.training import Trainer
+from skdfb.training._class_order import check_order
 from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import evaluation_mode, resolve_device
 
@@ -128,7 +129,9 @@ class MultiScaleMaskGenerator(NetworkMaskGenerator):
         """Return the classifier of K classes: trained here, or a copy of the trained one given as ``backbone``."""
         device = resolve_device(self.device)
         if isinstance(self.backbone, DenseClassifier):
-            return take_over(self, self.classes_).to(device).eval()
+            network = take_over(self, self.classes_).to(device).eval()
+            check_order(self, network, images, labels)
+            return network
         # Two seeds, so that the random weights do not depend on the number of random draws of the training.
         network = build_classifier(
             self.backbone, len(self.classes_), images, image_size=self.image_size, seed=build_seed

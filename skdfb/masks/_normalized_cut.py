@@ -16,6 +16,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
 from skdfb.networks._layer_maps import choose_layer
 from skdfb.networks._normalized_cut import normalized_cut_maps
+from skdfb.training._class_order import check_order
 from skdfb.training._stages import build_classifier, take_over
 from skdfb.utils import resolve_device
 
@@ -195,7 +196,9 @@ class NormalizedCutMaskGenerator(NetworkMaskGenerator):
             network = build_classifier(self.backbone, len(self.classes_), images, image_size=self.image_size, seed=0)
         self.network_ = network.to(resolve_device(self.device)).eval()
         self.layer_ = choose_layer(self.network_, self.layer)
-        if not is_trained:
+        if is_trained:
+            check_order(self, self.network_, images, labels)
+        else:
             self._set_head(images, labels)
 
     @torch.no_grad()

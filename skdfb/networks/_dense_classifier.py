@@ -3,8 +3,10 @@
 import copy
 import copyreg
 import os
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from skdfb.images import is_out_of_memory
 from skdfb.networks._feature_map import FeatureMap
 from skdfb.networks._network_state import network_state, restored_network
 from skdfb.networks._timm import create_backbone, preprocessor_of
+from skdfb.networks._unwrap import unwrapped
 from skdfb.utils import evaluation_mode
 
 __all__ = ["DenseClassifier"]
@@ -34,7 +37,8 @@ class DenseClassifier(nn.Module):
     ----------
     backbone : str or torch.nn.Module
         A timm model name, a timm model, or a module that maps images (n, 3, H, W) to feature maps (n, C, h, w).
-        A module is used as it is, not copied.
+        A module is used as it is, not copied; of a wrapper (``torch.compile``, ``DataParallel``, a LightningModule
+        around one model), the model inside.
     num_classes : int
         Number of outputs: K for a classifier, K + 1 for a dense network whose last class is the background.
     pretrained : bool, default=True
@@ -45,6 +49,9 @@ class DenseClassifier(nn.Module):
         Side of the input in pixels. None takes the backbone's own.
     fallback_size : int, default=None
         Side of the input for a module without a size of its own; None is 224.
+    classes : sequence, default=None
+        Labels of the outputs, in their order. Estimators put the outputs of a trained network in the order of
+        ``np.unique(y)`` by them, and drop those of labels not in y. None says that they are in that order.
     **options : Any
         Further options for a named backbone, like ``output_stride=8``; see :func:`create_backbone`.
 
@@ -56,9 +63,13 @@ class DenseClassifier(nn.Module):
         Height and width of the feature map of an ``image_size`` image.
     num_features : int
         Width C of the feature map.
+    classes : list or None
+        Labels of the outputs.
 
     Raises
     ------
+    ValueError
+        If ``classes`` are not ``num_classes`` different labels.
     ValueError
         If the name is unknown, the weights cannot be loaded, or the backbone gives no map of at least 4 x 4 places; or
         if ``checkpoint_path`` or options are given together with a module.
@@ -91,9 +102,13 @@ class DenseClassifier(nn.Module):
         checkpoint_path: str | os.PathLike[str] | None = None,
         image_size: int | None = None,
         fallback_size: int | None = None,
+        classes: Sequence[Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.classes = _checked_classes(classes, num_classes)
+        if isinstance(backbone, nn.Module):
+            backbone = unwrapped(backbone)
         # Error messages name the backbone as the user gave it.
         name = repr(backbone) if isinstance(backbone, str) else type(backbone).__name__
         if isinstance(backbone, str):
@@ -224,6 +239,22 @@ class DenseClassifier(nn.Module):
             network.head.bias[: self.num_classes] = self.head.bias
         return network
 
+    def select_outputs(self, outputs: Sequence[int]) -> None:
+        """Keep some outputs, in the given order; ``classes`` is then None: the order is the caller's.
+
+        Parameters
+        ----------
+        outputs : sequence of int
+            Indices of outputs.
+        """
+        head = _zero_head(self.num_features, len(outputs), self.head.weight)
+        with torch.no_grad():
+            head.weight.copy_(self.head.weight[list(outputs)])
+            head.bias.copy_(self.head.bias[list(outputs)])
+        for kept, own in zip(head.parameters(), self.head.parameters(), strict=True):
+            kept.requires_grad_(own.requires_grad)
+        self.head, self.classes = head, None
+
     def accepts_size(self, size: int) -> bool:
         """Return whether the network takes inputs of a size; some families take only one.
 
@@ -265,21 +296,24 @@ class DenseClassifier(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     @classmethod
-    def from_classifier(cls, model: nn.Module, *, image_size: int | None = None) -> "DenseClassifier":
-        """Make a network of a trained timm classifier, head included.
+    def from_classifier(
+        cls, model: nn.Module, *, image_size: int | None = None, classes: Sequence[Any] | None = None
+    ) -> "DenseClassifier":
+        """Make a network of a trained timm or torchvision classifier, head included.
 
         Parameters
         ----------
         model : torch.nn.Module
-            A timm model whose classifier is linear on the mean of its last feature map. It is copied.
+            A timm or torchvision model whose classifier is linear on the mean of its last feature map. It is copied.
         image_size : int, default=None
             Side of the input in pixels; None takes the model's own.
+        classes : sequence, default=None
+            Labels of the outputs, in the model's order. None says that output k is the class ``np.unique(y)[k]``.
 
         Returns
         -------
         network : DenseClassifier
-            A network with the model's classes, in the model's order, and with the same outputs. For estimators, output
-            k is the class ``np.unique(y)[k]``.
+            A network with the model's classes, in the model's order, and with the same outputs.
 
         Raises
         ------
@@ -294,16 +328,17 @@ class DenseClassifier(nn.Module):
         >>> DenseClassifier.from_classifier(trained).num_classes
         5
         """
-        model = copy.deepcopy(model).eval()
-        classifier = getattr(model, "get_classifier", lambda: None)()
+        model = copy.deepcopy(unwrapped(model)).eval()
+        classifier = _classifier_of(model)
         weights = _linear_weights(classifier)
         if weights is None:
+            cls(model, 1, image_size=image_size)  # the advice below must not end in another error
             raise ValueError(
                 f"model {type(model).__name__} has no linear classifier (it is a {type(classifier).__name__}); use "
                 "DenseClassifier(model, num_classes) and train a head."
             )
         weight, bias = weights
-        network = cls(model, len(weight), image_size=image_size).eval()
+        network = cls(model, len(weight), image_size=image_size, classes=classes).eval()
         # The weights alone do not tell whether a layer stands between feature map and head: the outputs are compared.
         if weight.shape == network.head.weight.shape:
             with torch.no_grad():
@@ -321,6 +356,34 @@ class DenseClassifier(nn.Module):
             f"model {type(model).__name__} has more than a linear layer on the mean of its feature map, so it has no "
             "logits per place; use DenseClassifier(model, num_classes) and train a head."
         )
+
+
+def _classifier_of(model: nn.Module) -> object:
+    """Return the classifier of a timm or torchvision model, or of one with the same names."""
+    if hasattr(model, "get_classifier"):
+        return model.get_classifier()  # type: ignore[operator]
+    children = dict(model.named_children())
+    classifier = next((children[name] for name in ("fc", "classifier", "head") if name in children), None)
+    if isinstance(classifier, nn.Sequential):
+        # Dropout changes nothing in evaluation; whether other layers do is seen in the outputs.
+        linear = [layer for layer in classifier.modules() if _linear_weights(layer) is not None]
+        return linear[0] if len(linear) == 1 else classifier
+    return classifier
+
+
+def _checked_classes(classes: Sequence[Any] | None, num_classes: int) -> list[Any] | None:
+    """Return the labels of the outputs as plain values."""
+    if classes is None:
+        return None
+    labels = np.asarray(classes).tolist()
+    if not isinstance(labels, list) or any(isinstance(label, list) for label in labels):
+        raise ValueError(f"classes={classes!r}: expected a sequence of the labels of the {num_classes} outputs.")
+    if len(labels) != num_classes or len(set(labels)) != num_classes:
+        raise ValueError(
+            f"classes={classes!r}: expected {num_classes} different labels, one for each output, got {len(labels)} "
+            f"labels, {len(set(labels))} of them different."
+        )
+    return labels
 
 
 def _zero_head(num_features: int, num_classes: int, like: Tensor) -> nn.Linear:

@@ -8,11 +8,16 @@ from skdfb.utils import evaluation_mode
 __all__ = ["FeatureMap", "tokens_to_nchw"]
 
 
+# torchvision's classifiers have no method for the map: it is the input of their pooling.
+_BEFORE_POOLING = "input of avgpool"
+
+
 class FeatureMap(nn.Module):
     """Return a backbone's last feature map as (n, C, h, w).
 
     For timm models this is the output of ``forward_features`` or, if that is no map, of ``forward_intermediates``. Any
-    other module is called. Maps with channels last, and tokens (without prefix tokens), are converted to NCHW. A trial
+    other module is called; if that gives no map and it has a layer ``avgpool``, like torchvision's classifiers, that
+    layer's input is the map. Maps with channels last, and tokens (without prefix tokens), are converted to NCHW. A trial
     image at construction finds the method and the layout.
 
     Parameters
@@ -104,7 +109,7 @@ class FeatureMap(nn.Module):
 
     def _methods(self) -> list[str]:
         known = [name for name in ("forward_features", "forward_intermediates") if hasattr(self.backbone, name)]
-        return known or ["forward"]
+        return known or ["forward"] + [_BEFORE_POOLING] * isinstance(getattr(self.backbone, "avgpool", None), nn.Module)
 
     def _call(self, method: str, images: Tensor) -> object:
         if method == "forward_features":
@@ -113,6 +118,8 @@ class FeatureMap(nn.Module):
             return self.backbone.forward_intermediates(  # type: ignore[operator]
                 images, indices=[-1], norm=True, output_fmt="NCHW", intermediates_only=True
             )[-1]
+        if method == _BEFORE_POOLING:
+            return _input_of(self.backbone.get_submodule("avgpool"), self.backbone, images)
         return self.backbone(images)
 
     def _to_nchw(self, out: object, layout: str, images: Tensor) -> Tensor | None:
@@ -123,6 +130,17 @@ class FeatureMap(nn.Module):
             return None if out.ndim != 4 else out.permute(0, 3, 1, 2) if layout == "NHWC" else out
         n_prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))
         return tokens_to_nchw(out, n_prefix, images.shape[-2:])
+
+
+def _input_of(layer: nn.Module, model: nn.Module, images: Tensor) -> object:
+    """Return what a layer of a model is given for these images."""
+    inputs: list[object] = []
+    handle = layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    try:
+        model(images)
+    finally:
+        handle.remove()
+    return inputs[-1] if inputs else None
 
 
 def _memory_format(backbone: nn.Module) -> torch.memory_format:

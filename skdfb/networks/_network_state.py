@@ -16,7 +16,7 @@ __all__ = ["network_state", "restored_network"]
 
 _BACKBONE = "feature_map.backbone."
 _PARTS = {"feature_map": FeatureMap, "head": nn.Linear}
-_OWN_ATTRIBUTES = {"preprocessor"}
+_OWN_ATTRIBUTES = {"classes", "preprocessor"}
 
 
 def network_state(network: Any) -> dict[str, Any] | None:
@@ -30,6 +30,7 @@ def network_state(network: Any) -> dict[str, Any] | None:
     return {
         "backbone": arguments,
         "preprocessor": network.preprocessor,
+        "classes": network.classes,
         "weights": {name: _as_array(tensor) for name, tensor in weights.items()},
         "bfloat16": [name for name, tensor in weights.items() if tensor.dtype == torch.bfloat16],
         "frozen": frozen_weights(network),
@@ -52,6 +53,7 @@ def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -
         backbone = built_backbone(state["backbone"], of_backbone)
         network: nn.Module = network_class(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
     network.preprocessor = preprocessor
+    network.classes = state.get("classes")
     network.get_submodule("head").load_state_dict(
         {name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True
     )

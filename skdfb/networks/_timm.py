@@ -1,5 +1,6 @@
 """Backbones from timm: the only module that imports it."""
 
+import argparse
 import difflib
 import os
 import pickle
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.images import Preprocessor
+from skdfb.networks._checkpoint_files import with_counters, without_prefix
 from skdfb.utils import isolated_rng
 
 try:
@@ -66,8 +68,8 @@ def create_backbone(
         Whether to use timm's pre-trained weights for that name (downloaded once, then cached); with False, random
         weights.
     checkpoint_path : path, default=None
-        A local ``.safetensors`` or ``.pth`` file of weights to use instead, as timm publishes them. It is read with
-        ``weights_only=True``, so that no code in it can run.
+        A local ``.safetensors`` or ``.pth`` file of weights to use instead, as timm publishes them, or as timm's
+        ``train.py`` (its EMA weights, if there are any) or Lightning saves them. It is read with ``weights_only=True``, so that no code in it can run.
     image_size : int, default=None
         Side of the input in pixels, for families that are built for one size; None takes timm's.
     random_state : int, default=None
@@ -209,13 +211,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise ValueError(f"checkpoint_path: {str(path)!r} cannot be read as a file of weights: {error}.") from error
     # Many training scripts save the state dict under one of these keys, beside the optimiser's state.
-    for key in ("state_dict", "model"):
+    for key in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"checkpoint_path: {str(path)!r} holds no state dict (a mapping from names to tensors).")
-    # DataParallel and torch.compile add these prefixes to the names.
-    return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+    return {str(key): value for key, value in content.items()}
 
 
 def _read_file(path: Path) -> Any:
@@ -223,19 +224,23 @@ def _read_file(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # timm's train.py stores its options beside the weights; a Namespace only holds values.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _load_checkpoint(model: nn.Module, name: str, path: Path) -> None:
-    weights, expected = read_weights(path), model.state_dict()
+    expected = model.state_dict()
+    read = without_prefix(read_weights(path), expected, path)
+    weights = with_counters(read, expected)
     unfit = _unfit(weights, expected)
     family_filter = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if unfit and family_filter is not None:
         # timm does this after a download: it renames layers and resizes position embeddings to the model's size.
         try:
-            weights = family_filter(dict(weights), model)
+            weights = with_counters(family_filter(dict(read), model), expected)
         except Exception:  # weights of another family; the message below names what does not fit
-            weights = read_weights(path)
+            weights = with_counters(read, expected)
         unfit = _unfit(weights, expected)
     if unfit:
         raise ValueError(

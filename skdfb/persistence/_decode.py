@@ -136,7 +136,9 @@ class Decoder:
             raise InvalidModelError(
                 f"{path} takes images of {preprocessor.image_size} pixels: expected 1..{_LARGEST_SIDE}"
             )
+        classes = self.decode(node["classes"], f"{path}.classes") if "classes" in node else None
         network = DenseClassifier(backbone, len(weight), image_size=preprocessor.image_size)
+        network.classes = classes if isinstance(classes, list) else None
         network.preprocessor = preprocessor
         # assign=True takes the tensors of the file themselves: their dtype stays, and no second copy is made.
         network.head.load_state_dict({"weight": weight, "bias": bias}, assign=True)

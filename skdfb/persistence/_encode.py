@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from skdfb._registry import registered_name
 from skdfb.networks import DenseClassifier
 from skdfb.networks._records import backbone_record, frozen_weights
+from skdfb.networks._unwrap import unwrapped
 from skdfb.persistence._classes import qualified_name
 
 __all__ = ["Encoder"]
@@ -96,6 +97,8 @@ class Encoder:
             return {"is": "device", "value": str(value)}
         if isinstance(value, np.random.RandomState):
             return {"is": "random state", "state": self.encode(value.get_state(legacy=False), f"{path}.state")}
+        if isinstance(value, nn.Module):
+            value = unwrapped(value)
         # A network is a module, too, but its backbone and its head are stored apart.
         if isinstance(value, DenseClassifier):
             return self._network(value, path)
@@ -123,7 +126,7 @@ class Encoder:
             "backbone": self.encode(network.feature_map.backbone, f"{path}.backbone"),
             "preprocessor": self.encode(network.preprocessor, f"{path}.preprocessor"),
             "frozen": frozen_weights(network.head),
-        }
+        } | ({} if network.classes is None else {"classes": self.encode(network.classes, f"{path}.classes")})
 
     def _module(self, module: nn.Module, path: str) -> Node:
         # A timm backbone is stored by name and options, so that loading it needs no class from the caller.

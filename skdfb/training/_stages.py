@@ -11,6 +11,8 @@ from torch import nn
 from skdfb.images import Images
 from skdfb.networks import DenseClassifier
 from skdfb.networks._records import freeze_weights, frozen_weights
+from skdfb.networks._unwrap import unwrapped
+from skdfb.training._class_order import ORDERED, in_order_of
 from skdfb.training._trainer import Trainer
 from skdfb.utils import isolated_rng
 
@@ -32,11 +34,13 @@ def build_classifier(
     ``seed`` fixes the random initial weights.
     """
     if isinstance(backbone, nn.Module):
-        backbone = copy.deepcopy(backbone)
+        backbone = copy.deepcopy(unwrapped(backbone))
     fallback = max(images.size) if images.size is not None else None
     # Weights are drawn on the CPU, so they do not depend on the device of the training.
     with isolated_rng(seed, torch.device("cpu")):
-        return DenseClassifier(backbone, n_classes, image_size=image_size, fallback_size=fallback)
+        network = DenseClassifier(backbone, n_classes, image_size=image_size, fallback_size=fallback)
+    ORDERED.add(network)
+    return network
 
 
 def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
@@ -45,7 +49,8 @@ def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
     Raises
     ------
     ValueError
-        If it does not have one output per class, or if the ``image_size`` of the estimator differs from its own.
+        If it does not have one output per class, if its ``classes`` do not name each class of y, or if the
+        ``image_size`` of the estimator differs from its own.
     """
     network: DenseClassifier = estimator.backbone
     # Its weights were trained for this size; another size would silently change its features.
@@ -55,14 +60,19 @@ def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
             f"image_size={estimator.image_size} is given beside a DenseClassifier as backbone, which takes images of "
             f"{own} pixels: expected image_size=None or {own}; leave image_size=None."
         )
-    if network.num_classes != len(classes):
+    if network.classes is None and network.num_classes != len(classes):
         raise ValueError(
             f"backbone is a DenseClassifier with {network.num_classes} outputs, which counts as trained, but y has "
-            f"{len(classes)} classes: expected one output per class, in the order of np.unique(y). To train from its "
-            "weights instead, pass backbone=network.feature_map.backbone."
+            f"{len(classes)} classes: expected one output per class, in the order of np.unique(y). If y lacks some classes "
+            "of the network, give DenseClassifier(..., classes=[...]) the labels of all outputs: those not in y are "
+            "dropped. To train from its weights instead, pass backbone=network.feature_map.backbone."
         )
     # A copy: the dense stage and the device of the fit must not change the network of the user.
-    return copy.deepcopy(network)
+    network = copy.deepcopy(network)
+    if network.classes is not None:
+        in_order_of(network, classes)
+    ORDERED.add(network)
+    return network
 
 
 def start_dense_network(

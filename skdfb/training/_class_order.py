@@ -1,0 +1,85 @@
+"""The order of a trained classifier's outputs, compared with the classes of y."""
+
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from skdfb.images import Images, Indices, batch_size_of
+from skdfb.networks import DenseClassifier
+from skdfb.networks._inputs import run_over
+from skdfb.utils import evaluation_mode
+
+__all__ = ["ORDERED", "check_order", "in_order_of"]
+
+# Networks that an estimator built or took over: an inner mask generator gets them with their outputs in order. Without
+# this, a weak classifier of the detector's own training would be refused after that training.
+ORDERED: WeakSet[DenseClassifier] = WeakSet()
+
+_MAX_IMAGES = 1000
+_MIN_GAIN = 0.2  # of accuracy
+_MIN_DEVIATIONS = 4.0  # of the gain, in standard deviations: chance gains less, however few the images are
+
+
+def in_order_of(network: DenseClassifier, classes: npt.NDArray[np.generic]) -> None:
+    """Reorder the outputs of a network to ``classes``, by its own ``classes``; outputs of other labels are dropped.
+
+    Raises
+    ------
+    ValueError
+        If a class has no output.
+    """
+    own = list(network.classes or ())
+    missing = [label for label in classes.tolist() if label not in own]
+    if missing:
+        further = [label for label in own if label not in classes.tolist()]
+        raise ValueError(
+            f"y has the classes {missing}, which are not among the classes of the DenseClassifier given as backbone "
+            f"(of its classes, {further} are not in y): expected classes= to name every class of y, with the labels "
+            "of y."
+        )
+    network.select_outputs([own.index(label) for label in classes.tolist()])
+
+
+def check_order(estimator: Any, network: DenseClassifier, images: Images, labels: npt.NDArray[np.intp]) -> None:
+    """Check, on images of the training, that no other order of the outputs fits the labels much better.
+
+    Raises
+    ------
+    ValueError
+        If another order fits much better, as where the outputs are not in the order of ``np.unique(y)``.
+    """
+    # Explicit labels were followed by take_over; a network of another estimator's fit has its order.
+    if estimator.backbone.classes is not None or estimator.backbone in ORDERED:
+        return
+    classes = estimator.classes_
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MAX_IMAGES)).astype(np.intp))
+    predicted = _predictions(estimator, network, images.subset(chosen))
+    counts = np.zeros((len(classes), len(classes)))
+    np.add.at(counts, (labels[chosen], predicted), 1)
+    rows, outputs = linear_sum_assignment(counts, maximize=True)
+    given, best = np.trace(counts), counts[rows, outputs].sum()
+    gain = best - given
+    # Both counts are of the same images. The best of many orders gains by chance, too, but less than this.
+    if gain <= _MIN_GAIN * len(chosen) or gain <= _MIN_DEVIATIONS * np.sqrt(best + given):
+        return
+    order = [label for _, label in sorted(zip(outputs.tolist(), classes[rows].tolist(), strict=True))]
+    raise ValueError(
+        f"backbone is a DenseClassifier whose outputs seem to be in another order than np.unique(y): its accuracy on "
+        f"{len(chosen)} training images is {given / len(chosen):.2f}, and {best / len(chosen):.2f} with the outputs "
+        f"in the order classes={order!r}. Give the labels of the outputs, in their order, by "
+        f"DenseClassifier(..., classes=...) or DenseClassifier.from_classifier(..., classes=...)."
+    )
+
+
+def _predictions(estimator: Any, network: DenseClassifier, images: Images) -> npt.NDArray[np.intp]:
+    @torch.no_grad()
+    def predict(indices: Indices, inputs: torch.Tensor) -> npt.NDArray[np.intp]:
+        predicted: npt.NDArray[np.intp] = network(inputs).argmax(1).cpu().numpy()
+        return predicted
+
+    with evaluation_mode(network), batch_size_of(estimator) as batch_size:
+        return np.concatenate(list(run_over(network, images, batch_size, estimator.n_jobs, predict)))
