@@ -17,8 +17,8 @@ class FeatureMap(nn.Module):
 
     For timm models this is the output of ``forward_features`` or, if that is no map, of ``forward_intermediates``. Any
     other module is called; if that gives no map and it has a layer ``avgpool``, like torchvision's classifiers, that
-    layer's input is the map. Maps with channels last, and tokens (without prefix tokens), are converted to NCHW. A trial
-    image at construction finds the method and the layout.
+    layer's input is the map. Maps with channels last, and tokens (without prefix tokens), are converted to NCHW. A
+    trial image at construction finds the method and the layout.
 
     Parameters
     ----------

@@ -69,7 +69,8 @@ def create_backbone(
         weights.
     checkpoint_path : path, default=None
         A local ``.safetensors`` or ``.pth`` file of weights to use instead, as timm publishes them, or as timm's
-        ``train.py`` (its EMA weights, if there are any) or Lightning saves them. It is read with ``weights_only=True``, so that no code in it can run.
+        ``train.py`` (its EMA weights, if there are any) or Lightning saves them. It is read with
+        ``weights_only=True``, so that no code in it can run.
     image_size : int, default=None
         Side of the input in pixels, for families that are built for one size; None takes timm's.
     random_state : int, default=None

@@ -15,13 +15,16 @@ import skdfb
 from skdfb import DFBDetector
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier, create_backbone
+from skdfb.scorers import MSP
 from skdfb.training import Trainer
+from skdfb.utils import isolated_rng
 
 
 class Tiny(nn.Module):
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 2, 1), nn.ReLU())
+        with isolated_rng(0, torch.device("cpu")):  # the same weights in each run
+            self.net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 2, 1), nn.ReLU())
 
     def forward(self, x):
         return self.net(x)
@@ -40,7 +43,7 @@ def detector(backbone):
     trainer = Trainer(max_steps=2, batch_size=16)
     return DFBDetector(
         backbone, image_size=32, random_state=0, device="cpu", classifier_trainer=trainer, dense_trainer=trainer,
-        alpha=None,
+        alpha=None, scorer=MSP(),
     )  # fmt: skip
 
 
@@ -96,7 +99,7 @@ def test_a_file_with_two_models_is_refused(tmp_path):
     weights = timm.create_model("test_resnet").state_dict()
     both = {f"{name}.{key}": value for name in ("teacher", "student") for key, value in weights.items()}
     torch.save({"state_dict": both}, tmp_path / "both.ckpt")
-    with pytest.raises(ValueError, match="'teacher.', 'student.'"):
+    with pytest.raises(ValueError, match=r"'teacher\.', 'student\.'"):
         create_backbone("test_resnet", checkpoint_path=tmp_path / "both.ckpt")
 
 
@@ -132,7 +135,7 @@ def colour_classifier(order, classes=None):
 def estimators(network):
     trainer = Trainer(max_steps=1, batch_size=16)
     return [
-        DFBDetector(network, device="cpu", random_state=0, dense_trainer=trainer, alpha=None),
+        DFBDetector(network, device="cpu", random_state=0, scorer=MSP(), dense_trainer=trainer, alpha=None),
         CAMMaskGenerator(network, device="cpu", scales=(1.0,)),
     ]
 
