@@ -53,7 +53,7 @@ def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -
         backbone = built_backbone(state["backbone"], of_backbone)
         network: nn.Module = network_class(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
     network.preprocessor = preprocessor
-    network.classes = state.get("classes")
+    network.__dict__["classes"] = state.get("classes")  # a plain attribute, which mypy takes for a module
     network.get_submodule("head").load_state_dict(
         {name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True
     )
