@@ -65,7 +65,7 @@ def take_over(estimator: Any, classes: npt.NDArray[Any]) -> DenseClassifier:
             f"backbone is a DenseClassifier with {network.num_classes} outputs, which counts as trained, but y has "
             f"{len(classes)} classes: expected one output per class, in the order of np.unique(y). If y lacks some "
             "classes of the network, give DenseClassifier(..., classes=[...]) the labels of all outputs: others "
-            "than those of y are dropped. To train from its weights instead, pass backbone=network.feature_map.backbone."
+            "than those of y are dropped. To train from its weights, pass backbone=network.feature_map.backbone."
         )
     # A copy: the dense stage and the device of the fit must not change the network of the user.
     network = copy.deepcopy(network)
