@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 
 from skdfb.augmentation._attention_bank import AttentionBank
 from skdfb.augmentation._batch import IGNORED, Batch
-from skdfb.images._images import ArrayImages, as_images
+from skdfb.images import as_images
+from skdfb.images._images import ArrayImages
 from skdfb.utils import spawn_seeds
 
 __all__ = ["BackMix"]

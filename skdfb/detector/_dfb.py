@@ -30,9 +30,10 @@ from skdfb.detector._parts_parameters import PartsParameters
 from skdfb.detector._pretrained import fitted_heads, pretrained_parts, view_widths, with_head
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
-from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, check_readable, labels_given
+from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, labels_given
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
+from skdfb.networks._channels import input_channels
 from skdfb.scorers import BackgroundLogit, ForegroundScorer, Representation, ViM
 from skdfb.scoring import HeldOutSplit, JointScore, hold_out
 from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
@@ -159,9 +160,11 @@ class DFBDetector(PartsParameters, NetworkDetector):
         Images per forward pass, as found to fit.
     image_shape_ : tuple of int or None
         The ``image_shape`` of ``fit``.
+    image_range_ : tuple of (float, float)
+        The integers that are black and white, as given or learned by ``fit``; (0, 255) for bytes.
     pixel_format_ : tuple of (str, int) or None
-        Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
-        Arrays of another kind are refused.
+        Where ``fit`` was given arrays: ``"integer"`` or ``"float"`` in 0..1, and the number of channels. Arrays of
+        another kind are refused.
 
     Raises
     ------
@@ -340,16 +343,20 @@ class DFBDetector(PartsParameters, NetworkDetector):
     # ------------------------------------------------------------------ fit
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, image_range: tuple[float, float] | None = None) -> Self:
         """Train the networks, fit the scorers and set the threshold.
 
         Parameters
         ----------
         X : images
-            The n images: an array (n, H, W, 3), (n, H, W, 1) or (n, H, W), uint8 in 0..255 or float in 0..1; a sequence
-            of paths or PIL images; a torch dataset; or a 2-d array, see ``image_shape``.
+            The n images: an array (n, H, W, C) or (n, H, W), integers or floats in 0..1; a sequence of paths or PIL
+            images; a dataset; or a 2-d array, see ``image_shape``. C is 3, 1, or what the backbone takes.
         y : array-like of shape (n,), default=None
             Class labels of any kind; without them, see Notes.
+        image_range : tuple of (float, float), default=None
+            The numbers that are black and white. None takes bytes to be in 0..255 and floats in 0..1, and learns the
+            range of other integers from the images: that of the smallest usual bit depth, such as 0..4095, or the least
+            and the largest value if there are negative ones or ones of more than 16 bits.
 
         Returns
         -------
@@ -359,18 +366,17 @@ class DFBDetector(PartsParameters, NetworkDetector):
         fitted = shallow_copy(self, fitted_state=False)
         # Gradients, also if the caller has switched them off, and full precision, unless a trainer asks for less.
         with torch.inference_mode(False), torch.autocast(resolve_device(self.device).type, enabled=False):
-            fitted._fit(X, y)
+            fitted._fit(X, y, image_range)
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
-    def _fit(self, X: Any, y: Any) -> None:
+    def _fit(self, X: Any, y: Any, image_range: tuple[float, float] | None) -> None:
         # 1. Check all that can be checked before anything is computed.
         device = resolve_device(self.device)
         check_components(self)
         self._joint_score()
-        images = check_images(self, X, reset=True)
+        images = check_images(self, X, reset=True, n_channels=input_channels(self.backbone), image_range=image_range)
         y = labels_given(images, y)
-        check_readable(images, self.batch_size, self.n_jobs)
         checkpoints = detector_checkpoints(self, images, y)
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
 

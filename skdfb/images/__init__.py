@@ -1,11 +1,13 @@
 """Images: read from any accepted form, checked, and passed to a network in batches."""
 
+from skdfb.images._as_images import as_images
 from skdfb.images._batch_size import BatchSize, batch_size_of, is_out_of_memory
-from skdfb.images._batches import Preprocessor, check_readable, iterate_batches, read_batches
+from skdfb.images._batches import Preprocessor, iterate_batches, read_batches
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
-from skdfb.images._images import Images, Indices, LenientImages, as_images, spread_evenly
+from skdfb.images._images import Images, Indices, LenientImages, spread_evenly
 from skdfb.images._pixels import value_bounds
+from skdfb.images._survey import survey
 
 __all__ = [
     "N_JOBS",
@@ -18,11 +20,11 @@ __all__ = [
     "batch_size_of",
     "check_images",
     "check_labels",
-    "check_readable",
     "is_out_of_memory",
     "iterate_batches",
     "labels_given",
     "read_batches",
     "spread_evenly",
+    "survey",
     "value_bounds",
 ]

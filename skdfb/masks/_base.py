@@ -10,7 +10,8 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.images import Images, Indices, check_images, check_labels, check_readable
+from skdfb.images import Images, Indices, check_images, check_labels
+from skdfb.networks._channels import input_channels
 from skdfb.utils import resolve_device, shallow_copy
 
 __all__ = ["BaseMaskGenerator"]
@@ -48,7 +49,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         """Return the predicted class of each image."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, image_range: tuple[float, float] | None = None) -> Self:
         """Train the network that makes the masks, or take over a trained one.
 
         Parameters
@@ -57,6 +58,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             The n training images, in any of the accepted forms.
         y : array-like of shape (n,)
             Class labels. None takes the labels of a torch dataset of (image, label) items.
+        image_range : tuple of (float, float), default=None
+            The numbers that are black and white, as in :meth:`skdfb.DFBDetector.fit`.
 
         Returns
         -------
@@ -68,17 +71,24 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         ValueError, TypeError
             If images, labels or parameters are invalid; before any training.
         """
-        self._fit(X, y)
+        self._fit(X, y, image_range)
         return self
 
-    def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
+    def _innermost_backbone(self) -> Any:
+        """Return the backbone of this generator, or of the one inside."""
+        inner: Any = self
+        while not hasattr(inner, "backbone") and getattr(inner, "generator", None) is not None:
+            inner = inner.generator
+        return getattr(inner, "backbone", None)
+
+    def _fit(self, X: Any, y: Any, image_range: tuple[float, float] | None) -> tuple[Images, npt.NDArray[np.intp]]:
         """Fit a copy and take over its state at the end, so that a failed fit leaves the generator as it was."""
         fitted = shallow_copy(self, fitted_state=False)
         with torch.inference_mode(False):  # training needs gradients, also where the caller has switched them off
             resolve_device(self.device)
-            images = check_images(fitted, X, reset=True)
-            if not isinstance(X, Images):  # whoever made an Images object has checked its files
-                check_readable(images, self.batch_size, self.n_jobs)
+            images = check_images(
+                fitted, X, reset=True, n_channels=input_channels(self._innermost_backbone()), image_range=image_range
+            )
             fitted.classes_, labels = check_labels(y, images)
             # The first pass tries the given batch size; later passes start from the one that fitted into memory.
             fitted.batch_size_, fitted._batch_size_asked_ = self.batch_size, self.batch_size
@@ -88,7 +98,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         return images, labels
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any = None) -> Masks:
+    def fit_transform(self, X: Any, y: Any = None, *, image_range: tuple[float, float] | None = None) -> Masks:
         """Fit, and return the masks of the images' true classes.
 
         Parameters
@@ -97,13 +107,15 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             The n training images, as for :meth:`fit`.
         y : array-like of shape (n,)
             Class labels, as for :meth:`fit`.
+        image_range : tuple of (float, float), default=None
+            As for :meth:`fit`.
 
         Returns
         -------
         masks : ndarray of shape (n, H, W)
             Class indices 0..K-1 on the foreground, K on the background, in the smallest unsigned integer type.
         """
-        images, labels = self._fit(X, y)
+        images, labels = self._fit(X, y, image_range)
         return self._masks(images, self._mask_classes(labels))
 
     def iter_masks(self, images: Images, labels: npt.NDArray[np.intp]) -> Iterator[tuple[Indices, Masks]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.images import Preprocessor
+from skdfb.networks._channels import input_channels, normalisation_of
 from skdfb.utils import isolated_rng
 
 try:
@@ -261,11 +262,13 @@ def preprocessor_of(model: nn.Module, image_size: int | None, fallback_size: int
     ``image_size`` overrides the size. ``fallback_size`` is for modules without a size of their own.
     """
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    n_channels = input_channels(model)
     if not config:
-        return Preprocessor(image_size or fallback_size or 224, IMAGENET_MEAN, IMAGENET_STD)
-    data = resolve_model_data_config(model)
+        mean, std = (normalisation_of(values, n_channels) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return Preprocessor(image_size or fallback_size or 224, mean, std)
+    # The configuration is that of the pre-trained weights, which take three channels, or one.
+    data = resolve_model_data_config(model, {"in_chans": len(config.get("mean", IMAGENET_MEAN))})
+    mean, std = (normalisation_of(tuple(data[name]), n_channels) for name in ("mean", "std"))
     # timm also has "random" and others, for which the preprocessor has no counterpart.
     interpolation = data["interpolation"] if data["interpolation"] in ("bilinear", "bicubic") else "bicubic"
-    return Preprocessor(
-        image_size or int(data["input_size"][-1]), tuple(data["mean"]), tuple(data["std"]), interpolation
-    )
+    return Preprocessor(image_size or int(data["input_size"][-1]), mean, std, interpolation)

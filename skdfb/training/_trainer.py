@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from skdfb.images import Images, as_images, check_readable
+from skdfb.images import Images, as_images, survey
 from skdfb.networks import DenseClassifier
 from skdfb.networks._stages import freeze_stages, has_trained_weights, n_trunk_stages
 from skdfb.training._checkpoints import StageCheckpoints
@@ -210,11 +210,11 @@ class Trainer(TrainingSettings):
             If a loss is NaN or infinite.
         """
         self.validate()
-        images, labels = as_images(X), np.asarray(y)
+        images, labels = as_images(X, n_channels=network.preprocessor.n_channels), np.asarray(y)
         # An unreadable file is reported now, not in the middle of the training. `Images` were checked when they were
         # made.
         if not isinstance(X, Images):
-            check_readable(images, self.batch_size, n_jobs)
+            survey(images, n_jobs)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         self.freeze_trunk(network, dense=masks is not None)
