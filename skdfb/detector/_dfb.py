@@ -130,7 +130,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
         How to handle a file, a PIL image or an item of a dataset that cannot be read, after ``fit``, which always
         raises. "raise" raises :class:`~skdfb.exceptions.UnreadableImageError`. "nan" gives the image NaN as score,
         p-value, probabilities and features, so that ``predict`` returns -1, and reports all such images in one
-        :class:`~skdfb.exceptions.UnreadableImageWarning`.
+        :class:`~skdfb.exceptions.UnreadableImageWarning`; if none of several images can be read, it raises. Errors of
+        the user's own code, such as the transforms of a dataset, always raise.
     random_state : int, RandomState or None, default=None
         Fixes the split, the augmentation and the order of the images.
     verbose : int, default=0

@@ -80,11 +80,11 @@ def _png_bytes(content: bytes, layout: str) -> npt.NDArray[np.uint8]:
 
 def _wide(image: Any) -> Array:
     """Return integers of more than 8 bits, or floats."""
-    image = ImageOps.exif_transpose(image)
-    pixels = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})  # a turned image has none
+    pixels = np.asarray(ImageOps.exif_transpose(image))
     # PIL keeps integers of 32 bits as signed ones.
-    if image.mode == "I" and getattr(image, "tag_v2", {}).get(_BITS) == (32,):
-        pixels = pixels.view(np.uint32) if image.tag_v2.get(_FORMAT, (1,)) == (_UNSIGNED,) else pixels
+    if image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,):
+        pixels = pixels.view(np.uint32)
     return np.array(pixels, dtype=pixels.dtype.newbyteorder("="))[..., None]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from skdfb.exceptions import UnreadableImageError
 from skdfb.images._containers import image_and_label
 from skdfb.images._files import read_item
+from skdfb.images._loader_checks import check_loader
 from skdfb.images._loader_errors import is_reading_error
 from skdfb.images._pixels import PixelFormat, value_bounds
 from skdfb.images._scale import PixelScale, integer_range, is_wide, pixels_of, with_channels
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 Indices = npt.NDArray[np.intp]
-_N_COMPARED = 10  # labels that are compared with the attribute ``targets`` of a dataset
+_N_COMPARED = 10  # items of a dataset that are compared with its attributes ``targets`` and ``samples``
 
 
 class Images(ABC):
@@ -197,12 +198,16 @@ class DatasetImages(SingleImages):
         # Labels of the items that were read: an image is not decoded twice for its label.
         self._seen: dict[int, Any] = {}
         self._labels: list[Any] | None = None
+        self._compared = set(spread_evenly(len(dataset), _N_COMPARED).tolist())
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
-        return read_item(self._item(index)[0], index, self.n_channels, least_side)
+        image = read_item(self._item(index)[0], index, self.n_channels, least_side)
+        if index in self._compared:
+            check_loader(self.dataset, index, image)
+        return image
 
     def labels(self) -> list[Any] | None:
         if self._labels is None and self._has_labels:

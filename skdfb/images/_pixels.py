@@ -28,9 +28,9 @@ class PixelFormat(NamedTuple):
 
 
 def number(value: float) -> str:
-    """Return a value as text, with as many digits as tell it from its neighbours: 1.0000001 is not "1"."""
+    """Return a value as text, shortened unless that makes a whole number of it: 1.0000001 is not "1"."""
     short = f"{value:g}"
-    return short if float(short) == value else repr(float(value))
+    return repr(float(value)) if float(short).is_integer() and float(short) != value else short
 
 
 def tensor_to_array(tensor: Tensor) -> npt.NDArray[Any]:

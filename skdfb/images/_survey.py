@@ -123,7 +123,7 @@ def _check_differ(
         ends = scale.to_unit(np.array([seen.low, seen.high], dtype=seen.dtype))
         low, high = ends / (255.0 if ends.dtype == np.uint8 else 1.0)
         darkest, brightest = min(darkest, float(low)), max(brightest, float(high))
-        is_dark = is_dark and seen.high <= 1
+        is_dark = is_dark and seen.high <= 1 and seen.dtype.kind in "ui"
         is_equal = is_equal and seen.digest == first.digest
         if not (is_dark or (is_equal and n_seen > 1) or brightest - darkest <= _NEARLY or n_seen == 1):
             return
