@@ -196,8 +196,10 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         accuracy : float
             In [0, 1].
         """
-        check_is_fitted(self)
-        return self._accuracy(X, labels_given(X, y))
+        images = self._checked_images(X, lenient=False)
+        # A dataset reads an image and its label at once, so its labels are known after the pass.
+        found = self.classify(images) if y is None and images.has_labels else None
+        return self._accuracy(images, labels_given(images, y), found)
 
     def segment(self, X: Any) -> npt.NDArray[np.float32]:
         """Return class probabilities per pixel.

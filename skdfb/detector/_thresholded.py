@@ -164,8 +164,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
             labels = labels.astype(object)
         return np.where(known, labels, unknown)
 
-    def _accuracy(self, X: Any, y: Any) -> float:
-        """Return the share of samples whose label :meth:`classify` finds."""
+    def _accuracy(self, X: Any, y: Any, found: npt.NDArray[Any] | None = None) -> float:
+        """Return the share of samples whose label :meth:`classify` finds, or has found."""
         if y is None:
             raise ValueError("y is None: expected the label of each sample.")
         # Not an error: cross-validation without stratification may leave a class out of a small part.
@@ -177,7 +177,7 @@ class ThresholdedDetector(OutlierMixin, ABC):
                 UserWarning,
                 stacklevel=3,
             )
-        return float(accuracy_score(y, self.classify(X)))
+        return float(accuracy_score(y, self.classify(X) if found is None else found))
 
     def with_alpha(self, alpha: float | None) -> Self:
         """Return a detector with the threshold for another ``alpha``; every score stays as it is.

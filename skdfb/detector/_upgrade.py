@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from skdfb._registry import register_class, register_upgrade
 from skdfb.detector._dfb import DFBDetector
+from skdfb.images._checks import IMAGES_BEFORE_RANGES
 from skdfb.networks._upgrade import upgrade_backbone
 from skdfb.scorers import ViM
 from skdfb.scoring import HeldOutSplit, JointScore
@@ -92,6 +93,7 @@ def _upgrade_fitted_dfb(state: State, views: Mapping[str, str]) -> State:
         "pretrained_network_": None,
         "heads_": {},
         "image_shape_": state["image_shape"],
+        **IMAGES_BEFORE_RANGES,
     }
 
 

@@ -17,7 +17,10 @@ from skdfb.images._pixels import PixelFormat, tensor_to_array, value_bounds
 from skdfb.images._scale import BYTES, PixelScale
 from skdfb.images._survey import survey
 
-__all__ = ["check_images", "check_labels", "labels_given"]
+__all__ = ["IMAGES_BEFORE_RANGES", "check_images", "check_labels", "labels_given"]
+
+# What estimators of older versions took: images of three channels, and integers in 0..255.
+IMAGES_BEFORE_RANGES = {"image_range_": BYTES, "_image_range_is_given_": False, "_n_channels_": 3}
 
 
 def check_images(
@@ -81,10 +84,9 @@ def check_images(
 
 def _scale_of(estimator: Any) -> PixelScale | None:
     """Return how numbers become pixels; None in ``fit``, if it has to be learned."""
-    # Models of older versions took integers in 0..255 only.
-    image_range = getattr(estimator, "image_range_", BYTES)
-    is_given = getattr(estimator, "_image_range_is_given_", False)
-    return None if image_range is None else PixelScale(image_range, is_given)
+    former = IMAGES_BEFORE_RANGES | vars(estimator)
+    image_range = former["image_range_"]
+    return None if image_range is None else PixelScale(tuple(image_range), former["_image_range_is_given_"])
 
 
 def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
@@ -92,12 +94,12 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
     if reset:
         estimator.image_shape_ = estimator.image_shape  # set_params after fit must not change how images are read
     image_shape = estimator.image_shape_
+    X = unwrapped(X, "X")
     if isinstance(X, Iterator):
         raise TypeError(
             f"X is a {type(X).__name__}, which can be read only once: expected a list, an array or a dataset; pass "
             "list(X)."
         )
-    X = unwrapped(X, "X")
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X has 0 images: expected at least 1.")
     if isinstance(X, Tensor):
@@ -154,7 +156,8 @@ def _check_formats(images: Images, estimator: Any) -> None:
         remedy = "pass np.round(X * 255).astype(np.uint8)"
     else:
         remedy = f"pass np.round(X * {high - low:g} + {low:g}).astype(int)"
-    raise ValueError(f"X holds {other}, but fit was given {fitted}: {expected}; {remedy}.")
+    in_range = f" in {low:g}..{high:g}" if fitted.numbers == "integer" else ""
+    raise ValueError(f"X holds {other}, but fit was given {fitted}{in_range}: {expected}; {remedy}.")
 
 
 def _is_table(X: Any) -> bool:

@@ -75,6 +75,11 @@ class Images(ABC):
         """Read one image as (C, H, W); sides of ``least_side`` pixels suffice, so a large file may be read smaller."""
         return self.read(np.array([index]))[0]
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the images bring labels."""
+        return False
+
     def labels(self) -> list[Any] | None:
         """Return one label per image if the images bring labels, as a dataset may; they are read only once."""
         return None
@@ -181,7 +186,7 @@ class ItemImages(SingleImages):
     def __init__(self, items: Sequence[Any], scale: PixelScale | None, n_channels: int) -> None:
         self.items, self.scale, self.n_channels = items, scale, n_channels
         # Also arrays of one size have no common ``size`` here: only reading them tells.
-        self.pixel_formats = frozenset(filter(None, map(_format_of_item, items)))
+        self.pixel_formats = frozenset(filter(None, (_format_of_item(item, n_channels) for item in items)))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -210,14 +215,15 @@ class DatasetImages(SingleImages):
         return image
 
     def labels(self) -> list[Any] | None:
-        if self._labels is None and self._has_labels:
+        if self._labels is None and self.has_labels:
             # Without reading all items: but these may have mapped labels, or be a part of those listed.
             listed = None if len(self._seen) == len(self) else self._listed()
             self._labels = listed or [self._label(index) for index in range(len(self))]
         return self._labels
 
     @cached_property
-    def _has_labels(self) -> bool:
+    def has_labels(self) -> bool:
+        """Whether the items have labels, or the dataset lists them."""
         return bool(self._seen) or len(self._item(0)) > 1 or self._listed() is not None
 
     def _listed(self) -> list[Any] | None:
@@ -269,6 +275,10 @@ class _Subset(Images):
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         return self.images.read_one(int(self.indices[index]), least_side)
 
+    @property
+    def has_labels(self) -> bool:
+        return self.images.has_labels
+
     def labels(self) -> list[Any] | None:
         labels = self.images.labels()
         return None if labels is None else [labels[index] for index in self.indices]
@@ -304,6 +314,10 @@ class LenientImages(Images):
     def read(self, indices: Indices) -> list[Tensor]:
         return [self.read_one(int(index)) for index in indices]
 
+    @property
+    def has_labels(self) -> bool:
+        return self.images.has_labels
+
     def labels(self) -> list[Any] | None:
         return self.images.labels()  # an item that cannot be read has no label either: an error
 
@@ -316,11 +330,11 @@ class LenientImages(Images):
             return torch.zeros(self.n_channels, 1, 1, dtype=torch.uint8)
 
 
-def _format_of_item(item: Any) -> PixelFormat | None:
-    """Return the pixel format of an item that is an array; None for others."""
+def _format_of_item(item: Any, n_channels: int) -> PixelFormat | None:
+    """Return the pixel format of an item that is an array; None for others, and for arrays of a wrong shape."""
     if not isinstance(item, np.ndarray | Tensor) or item.ndim not in (2, 3):
         return None
     floating = item.is_floating_point() if isinstance(item, Tensor) else item.dtype.kind == "f"
     # (H, W) has 1 channel. Tensors have their channels first, arrays last.
     channels = 1 if item.ndim == 2 else item.shape[0 if isinstance(item, Tensor) else -1]
-    return PixelFormat("float" if floating else "integer", int(channels))
+    return PixelFormat("float" if floating else "integer", int(channels)) if channels in (1, 3, n_channels) else None

@@ -49,8 +49,8 @@ def layout_hint(shape: tuple[int, ...], n_channels: int, name: str) -> str:
         return f" Channels come last here: pass np.moveaxis({name}, -3, -1)."
     if n_channels == 3 and len(shape) in (3, 4) and shape[-1] == 4:
         return (
-            f" Drop an alpha channel: pass {name}[..., :3]. To use all four channels, pass a backbone of four, such as "
-            "create_backbone(name, in_chans=4)."
+            f" Drop the alpha channel: pass {name}[..., :3]. To use all four channels, pass a backbone of four, such "
+            "as create_backbone(name, in_chans=4)."
         )
     return ""
 

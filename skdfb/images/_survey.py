@@ -18,6 +18,7 @@ __all__ = ["survey"]
 _N_COMPARED = 100  # training images that are compared to find sets in which all images are the same
 # Images whose pixels all lie this close together show nothing.
 _NEARLY = 2 / 255
+_ROUNDING = 1e-6
 # Files are checked and compared at a small size: damage shows at any.
 _LEAST_SIDE = 64
 
@@ -31,7 +32,9 @@ class _Look(NamedTuple):
     digest: bytes
 
 
-def survey(images: Images, n_jobs: int | None, value_range: tuple[float, float] | None = None) -> PixelScale | None:
+def survey(
+    images: Images, n_jobs: int | None, value_range: tuple[float, float] | None = None, *, compare: bool = True
+) -> PixelScale | None:
     """Read each image once: learn the range of its numbers, and refuse what no training can use.
 
     Images that are read one by one keep what was learned, so that a second survey reads nothing. Arrays were checked
@@ -45,6 +48,8 @@ def survey(images: Images, n_jobs: int | None, value_range: tuple[float, float] 
         Threads that read.
     value_range : tuple of (float, float), default=None
         The range of the numbers of a table, for error messages.
+    compare : bool, default=True
+        Whether to refuse images that are all the same.
 
     Returns
     -------
@@ -64,9 +69,12 @@ def survey(images: Images, n_jobs: int | None, value_range: tuple[float, float] 
     if isinstance(base, SingleImages):
         if not base.surveyed:
             looks = _read_all(base, n_jobs)
-            _check_differ(looks, base.learn_scale(), base, value_range)
+            if compare:
+                _check_differ(looks, base.learn_scale(), base, value_range)
             base.surveyed = True
         return base.scale
+    if not compare:
+        return getattr(base, "scale", None)
     # One by one, until it is clear that they differ.
     rows = spread_evenly(len(images), _N_COMPARED)
     pixels = (images.read_one(int(row)).numpy() for row in rows)
@@ -137,8 +145,9 @@ def _check_differ(
     which = " that" if len(images) == n_seen else f", and the {n_seen} that were compared"
     count = f"X holds {len(images)} image{'(s)' if len(images) == 1 else 's'}{which} are"
     advice = "expected different images; check how they were read."
-    if brightest - darkest <= 0 or (is_equal and n_seen > 1):
-        every = f" ({_described(first.low, value_range)})" if brightest - darkest <= 0 else ""
+    is_constant = brightest - darkest <= _ROUNDING
+    if is_constant or (is_equal and n_seen > 1):
+        every = f" ({_described(first.low, value_range)})" if is_constant else ""
         raise ValueError(f"{count} all the same{every}: {advice}")
     if brightest - darkest <= _NEARLY:
         values = f"{number(round(darkest, 6))} to {number(round(brightest, 6))}"

@@ -214,7 +214,7 @@ class Trainer(TrainingSettings):
         # An unreadable file is reported now, not in the middle of the training. `Images` were checked when they were
         # made.
         if not isinstance(X, Images):
-            survey(images, n_jobs)
+            survey(images, n_jobs, compare=False)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         self.freeze_trunk(network, dense=masks is not None)

@@ -158,7 +158,7 @@ class TestOtherPixels:
     def test_integers_for_floats(self, fitted, X, y, X_new):
         detector = shallow_copy(fitted, fitted_state=True)
         detector.pixel_format_ = ("float", 3)
-        with pytest.raises(ValueError, match=r"integers in 0\.\.255, but fit was given .* pass X / 255"):
+        with pytest.raises(ValueError, match=r"integers, but fit was given .* pass X / 255"):
             detector.predict(X_new)
 
     @pytest.mark.parametrize("images", [np.zeros((4, 16, 16), np.uint8), np.zeros((4, 16, 16, 1), int)])
