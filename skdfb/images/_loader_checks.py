@@ -34,8 +34,8 @@ def check_loader(dataset: Any, index: int, image: npt.NDArray[Any]) -> None:
     if mode[0] in "IF":
         raise ValueError(
             f"image {index} has 8 bits, or numbers below 0, but its file {str(path)!r} holds other numbers (PIL's "
-            f"mode {mode}), which the loader of the dataset has cut off: expected all of them; pass the paths instead of "
-            "the dataset, or a loader that keeps them, ImageFolder(folder, loader=PIL.Image.open)."
+            f"mode {mode}), which the loader of the dataset has cut off: expected all of them; pass the paths instead "
+            "of the dataset, or a loader that keeps them, ImageFolder(folder, loader=PIL.Image.open)."
         )
 
 
