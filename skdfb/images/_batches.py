@@ -16,7 +16,7 @@ __all__ = ["Preprocessor", "iterate_batches", "read_batches"]
 
 # Large JPEG files are decoded at a half, a quarter or an eighth of their size, if the sides stay this many times those
 # of the network's input: then the resized pixels are nearly those of the whole file.
-OVERSAMPLING = 2
+OVERSAMPLING = 3
 # Larger images are resized in strips of at most this many pixels.
 _LARGE = 2**22
 
