@@ -64,7 +64,7 @@ class Preprocessor:
         if pixels.shape[-2:] == (size, size):
             return _floats(pixels)
         images = pixels if pixels.ndim == 4 else pixels[None]  # (b, C, H, W)
-        limits = images.flatten(1).aminmax(dim=1)
+        limits = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
         # Strips of rows, so that never all pixels are floats. The width changes in the strips, the height stays, since
         # a filter of scale 1 leaves it as it is; then the height changes.
         strips = torch.split(images, max(1, _LARGE // images.shape[-1]), dim=-2)
@@ -72,7 +72,7 @@ class Preprocessor:
             images = torch.cat([self._interpolated(strip, (strip.shape[-2], size)) for strip in strips], dim=-2)
         images = self._interpolated(images, (size, size))
         # Bicubic interpolation overshoots at edges. The limits are those of each image, not of its batch.
-        low, high = (_floats(limit)[:, None, None, None] for limit in limits)
+        low, high = map(_floats, limits)
         images = images.clamp(low, high)
         return images if pixels.ndim == 4 else images[0]
 

@@ -256,7 +256,7 @@ def _pixels(image: Image.Image, n_channels: int, own: bool) -> Array:
         image = image.convert("L")
     else:
         image = image.convert("RGBA" if n_channels == 4 and has_alpha else "RGB")
-    pixels = np.array(image)
+    pixels = np.asarray(image)  # not np.array, which copies once more
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
