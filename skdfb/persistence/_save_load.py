@@ -159,7 +159,7 @@ def load(
         # 2. Build the model. A new network draws random weights, which are then replaced: the caller's random state
         # must not change.
         decoder = Decoder(tensors, by_name, document["format"])
-        with isolated_rng(0, torch.device("cpu")):
+        with isolated_rng(0):
             model = decoder.decode(document["model"], _ROOT)
         if decoder.unread:
             raise InvalidModelError(f"the tensors {sorted(decoder.unread)[:3]} are not part of the model")
