@@ -18,7 +18,7 @@ from skdfb.scorers._composite import check_nested_parameters
 from skdfb.scorers._needs import needs_of
 from skdfb.scoring import JointScore, hold_out
 from skdfb.scoring._parts import CLASSIFIER
-from skdfb.utils import shallow_copy, spawn_seeds
+from skdfb.utils import own_torch_modes, shallow_copy, spawn_seeds
 
 __all__ = ["FeatureDetector"]
 
@@ -166,6 +166,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
+    @own_torch_modes()
     def _fit(self, X: Any, y: Any) -> None:
         # 1. Check all that can be checked before anything is fitted.
         if self.scorer is not None:
@@ -201,6 +202,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
 
     # --------------------------------------------------------------- scores
 
+    @own_torch_modes()
     def score_samples(self, X: Any) -> Scores:
         """Return the score of each row.
 
@@ -236,6 +238,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
 
     # -------------------------------------------------------------- classes
 
+    @own_torch_modes()
     def predict_proba(self, X: Any) -> Scores:
         """Return the softmax of the logits.
 

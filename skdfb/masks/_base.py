@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.images import Images, Indices, check_images, check_labels, check_readable
-from skdfb.utils import resolve_device, shallow_copy
+from skdfb.utils import own_torch_modes, resolve_device, shallow_copy
 
 __all__ = ["BaseMaskGenerator"]
 
@@ -74,7 +74,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
         """Fit a copy and take over its state at the end, so that a failed fit leaves the generator as it was."""
         fitted = shallow_copy(self, fitted_state=False)
-        with torch.inference_mode(False):  # training needs gradients, also where the caller has switched them off
+        with own_torch_modes(gradients=True):  # also where the caller has switched them off
             resolve_device(self.device)
             images = check_images(fitted, X, reset=True)
             if not isinstance(X, Images):  # whoever made an Images object has checked its files
@@ -104,7 +104,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             Class indices 0..K-1 on the foreground, K on the background, in the smallest unsigned integer type.
         """
         images, labels = self._fit(X, y)
-        return self._masks(images, self._mask_classes(labels))
+        with own_torch_modes():
+            return self._masks(images, self._mask_classes(labels))
 
     def iter_masks(self, images: Images, labels: npt.NDArray[np.intp]) -> Iterator[tuple[Indices, Masks]]:
         """Return the masks of the training images batch by batch, after ``fit``.
@@ -131,6 +132,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         """Return the classes that the masks of training images are of: the true ones; None stands for predicted."""
         return labels
 
+    @own_torch_modes()
     def transform(self, X: Any, y: Any = None) -> Masks:
         """Return masks of the predicted classes, or of given classes.
 
@@ -148,6 +150,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         """
         return self._masks(*self._check_input(X, y))
 
+    @own_torch_modes()
     def attention_maps(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
         """Return the attention maps before the threshold.
 
@@ -171,6 +174,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         )
         return maps
 
+    @own_torch_modes()
     def classify(self, X: Any) -> npt.NDArray[Any]:
         """Predict the class of each image.
 
