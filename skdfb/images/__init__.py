@@ -5,6 +5,7 @@ from skdfb.images._batches import Preprocessor, check_readable, iterate_batches,
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
 from skdfb.images._images import Images, Indices, LenientImages, as_images, spread_evenly
+from skdfb.images._labels import encode_labels, label_array, label_places, shown
 from skdfb.images._pixels import value_bounds
 
 __all__ = [
@@ -19,10 +20,14 @@ __all__ = [
     "check_images",
     "check_labels",
     "check_readable",
+    "encode_labels",
     "is_out_of_memory",
     "iterate_batches",
+    "label_array",
+    "label_places",
     "labels_given",
     "read_batches",
+    "shown",
     "spread_evenly",
     "value_bounds",
 ]

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.images import Images, Indices, check_images, check_labels, check_readable
+from skdfb.images import Images, Indices, check_images, check_labels, check_readable, label_array, label_places
 from skdfb.utils import own_torch_modes, resolve_device, shallow_copy
 
 __all__ = ["BaseMaskGenerator"]
@@ -197,15 +197,14 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         images = check_images(self, X, reset=False)
         if y is None:
             return images, None
-        y = np.asarray(y)
-        # For a label that is not in classes_, searchsorted would return the index of another one.
-        unknown = ~np.isin(y, self.classes_)
-        if y.shape != (len(images),) or unknown.any():
+        y = label_array(y)
+        places = label_places(y, self.classes_)
+        if len(y) != len(images) or (places < 0).any():
             raise ValueError(
-                f"y has shape {y.shape} for {len(images)} images and {int(unknown.sum())} labels that are not in "
+                f"y has shape {y.shape} for {len(images)} images and {int((places < 0).sum())} labels that are not in "
                 "classes_: expected one label of classes_ per image."
             )
-        return images, np.searchsorted(self.classes_, y).astype(np.intp)
+        return images, places
 
     def _masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> Masks:
         return _gather(len(images), self._iter_masks(images, labels))

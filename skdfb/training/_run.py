@@ -140,8 +140,7 @@ class TrainingRun:
                 generator = torch.Generator().manual_seed(self._step_seed(step, AUGMENTATION))
                 if settings.augmentation is not None:
                     with isolated_rng(self._step_seed(step, FOREIGN)):  # of an augmentation that draws without it
-                        augmented = settings.augmentation.augment(batch, generator)
-                    batch = _check_augmented(augmented, batch)
+                        batch = _check_augmented(settings.augmentation.augment(batch, generator), batch)
                     batch = replace(batch, donors=None)  # frees their memory before the forward pass
                 if self.scale_range is not None or settings.flip:
                     batch = zoom_and_flip(batch, self.scale_range or (1.0, 1.0), settings.flip, size, generator)
