@@ -70,8 +70,8 @@ def _rows_of_classes(classes: list[Any], labels: Any, n_rows: int) -> list[int]:
     missing = [label for label in classes if label not in row_of]
     if missing:
         raise ValueError(
-            f"head has no row for the class {shown(missing[0])} of y ({len(missing)} missing): expected each class of y "
-            f"among its labels, got {shown(labels)}."
+            f"head has no row for the class {shown(missing[0])} of y ({len(missing)} missing): expected each class of "
+            f"y among its labels, got {shown(labels)}."
         )
     return [row_of[label] for label in classes]
 

@@ -76,8 +76,8 @@ class ClassSplitter(BaseCrossValidator):
         self._check_number(len(classes))
         if counts.min() < 2:
             raise ValueError(
-                f"y: class {shown(classes.tolist()[counts.argmin()])} has 1 image: expected at least 2 per class, one to "
-                "train on and one to test. Add images of this class, or remove it."
+                f"y: class {shown(classes.tolist()[counts.argmin()])} has 1 image: expected at least 2 per class, one "
+                "to train on and one to test. Add images of this class, or remove it."
             )
         rng = check_random_state(self.random_state)
         class_splits = self._class_splits(len(classes), rng)

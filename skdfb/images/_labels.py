@@ -1,7 +1,7 @@
 """Class labels of any kind: read, checked, and turned into indices."""
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import Enum
 from numbers import Integral, Real
 from typing import Any
@@ -23,7 +23,10 @@ def shown(value: Any, most: int = _MOST_SHOWN) -> str:
     """Return a value as a text for messages, cut to a length."""
     if isinstance(value, str | bytes | list | tuple):
         value = value[:most]  # the text of a long value would take long to make
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        text = f"a very large {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -51,7 +54,7 @@ def label_array(y: Any, name: str = "y") -> npt.NDArray[Any]:
     if isinstance(y, Tensor):
         y = y.detach().cpu()
         y = (y if y.dtype.itemsize > 2 or not y.dtype.is_floating_point else y.float()).numpy()
-    if isinstance(y, Mapping | str | bytes | Image.Image):
+    if isinstance(y, Mapping | Set | str | bytes | Image.Image):
         raise TypeError(f"{name} is a {type(y).__name__}: expected one class label per image, in a list or an array.")
     if (isinstance(y, np.ndarray) and y.ndim != 1) or _is_frame(y):
         y = _column(y, name)
@@ -136,7 +139,7 @@ def _items(y: Any, name: str) -> list[Any]:
         y = _column(y, name)
     items = list(y)
     # Rows in a list, as of a table.
-    rows = [item for item in items[:1] if isinstance(item, list | tuple | np.ndarray | Tensor) and np.ndim(item) == 1]
+    rows = [item for item in items[:1] if isinstance(item, list | np.ndarray | Tensor) and np.ndim(item) == 1]
     if rows and all(np.shape(item) == np.shape(items[0]) for item in items) and _holds_numbers(items[0]):
         return list(_column(np.asarray([np.asarray(item) for item in items]), name))
     return items
@@ -164,7 +167,7 @@ def _check_item(item: Any, place: int, name: str) -> None:
         raise ValueError(
             f"Input {name} contains NaN: {where} is {item!r}, which is missing; give it a label or leave its image out."
         )
-    if isinstance(item, Enum) or isinstance(item, str | Real):
+    if isinstance(item, Enum | str | Real):
         return
     expected = "expected a string, a number, a boolean or a member of an enumeration"
     remedy = f"for example {name} = [str(label) for label in {name}]"
