@@ -60,7 +60,7 @@ class NetworkDraws:
         self._global = any(
             getattr(part, "grad_checkpointing", False)
             or getattr(part, "gradient_checkpointing", False)
-            or isinstance(part, torch._dynamo.OptimizedModule)
+            or type(part).__name__ == "OptimizedModule"  # by name: importing torch._dynamo takes seconds
             or getattr(part, "_compiled_call_impl", None) is not None
             for part in network.modules()
         )
