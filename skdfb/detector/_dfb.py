@@ -40,7 +40,7 @@ from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._stages import build_classifier, start_dense_network, take_over
-from skdfb.utils import resolve_device, shallow_copy, spawn_seeds
+from skdfb.utils import own_torch_modes, resolve_device, shallow_copy, spawn_seeds
 
 __all__ = ["DFBDetector"]
 
@@ -366,7 +366,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         """
         fitted = shallow_copy(self, fitted_state=False)
         # Gradients, also if the caller has switched them off, and full precision, unless a trainer asks for less.
-        with torch.inference_mode(False), torch.autocast(resolve_device(self.device).type, enabled=False):
+        with own_torch_modes(gradients=True):
             fitted._fit(X, y, image_range)
         self.__dict__ = fitted.__dict__  # all at once
         return self
@@ -541,6 +541,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
 
     # ---------------------------------------------------------------- refit
 
+    @own_torch_modes()
     def refit_scorer(
         self,
         scorer: Scorers | None = None,
@@ -619,6 +620,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         kept, needs = self._kept_, joint_score.view_needs()
         return None if kept is None or any(needs.values()) or not set(needs) <= set(kept[0][0]) else kept
 
+    @own_torch_modes()
     def represent_training_images(self, X: Any, y: Any, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews]:
         """Return what :meth:`skdfb.scoring.JointScore.fit` takes, for another joint score on these networks.
 

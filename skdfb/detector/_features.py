@@ -6,19 +6,19 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
+from skdfb.images import encode_labels, label_array
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
 from skdfb.scorers._composite import check_nested_parameters
 from skdfb.scorers._needs import needs_of
 from skdfb.scoring import JointScore, hold_out
 from skdfb.scoring._parts import CLASSIFIER
-from skdfb.utils import shallow_copy, spawn_seeds
+from skdfb.utils import own_torch_modes, shallow_copy, spawn_seeds
 
 __all__ = ["FeatureDetector"]
 
@@ -166,6 +166,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
+    @own_torch_modes()
     def _fit(self, X: Any, y: Any) -> None:
         # 1. Check all that can be checked before anything is fitted.
         if self.scorer is not None:
@@ -194,13 +195,16 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         # 3. Fit the head, the scorer and the threshold.
         # Held-out rows must not influence the head either.
         if not isinstance(head, LinearHead):
-            head = fitted_head(head, X[split.train], labels[split.train])
+            # scikit-learn takes neither enumerations nor integers of more than 64 bits.
+            is_known = labels.dtype.kind != "O" or isinstance(labels[0], str)
+            head = fitted_head(head, X[split.train], (labels if is_known else indices)[split.train])
         self.weight_, self.bias_ = head
         (train, y_train), held_out = (({CLASSIFIER: self._represent(X[rows])}, indices[rows]) for rows in split)
         self.joint_score_ = joint_score.fit(train, y_train, held_out=held_out)
 
     # --------------------------------------------------------------- scores
 
+    @own_torch_modes()
     def score_samples(self, X: Any) -> Scores:
         """Return the score of each row.
 
@@ -236,6 +240,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
 
     # -------------------------------------------------------------- classes
 
+    @own_torch_modes()
     def predict_proba(self, X: Any) -> Scores:
         """Return the softmax of the logits.
 
@@ -318,10 +323,6 @@ def _class_indices(X: Features, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[n
     """Return the class labels and the class index of each row; without labels there is one class."""
     if y is None:
         return np.zeros(1, dtype=np.intp), np.zeros(len(X), dtype=np.intp)
-    # The checks of a classifier of scikit-learn, in its order, with its messages.
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    classes, indices = np.unique(y, return_inverse=True)
-    return classes, indices
+    labels = label_array(y)
+    check_consistent_length(X, labels)
+    return encode_labels(labels)

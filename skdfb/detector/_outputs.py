@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,12 +44,9 @@ def class_probability_maps(views: NetworkViews, images: Images) -> npt.NDArray[n
     network = views.networks[DENSE]
     size = images.size or (network.preprocessor.image_size,) * 2
 
-    @torch.no_grad()
     def probabilities(indices: Indices, inputs: Tensor) -> npt.NDArray[np.float32]:
-        # Under the caller's autocast, logits would be computed in half precision.
-        with torch.autocast(inputs.device.type, enabled=False):
-            logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
-            return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
+        logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
+        return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
 
     def batches() -> Iterator[npt.NDArray[np.float32]]:
         with evaluation_mode(network):

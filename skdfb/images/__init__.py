@@ -6,6 +6,7 @@ from skdfb.images._batches import Preprocessor, iterate_batches, read_batches
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
 from skdfb.images._images import Images, Indices, LenientImages, spread_evenly
+from skdfb.images._labels import encode_labels, label_array, label_places, shown
 from skdfb.images._pixels import value_bounds
 from skdfb.images._survey import survey
 
@@ -20,10 +21,14 @@ __all__ = [
     "batch_size_of",
     "check_images",
     "check_labels",
+    "encode_labels",
     "is_out_of_memory",
     "iterate_batches",
+    "label_array",
+    "label_places",
     "labels_given",
     "read_batches",
+    "shown",
     "spread_evenly",
     "survey",
     "value_bounds",

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils import assert_all_finite, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from skdfb.images._as_images import as_images, checked_range, is_sequence_of_images
 from skdfb.images._containers import is_dataset, unwrapped
 from skdfb.images._images import ArrayImages, Images
+from skdfb.images._labels import encode_labels, label_array, shown
 from skdfb.images._pixels import PixelFormat, tensor_to_array, value_bounds
 from skdfb.images._scale import BYTES, PixelScale
 from skdfb.images._survey import survey
@@ -205,28 +204,24 @@ def check_labels(y: Any, images: Images) -> tuple[npt.NDArray[Any], npt.NDArray[
     Returns
     -------
     classes : ndarray of shape (K,)
-        Sorted labels.
+        Sorted labels; see :func:`encode_labels`.
     indices : ndarray of int of shape (n,)
         Which of the classes each image has.
 
     Raises
     ------
     ValueError
-        If the lengths differ, labels are continuous, or there are fewer than two classes.
+        If the lengths differ, a label is none (see :func:`label_array`), or there are fewer than two classes.
     """
     y = labels_given(images, y)
     if y is None:  # the first words are those that scikit-learn's estimator checks require
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None: expected class labels, one per image."
         )
-    # As scikit-learn's classifiers: a column of labels is accepted, with a warning.
-    y = column_or_1d(y, warn=True)
+    y = label_array(y)
     if len(y) != len(images):
         raise ValueError(f"X has {len(images)} images and y has {len(y)} labels: expected one label per image.")
-    # Before the check of the type, which casts NaN to an integer with a warning.
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    classes, indices = np.unique(y, return_inverse=True)
+    classes, indices = encode_labels(y)
     if len(classes) < 2:
-        raise ValueError(f"y has one class, {classes.tolist()[0]!r}: expected at least 2 classes.")
+        raise ValueError(f"y has one class, {shown(classes.tolist()[0])}: expected at least 2 classes.")
     return classes, indices

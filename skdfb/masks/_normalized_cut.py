@@ -204,8 +204,7 @@ class NormalizedCutMaskGenerator(NetworkMaskGenerator):
         network = self.network_
 
         def features_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor]:
-            with torch.autocast(inputs.device.type, enabled=False):
-                return indices, network.features(inputs).cpu().double()
+            return indices, network.features(inputs).cpu().double()
 
         sums = torch.zeros(len(self.classes_), network.num_features, dtype=torch.float64)  # (K, C)
         with batch_size_of(self) as batch_size:

@@ -119,7 +119,7 @@ def _seeded(random_state: int | None) -> AbstractContextManager[None]:
         return nullcontext()
     if not isinstance(random_state, Integral):
         raise TypeError(f"random_state={random_state!r}: expected an int or None, got a {type(random_state).__name__}.")
-    return isolated_rng(int(random_state), torch.get_default_device())
+    return isolated_rng(int(random_state))
 
 
 def creation_arguments(model: nn.Module) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from skdfb.scorers._composite import check_nested_parameters, fitted_clone, memb
 from skdfb.scorers._needs import ScorerNeeds
 from skdfb.scoring._hold_out import check_number, learning_share, number_to_hold_out
 from skdfb.scoring._parts import BACKGROUND, Part, as_parts, check_parts, labelled, view_needs
-from skdfb.utils import NestedByName, shallow_copy
+from skdfb.utils import NestedByName, own_torch_modes, shallow_copy
 
 __all__ = ["JointScore", "Scores", "Views"]
 
@@ -233,6 +233,7 @@ class JointScore(NestedByName):
 
     # ------------------------------------------------------------------ fit
 
+    @own_torch_modes()
     def fit(self, views: Views, y: npt.ArrayLike | None = None, *, held_out: tuple[Views, Any]) -> Self:
         """Fit the scorers and the fusion, and set the threshold.
 
@@ -331,6 +332,7 @@ class JointScore(NestedByName):
 
     # --------------------------------------------------------------- scores
 
+    @own_torch_modes()
     def score_parts(self, views: Views) -> dict[str, Scores]:
         """Return the scores of each part.
 
@@ -349,6 +351,7 @@ class JointScore(NestedByName):
         _check_views(views, parts, "views")
         return _score_parts(parts, views)
 
+    @own_torch_modes()
     def score_samples(self, views: Views) -> Scores:
         """Return the joint score of each image.
 

@@ -12,7 +12,7 @@ from skdfb.networks._stages import freeze_stages, has_trained_weights, n_trunk_s
 from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._run import TrainingRun
 from skdfb.training._settings import CLASSIFIER_SCALES, DENSE_SCALES, TrainingSettings
-from skdfb.utils import PackedMasks, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils import PackedMasks, own_torch_modes, resolve_device, spawn_seeds
 
 __all__ = ["Trainer"]
 
@@ -219,12 +219,10 @@ class Trainer(TrainingSettings):
         _check_targets(network, len(images), labels, pixel_labels)
         self.freeze_trunk(network, dense=masks is not None)
         (seed,) = spawn_seeds(random_state, 1)
-        # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
-        with torch.inference_mode(False):
+        # Gradients and full precision, whatever modes the caller is in.
+        with own_torch_modes(gradients=True):
             run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
-            # The training must not change the random state of the caller.
-            with isolated_rng(seed, run.fabric.device):
-                return run.train(verbose, checkpoints)
+            return run.train(verbose, checkpoints)
 
     def freeze_trunk(self, network: DenseClassifier, *, dense: bool = False) -> None:
         """Freeze the first stages of a network, as :meth:`train` does.
