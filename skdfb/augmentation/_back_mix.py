@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import Generator, Tensor
 
+from skdfb._constraints import Interval
 from skdfb.augmentation._attention_bank import AttentionBank
 from skdfb.augmentation._batch import IGNORED, Batch
 from skdfb.images._images import ArrayImages, as_images

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skdfb._constraints import Interval
 from skdfb.detector._checkpoints import (
     check_kept_split,
     detector_checkpoints,

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skdfb._constraints import Interval
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt
+from sklearn.utils._param_validation import RealNotInt
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import as_double, product, wide
 from skdfb.scorers._representation import Representation
 

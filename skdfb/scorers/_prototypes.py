@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import BaseScorer, check_class_indices, double_like
 from skdfb.scorers._clusters import best_class, cluster_classes
 from skdfb.scorers._moments import labelled_batches

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb._constraints import Interval
 from skdfb.calibration import ConformalCalibrator
 from skdfb.fusion import Fusion, TailProbabilityFusion
 from skdfb.scorers import ForegroundScorer, Representation, scorer_output

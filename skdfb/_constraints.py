@@ -1,0 +1,18 @@
+"""A constraint on numbers for ``_parameter_constraints``, which sees a boolean as what it is."""
+
+from typing import Any
+
+from sklearn.utils._param_validation import Interval as SklearnInterval
+
+__all__ = ["Interval"]
+
+
+class Interval(SklearnInterval):
+    """An interval of numbers, as scikit-learn's, but without booleans.
+
+    Python counts True as the integer 1, so ``Trainer(max_steps=True)`` would train for one step.
+    """
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Return whether a value is a number of the interval."""
+        return not isinstance(val, bool) and bool(super().is_satisfied_by(val))
