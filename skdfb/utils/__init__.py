@@ -1,4 +1,4 @@
-"""Devices, random states, files, packed masks and score arrays: helpers of the lowest layer."""
+"""Devices, random states, files, packed masks, groups and score arrays: helpers of the lowest layer."""
 
 from skdfb.utils._devices import (
     available_device,
@@ -10,6 +10,7 @@ from skdfb.utils._devices import (
 )
 from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
+from skdfb.utils._groups import check_groups
 from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_tails
@@ -20,6 +21,7 @@ __all__ = [
     "PackedMasks",
     "TailProbability",
     "available_device",
+    "check_groups",
     "check_scores",
     "digest_of",
     "evaluation_mode",
