@@ -56,7 +56,7 @@ def check_groups(groups: Any, n_images: int, name: str = "groups", images: str =
 def _is_missing(label: Any) -> bool:
     """Return whether a label is None, NaN, or a missing value of pandas."""
     try:
-        return label is None or bool(label != label)  # noqa: PLR0124 (NaN is not equal to itself)
+        return label is None or bool(label != label)
     except (TypeError, ValueError):
         # The truth of pandas.NA is an error; that of a list of arrays, too, which is reported as not hashable.
         return type(label).__name__ == "NAType"

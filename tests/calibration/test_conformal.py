@@ -191,12 +191,12 @@ def test_groups_of_one_image_change_nothing(held_out, alpha):
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2])
 def test_at_most_alpha_of_images_of_new_groups_are_rejected(alpha):
-    """Images of a group share most of their score, and large groups have lower scores: only groups are exchangeable."""
+    """Images of a group share most of their score, and large groups have higher scores: only groups are exchangeable."""
     rng = np.random.default_rng(0)
     rejected = {"groups": [], "images": []}
     for _ in range(400):
         sizes = rng.integers(1, 30, size=64)
-        means = rng.standard_t(3, size=64) - sizes / 15
+        means = rng.standard_t(3, size=64) + sizes / 15
         sets = [mean + 0.1 * rng.normal(size=size) for mean, size in zip(means, sizes, strict=True)]
         held_out, new = sets[:24], np.array([group[0] for group in sets[24:]])
         scores, groups = grouped(held_out)
