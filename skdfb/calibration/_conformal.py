@@ -83,8 +83,7 @@ class ConformalCalibrator(BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {"alpha": [Interval(Real, 0, 1, closed="neither"), None]}
 
     scores_: npt.NDArray[np.float64]
-    # The default of models that were saved before there were groups.
-    groups_: npt.NDArray[np.intp] | None = None
+    groups_: npt.NDArray[np.intp] | None
     offset_: float
 
     def __init__(self, alpha: float | None = 0.05) -> None:
@@ -135,10 +134,12 @@ class ConformalCalibrator(BaseEstimator):
 
     def _weights_up_to(self) -> npt.NDArray[np.float64]:
         """Return the sum of the weights of the first i held-out images, for i = 0 to n_held_out."""
-        if self.groups_ is None:
+        # Models that were saved before there were groups lack the attribute.
+        groups = getattr(self, "groups_", None)
+        if groups is None:
             return np.arange(self.scores_.size + 1.0)
-        sizes = np.bincount(self.groups_)
-        sums = np.concatenate([[0.0], np.cumsum(1 / sizes[self.groups_])])
+        sizes = np.bincount(groups)
+        sums = np.concatenate([[0.0], np.cumsum(1 / sizes[groups])])
         sums[-1] = len(sizes)  # without rounding errors
         return sums
 

@@ -191,7 +191,7 @@ def test_groups_of_one_image_change_nothing(held_out, alpha):
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2])
 def test_at_most_alpha_of_images_of_new_groups_are_rejected(alpha):
-    """Images of a group share most of their score, and large groups have higher scores: only groups are exchangeable."""
+    """Images of a group share most of their score, and large groups have higher scores."""
     rng = np.random.default_rng(0)
     rejected = {"groups": [], "images": []}
     for _ in range(400):
