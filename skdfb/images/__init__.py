@@ -5,6 +5,7 @@ from skdfb.images._batches import Preprocessor, check_readable, iterate_batches,
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
 from skdfb.images._images import Images, Indices, LenientImages, as_images, spread_evenly
+from skdfb.images._joined import JoinedImages
 from skdfb.images._pixels import value_bounds
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "BatchSize",
     "Images",
     "Indices",
+    "JoinedImages",
     "LenientImages",
     "Preprocessor",
     "as_images",

@@ -18,6 +18,7 @@ __all__ = [
     "HeldOutSplit",
     "check_number",
     "hold_out",
+    "in_random_order",
     "learning_share",
     "least_to_learn_from",
     "number_to_hold_out",
@@ -123,7 +124,7 @@ def hold_out(
     if fraction == "auto":
         _report(share, len(held_out), len(train) + len(held_out), n_needed, "images")
     # 2. Their order.
-    return HeldOutSplit(train, check_random_state(order_seed).permutation(held_out))
+    return HeldOutSplit(train, in_random_order(held_out, None, check_random_state(order_seed)))
 
 
 def _hold_out_groups(
@@ -140,10 +141,21 @@ def _hold_out_groups(
     held_out = choose_groups(y, groups, share, choice_seed)
     if fraction == "auto":
         _report(share, len(held_out), n_groups, n_needed, "groups")
-    # The groups, and the images in each, are in random order.
-    rng = check_random_state(order_seed)
-    images = [rng.permutation(np.flatnonzero(groups == group)) for group in rng.permutation(held_out)]
-    return HeldOutSplit(np.flatnonzero(~np.isin(groups, held_out)), np.concatenate(images))
+    is_held_out = np.isin(groups, held_out)
+    order = in_random_order(np.flatnonzero(is_held_out), groups, check_random_state(order_seed))
+    return HeldOutSplit(np.flatnonzero(~is_held_out), order)
+
+
+def in_random_order(
+    images: npt.NDArray[np.intp], groups: npt.NDArray[np.intp] | None, rng: np.random.RandomState
+) -> npt.NDArray[np.intp]:
+    """Return images in random order; with the group of each image 0..n-1, whole groups and the images in each."""
+    if groups is None:
+        shuffled: npt.NDArray[np.intp] = rng.permutation(images)
+        return shuffled
+    # Large groups must not come first more often: the order of the groups is drawn, not that of all images.
+    place = rng.permutation(int(groups.max()) + 1)[groups[images]]
+    return images[np.lexsort((rng.uniform(size=len(images)), place))]
 
 
 def _report(share: float, n_held_out: int, n_all: int, n_needed: int, unit: str) -> None:
@@ -168,7 +180,8 @@ def least_to_learn_from(groups: npt.NDArray[np.intp] | None) -> int:
     if groups is None:
         return _LEAST_TO_LEARN_FROM
     # Any so many groups hold enough images, whichever are held out.
-    return math.ceil(_LEAST_TO_LEARN_FROM / np.unique(groups, return_counts=True)[1].min())
+    smallest = int(np.unique(groups, return_counts=True)[1].min())
+    return math.ceil(_LEAST_TO_LEARN_FROM / smallest)
 
 
 def learning_share(n_held_out: int, n_needed: int, least: int = _LEAST_TO_LEARN_FROM) -> int:

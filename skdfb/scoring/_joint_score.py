@@ -81,8 +81,8 @@ class JointScore(NestedByName):
     Held-out images have two purposes that exclude each other: those that the fusion or a scorer learned from must not
     set the threshold. If one of them learns, the first half of the held-out images is learned from and the other half
     sets the threshold (the first part is smaller if the threshold needs more). So the held-out images must be in random
-    order; see :func:`hold_out`. With groups, such as videos, the groups are divided, and each group that sets the
-    threshold counts as one image; see :class:`~skdfb.calibration.ConformalCalibrator`.
+    order; see :func:`hold_out`. With groups, such as videos, groups in random order are divided, and each group that
+    sets the threshold counts as one image; see :class:`~skdfb.calibration.ConformalCalibrator`.
 
     Scorers of the background view get the label 0 for every image, since that view has one class.
 
