@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_random_state, column_or_1d
 
-from skdfb.images import Images, JoinedImages, check_images, check_readable, labels_given
+from skdfb.images import Images, JoinedImages, check_images, check_labels, check_readable, labels_given
 from skdfb.scoring import HeldOutSplit, JointScore, hold_out
 from skdfb.scoring._hold_out import in_random_order
 from skdfb.scoring._parts import BACKGROUND
@@ -17,11 +17,10 @@ __all__ = [
     "Calibration",
     "check_calibration",
     "check_refit",
-    "check_same_number",
     "checked_calibration",
+    "images_of_fit",
     "joined",
     "known_labels",
-    "own_images",
 ]
 
 Indices = npt.NDArray[np.intp]
@@ -200,10 +199,24 @@ def check_refit(joint_score: JointScore, split: HeldOutSplit, labels: Indices, g
         )
 
 
-def check_same_number(images: Any, n_expected: int, name: str) -> None:
-    """Refuse images that cannot be those of ``fit``."""
-    if len(images) != n_expected:
-        raise ValueError(f"{name} has {len(images)} images: expected the {n_expected} of fit.")
+def images_of_fit(detector: Any, X: Any, y: Any, X_calibration: Any) -> Images:
+    """Return X and ``X_calibration``, if they and y are those of ``fit`` as far as their number and the labels show."""
+    images, own = check_images(detector, X, reset=False), own_images(detector, X_calibration)
+    n_own = getattr(detector, "_n_own_", None) or 0  # older saved models have none
+    numbers = {
+        "X": (len(images), len(detector._labels_) - n_own),
+        "X_calibration": (0 if own is None else len(own), n_own),
+    }
+    for name, (n_images, n_expected) in numbers.items():
+        if n_images != n_expected:
+            raise ValueError(f"{name} has {n_images} images: expected the {n_expected} of fit.")
+    # Pixels are not compared, which would take as long as a pass of the networks.
+    if y is not None:
+        classes, labels = check_labels(y, images)
+        same = np.array_equal(classes, detector.classes_) and np.array_equal(labels, detector._labels_[: len(images)])
+        if not same:
+            raise ValueError("y differs from the labels of fit: expected the same X and y in the same order.")
+    return joined(images, own)
 
 
 def own_images(detector: Any, X: Any) -> Images | None:

@@ -19,11 +19,10 @@ from skdfb._constraints import Interval
 from skdfb.detector._calibration import (
     Calibration,
     check_refit,
-    check_same_number,
     checked_calibration,
+    images_of_fit,
     joined,
     known_labels,
-    own_images,
 )
 from skdfb.detector._checkpoints import (
     check_kept_split,
@@ -637,7 +636,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
 
         # 2. Fit the scorers on views that are computed anew, or on those that were kept from fit.
         if X is not None:
-            other._fit_joint_score(joint_score, other._images_of_fit(X, y, X_calibration))
+            other._fit_joint_score(joint_score, images_of_fit(self, X, y, X_calibration))
         elif (kept := other._kept_for(joint_score)) is not None:
             train, held_out = kept
             other.joint_score_ = joint_score.fit(*train, held_out=held_out)
@@ -690,21 +689,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         >>> joint_score.fit(*train, held_out=held_out)  # doctest: +SKIP
         """
         check_is_fitted(self)
-        return self._views_of_fit(self._images_of_fit(X, y, X_calibration), joint_score)
-
-    def _images_of_fit(self, X: Any, y: Any, X_calibration: Any) -> Images:
-        """Return X and X_calibration, if they and y are those of ``fit`` as far as their number and the labels show."""
-        images, own = check_images(self, X, reset=False), own_images(self, X_calibration)
-        n_own = getattr(self, "_n_own_", None) or 0
-        check_same_number(images, len(self._labels_) - n_own, "X")
-        check_same_number([] if own is None else own, n_own, "X_calibration")
-        # Pixels are not compared, which would take as long as a pass of the networks.
-        if y is not None:
-            classes, labels = check_labels(y, images)
-            same = np.array_equal(classes, self.classes_) and np.array_equal(labels, self._labels_[: len(images)])
-            if not same:
-                raise ValueError("y differs from the labels of fit: expected the same X and y in the same order.")
-        return joined(images, own)
+        return self._views_of_fit(images_of_fit(self, X, y, X_calibration), joint_score)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the views kept for refitting: they are large, and scoring does not need them."""
