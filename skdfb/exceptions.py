@@ -30,9 +30,10 @@ class CheckpointError(OSError):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written, for example because the disk is full.
+    """A checkpoint could not be written, for example because the disk is full; or a ``fit`` does not continue another.
 
-    Older checkpoints stay complete, and the training continues.
+    Older checkpoints stay complete, and the training continues. A ``fit`` with changed data or parameters starts anew
+    beside one that was left unfinished; the message names what changed.
     """
 
 

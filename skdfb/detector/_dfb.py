@@ -25,12 +25,13 @@ from skdfb.detector._calibration import (
     known_labels,
 )
 from skdfb.detector._checkpoints import (
-    check_kept_split,
     detector_checkpoints,
     forget_masks,
+    in_use,
     kept_masks,
     kept_seeds,
     stage_of,
+    training_checkpoints,
 )
 from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks
@@ -126,9 +127,10 @@ class DFBDetector(PartsParameters, NetworkDetector):
         Share of the training images that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many
         more as ``alpha`` needs, up to half.
     checkpoint_dir : path, default=None
-        Folder for the state of one ``fit``. After a crash, the same call of ``fit`` goes on from there, to the same
-        weights. Scorers, fusion and ``alpha`` may change; data, and parameters that the networks depend on, may not.
-        Pass an int as ``random_state``.
+        Folder for the state of each ``fit``, in a subfolder of its own. After a crash, the same call of ``fit`` goes on
+        from there, to the same weights. Scorers, fusion and ``alpha`` may change; with other data, or parameters that
+        the networks depend on, it is another fit, which starts anew, with a
+        :class:`~skdfb.exceptions.CheckpointWarning` if a fit was left unfinished. Pass an int as ``random_state``.
     batch_size : int, default=128
         Images per forward pass, outside training. If a batch does not fit into the device's memory, it is halved, with
         a :class:`~skdfb.exceptions.BatchSizeWarning`.
@@ -177,8 +179,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
     Raises
     ------
     ValueError, TypeError
-        From ``fit``, before any training, if images, labels, parameters or weights are wrong, if the held-out images
-        are too few for ``alpha``, or if ``checkpoint_dir`` holds the state of another fit.
+        From ``fit``, before any training, if images, labels, parameters or weights are wrong, or if the held-out
+        images are too few for ``alpha``.
     skdfb.exceptions.CheckpointError
         From ``fit``, before any training, if ``checkpoint_dir`` cannot be written to. If the disk becomes full later,
         there is a :class:`~skdfb.exceptions.CheckpointWarning` and the training goes on.
@@ -419,9 +421,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
         joint_score = self._joint_score(classifier)
         widths = view_widths(dict.fromkeys(NETWORKS, classifier), list(joint_score.view_needs()))
 
-        # 3. Hold out images for the threshold, if the caller has none of his own; the others train.
+        # 3. Hold out images for the threshold, unless the caller gave some; the others train.
         self._hold_out(images, labels, calibration, joint_score, seeds)
-        check_kept_split(checkpoints, self._split_.train)
+        checkpoints = training_checkpoints(checkpoints, self._split_.train, seeds)
         every = joined(images, own)
         # Clustered after the split, since the held-out images must not influence the clusters.
         if labels is None:
@@ -436,9 +438,10 @@ class DFBDetector(PartsParameters, NetworkDetector):
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         self.pretrained_network_ = self._pretrained_network(classifier, joint_score, device)
         options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
-        self._train_classifier(classifier, train, labels, seeds, checkpoints, options)
-        masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
-        self._train_dense_network(images, train, labels, masks, seeds, checkpoints, options)
+        with in_use(checkpoints):
+            self._train_classifier(classifier, train, labels, seeds, checkpoints, options)
+            masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
+            self._train_dense_network(images, train, labels, masks, seeds, checkpoints, options)
 
         # 5. Fit the scorers and the fusion, and set the threshold.
         self._fit_joint_score(joint_score, every)
