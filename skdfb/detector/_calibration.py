@@ -180,7 +180,7 @@ def check_labelled(joint_score: JointScore, *, has_labels: bool) -> None:
         if view != BACKGROUND and getattr(scorer, "learns_from_held_out", False):
             raise ValueError(
                 f"part {name!r}, {scorer!r}, learns from images that set the threshold, and their classes: expected "
-                "y_calibration beside X_calibration."
+                "y, and y_calibration beside X_calibration."
             )
 
 

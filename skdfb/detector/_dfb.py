@@ -424,13 +424,11 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # 3. Hold out images for the threshold, unless the caller gave some; the others train.
         self._hold_out(images, labels, calibration, joint_score, seeds)
         checkpoints = training_checkpoints(checkpoints, self._split_.train, seeds)
-        every = joined(images, own)
         # Clustered after the split, since the held-out images must not influence the clusters.
         if labels is None:
-            self._labels_ = self._clustered(classifier.to(device), every, seeds.build)
+            labels = self._clustered(classifier.to(device), images, seeds.build)
             classifier = self._classifier(images, seeds.build)
-        else:
-            self._labels_ = np.concatenate([labels, calibration.class_indices(self.classes_)])
+        self._labels_ = np.concatenate([labels, calibration.class_indices(self.classes_)])
         train, labels = images.subset(self._split_.train), self._labels_[self._split_.train]
         joint_score.check(widths, len(self.classes_), len(train), len(self._split_.held_out))
 
@@ -444,7 +442,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
             self._train_dense_network(images, train, labels, masks, seeds, checkpoints, options)
 
         # 5. Fit the scorers and the fusion, and set the threshold.
-        self._fit_joint_score(joint_score, every)
+        self._fit_joint_score(joint_score, joined(images, own))
 
     def _train_classifier(
         self,

@@ -151,6 +151,9 @@ def test_own_images_set_the_threshold_and_all_others_train(fitted):
     assert_allclose(other.score_samples(X_NEW), fitted.score_samples(X_NEW), rtol=1e-5)
     unlabelled = short_detector().fit(X, X_calibration=X_OWN)
     assert len(unlabelled.calibrator_.scores_) == 30
+    # The clusters do not depend on them either.
+    fewer = short_detector().fit(X, X_calibration=X_OWN[:20])
+    assert_array_equal(fewer.transform(X_NEW), unlabelled.transform(X_NEW))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +260,7 @@ def test_a_scorer_of_held_out_classes_needs_the_labels_of_own_images():
     trainer = Counting(max_steps=2)
     scorer = TemperatureScaled(Energy())
     detector = short_detector(classifier_trainer=trainer, dense_trainer=trainer, scorer=scorer, alpha=0.2)
-    with pytest.raises(ValueError, match="expected y_calibration beside X_calibration"):
+    with pytest.raises(ValueError, match="expected y, and y_calibration beside X_calibration"):
         detector.fit(X, y, X_calibration=X_OWN)
     assert Counting.began == 0
     detector.fit(X, y, X_calibration=X_OWN, y_calibration=y_own)
@@ -278,7 +281,7 @@ def test_groups_and_own_rows_of_features():
     assert_allclose(detector.calibrator_.scores_, np.sort(detector.score_samples(own)), atol=1e-4)
     detector = FeatureDetector(TemperatureScaled(Energy()), alpha=0.2, random_state=0)
     detector.fit(rows, labels, X_calibration=own, y_calibration=np.arange(40) % 2, groups_calibration=np.arange(40))
-    with pytest.raises(ValueError, match="expected y_calibration beside X_calibration"):
+    with pytest.raises(ValueError, match="expected y, and y_calibration beside X_calibration"):
         detector.fit(rows, labels, X_calibration=own)
     with pytest.raises(ValueError, match="X_calibration: X has 5 features"):
         detector.fit(rows, labels, X_calibration=own[:, :5])
