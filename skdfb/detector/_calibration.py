@@ -188,13 +188,13 @@ def check_refit(joint_score: JointScore, split: HeldOutSplit, labels: Indices, g
     """Refuse other scorers that need more held-out images than a fit had, or their labels."""
     check_labelled(joint_score, has_labels=known_labels(labels) is not None)
     # The error of JointScore.check has remedies that only another fit can use.
-    unit, n_held_out = ("images", len(split.held_out)) if groups is None else ("groups", len(np.unique(groups)))
+    n_held_out = len(split.held_out) if groups is None else len(np.unique(groups))
     n_needed = joint_score.number_needed(groups)
     if n_held_out < n_needed:
         which = f"{n_held_out} of {sum(map(len, split))} images" if groups is None else f"{n_held_out} groups"
         raise ValueError(
             f"{which} are held out, but with alpha={joint_score.alpha} these scorers and this fusion need at least "
-            f"{n_needed} {unit}. Pass a larger alpha, call with_alpha(None) first, which sets no threshold, or fit "
+            f"{n_needed}. Pass a larger alpha, call with_alpha(None) first, which sets no threshold, or fit "
             "again with a larger calibration_fraction or X_calibration."
         )
 
