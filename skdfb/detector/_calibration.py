@@ -11,7 +11,7 @@ from skdfb.images import Images, JoinedImages, check_images, check_labels, check
 from skdfb.scoring import HeldOutSplit, JointScore, hold_out
 from skdfb.scoring._hold_out import in_random_order
 from skdfb.scoring._parts import BACKGROUND
-from skdfb.utils import check_groups
+from skdfb.utils import check_groups, group_labels
 
 __all__ = [
     "Calibration",
@@ -161,7 +161,7 @@ def check_calibration(
     own_codes = check_groups(groups_calibration, n_own, "groups_calibration", "images of X_calibration")
     if groups is not None:
         # One list for both, so that equal labels get equal codes.
-        together = check_groups([*groups, *groups_calibration], n_images + n_own)
+        together = check_groups(group_labels(groups) + group_labels(groups_calibration), n_images + n_own)
         n_shared = len(np.intersect1d(together[:n_images], together[n_images:]))
         if n_shared:
             raise ValueError(

@@ -15,7 +15,7 @@ _SHARE = 0.1
 _N_FOR_SCALE = 256  # images that tell the usual distance
 _CHUNK = 256
 
-Fingerprints = npt.NDArray[np.float32]
+Fingerprints = npt.NDArray[np.floating]
 
 
 def fingerprint(pixels: Tensor) -> Fingerprints:
@@ -70,7 +70,6 @@ def near_duplicates(train: Fingerprints, held_out: Fingerprints) -> int:
     """
     if len(train) == 0 or len(held_out) == 0:
         return 0
-    train, held_out = np.asarray(train, dtype=np.float64), np.asarray(held_out, dtype=np.float64)
     some = [array[:: max(1, len(array) // _N_FOR_SCALE)][:_N_FOR_SCALE] for array in (train, held_out)]
     usual = float(np.median(_squared_distances(*some)))
     # In chunks: the matrix of all pairs may be large.
@@ -80,7 +79,9 @@ def near_duplicates(train: Fingerprints, held_out: Fingerprints) -> int:
     return int((np.concatenate(nearest) < _SHARE**2 * usual).sum())
 
 
-def _squared_distances(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _squared_distances(first: Fingerprints, second: Fingerprints) -> npt.NDArray[np.float64]:
     """Return the squared distances (n, m) of n and m rows."""
+    # In float64: the difference of two numbers near 1 follows.
+    first, second = first.astype(np.float64), second.astype(np.float64)
     distances: npt.NDArray[np.float64] = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * first @ second.T
     return np.maximum(distances, 0)

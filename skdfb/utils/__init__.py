@@ -10,7 +10,7 @@ from skdfb.utils._devices import (
 )
 from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
-from skdfb.utils._groups import check_groups
+from skdfb.utils._groups import check_groups, group_labels
 from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_tails
@@ -25,6 +25,7 @@ __all__ = [
     "check_scores",
     "digest_of",
     "evaluation_mode",
+    "group_labels",
     "isolated_rng",
     "joined_tails",
     "launched_processes",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_groups"]
+__all__ = ["check_groups", "group_labels"]
 
 
 def check_groups(groups: Any, n_images: int, name: str = "groups", images: str = "images") -> npt.NDArray[np.intp]:
@@ -37,7 +37,7 @@ def check_groups(groups: Any, n_images: int, name: str = "groups", images: str =
         raise TypeError(f"{name}={groups!r}: {expected}.")
     if getattr(groups, "ndim", 1) != 1:
         raise ValueError(f"{name} has shape {groups.shape}: {expected}.")
-    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    labels = group_labels(groups)
     if len(labels) != n_images:
         raise ValueError(f"{name} has {len(labels)} labels for {n_images} {images}: {expected}.")
     n_missing = sum(map(_is_missing, labels))
@@ -51,6 +51,11 @@ def check_groups(groups: Any, n_images: int, name: str = "groups", images: str =
         return np.array([codes.setdefault(label, len(codes)) for label in labels], dtype=np.intp)
     except TypeError as error:
         raise TypeError(f"{name} has a label that cannot be compared ({error}): {expected}.") from None
+
+
+def group_labels(groups: Any) -> list[Any]:
+    """Return the label of each image; those of an array or a tensor as Python's own types, which can be compared."""
+    return list(groups.tolist() if hasattr(groups, "tolist") else groups)
 
 
 def _is_missing(label: Any) -> bool:

@@ -232,7 +232,7 @@ BAD = [
         "groups are those of X, but .*expected groups_calibration as well",
     ),
     (
-        {"X_calibration": X_OWN, "groups": np.arange(60), "groups_calibration": OWN_GROUPS + 50},
+        {"X_calibration": X_OWN, "groups": np.arange(60), "groups_calibration": torch.from_numpy(OWN_GROUPS + 50)},
         r"share 10 group\(s\): expected none",
     ),
     (
