@@ -98,6 +98,8 @@ def test_a_detector_with_groups_is_refitted_saved_and_given_another_alpha(tmp_pa
     assert refitted.calibrator_.groups_ is not None
     with pytest.raises(ValueError, match=r"^10 groups are held out, but with alpha=0.05 .* at least 19\. Pass"):
         detector.refit_scorer(alpha=0.05)
+    assert np.isfinite(detector.refit_scorer(alpha=0.2).offset_)
+    assert detector.with_alpha(None).refit_scorer(MSP()).offset_ == -np.inf
     detector.save(tmp_path / "detector.safetensors")
     for copy in (
         skdfb.load(tmp_path / "detector.safetensors", customs=[TinyBackbone]),
@@ -253,6 +255,14 @@ def test_what_does_not_belong_together_costs_no_step(arguments, message):
         detector.fit(X, **{"y": y} | arguments)
     assert Counting.began == 0
     assert not hasattr(detector, "classes_")
+
+
+def test_the_remedies_for_groups_of_x_beside_own_images():
+    groups = np.arange(60)
+    for arguments in ({"groups": groups, "groups_calibration": np.arange(60, 90)}, {"groups": None}):
+        detector = short_detector().fit(X, y, X_calibration=X_OWN, **arguments)
+        assert np.isfinite(detector.offset_)
+        assert (detector.calibrator_.groups_ is None) == (arguments["groups"] is None)
 
 
 def test_a_scorer_of_held_out_classes_needs_the_labels_of_own_images():
