@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skdfb._constraints import Interval
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.detector._calibration import (
     Calibration,
     check_refit,
@@ -268,7 +268,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         "device": [str, torch.device],
         "n_jobs": N_JOBS,
         "on_error": [StrOptions({"raise", "nan"})],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
         "verbose": ["verbose"],
     }
 

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skdfb._constraints import Interval
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.detector._calibration import check_calibration, known_labels
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
@@ -127,7 +127,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         "head": "no_validation",
         "alpha": [Interval(Real, 0, 1, closed="neither"), None],
         "calibration_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"})],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     def __init__(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from skdfb._constraints import Interval
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier
@@ -101,7 +101,7 @@ class MultiScaleMaskGenerator(NetworkMaskGenerator):
         "scales": ["array-like"],
         "flip": ["boolean"],
         "trainer": [Trainer, None],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
         "verbose": ["verbose"],
     }
 

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import RealNotInt, StrOptions
 from torch import Tensor
 
-from skdfb._constraints import Interval
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.scorers._base import BaseScorer, double_like
 from skdfb.scorers._moments import (
     RowsOf,
@@ -131,7 +131,7 @@ class KernelPCA(BaseScorer):
         "n_components": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="neither")],
         "gamma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "n_random_features": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     def __init__(
