@@ -65,8 +65,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
 
     # ------------------------------------------------------------- decisions
 
-    def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[np.intp]:
-        """Return ``fit(X, y).predict(X)``: training samples that score below the threshold get -1.
+    def fit_predict(self, X: Any, y: Any = None, **fit_params: Any) -> npt.NDArray[np.intp]:
+        """Return ``fit(X, y, **fit_params).predict(X)``: training samples that score below the threshold get -1.
 
         Parameters
         ----------
@@ -74,13 +74,15 @@ class ThresholdedDetector(OutlierMixin, ABC):
             As in :meth:`fit`.
         y : array-like of shape (n,), default=None
             Labels. They are used, unlike in scikit-learn's other outlier detectors.
+        **fit_params : dict
+            More of :meth:`fit`, such as ``groups``.
 
         Returns
         -------
         labels : ndarray of shape (n,)
             +1 in-distribution, -1 OOD.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, **fit_params).predict(X)
 
     def decision_function(self, X: Any) -> Scores:
         """Return ``score_samples(X) - offset_``.

@@ -89,6 +89,8 @@ def _upgrade_fitted_dfb(state: State, views: Mapping[str, str]) -> State:
         "dense_network_": state.pop("network_"),
         "_split_": HeldOutSplit(split.train, split.held_out),
         "_labels_": split.labels,
+        "_groups_": None,
+        "_n_own_": None,
         "calibration_fraction_": len(split.held_out) / len(split.labels),
         "pretrained_network_": None,
         "heads_": {},

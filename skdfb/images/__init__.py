@@ -6,7 +6,9 @@ from skdfb.images._batches import Preprocessor, iterate_batches, read_batches
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
 from skdfb.images._images import Images, Indices, LenientImages, spread_evenly
+from skdfb.images._joined import JoinedImages
 from skdfb.images._labels import encode_labels, label_array, label_places, shown
+from skdfb.images._near_duplicates import fingerprint, near_duplicates
 from skdfb.images._pixels import value_bounds
 from skdfb.images._survey import survey
 
@@ -15,6 +17,7 @@ __all__ = [
     "BatchSize",
     "Images",
     "Indices",
+    "JoinedImages",
     "LenientImages",
     "Preprocessor",
     "as_images",
@@ -22,11 +25,13 @@ __all__ = [
     "check_images",
     "check_labels",
     "encode_labels",
+    "fingerprint",
     "is_out_of_memory",
     "iterate_batches",
     "label_array",
     "label_places",
     "labels_given",
+    "near_duplicates",
     "read_batches",
     "shown",
     "spread_evenly",

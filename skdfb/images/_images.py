@@ -15,10 +15,12 @@ from skdfb.images._containers import image_and_label
 from skdfb.images._files import read_item
 from skdfb.images._loader_checks import check_loader
 from skdfb.images._loader_errors import is_reading_error
+from skdfb.images._near_duplicates import fingerprint
 from skdfb.images._pixels import PixelFormat, value_bounds
 from skdfb.images._scale import PixelScale, integer_range, is_wide, pixels_of, with_channels
 
 __all__ = [
+    "N_FINGERPRINTS",
     "ArrayImages",
     "DatasetImages",
     "Images",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 Indices = npt.NDArray[np.intp]
+N_FINGERPRINTS = 5000  # images that are compared to find nearly equal ones
 _N_COMPARED = 10  # items of a dataset that are compared with its attributes ``targets`` and ``samples``
 
 
@@ -84,6 +87,10 @@ class Images(ABC):
         """Return one label per image if the images bring labels, as a dataset may; they are read only once."""
         return None
 
+    def fingerprints(self) -> dict[int, npt.NDArray[np.floating]]:
+        """Return what identifies some of the images, by their place; see :func:`fingerprint`."""
+        return {}
+
     def subset(self, indices: Indices) -> "Images":
         """Return the images at ``indices``; nothing is read or copied."""
         return _Subset(self, np.asarray(indices, dtype=np.intp))
@@ -105,6 +112,9 @@ class ArrayImages(Images):
         pixels = self.scale.to_unit(np.ascontiguousarray(self.array[indices]))
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (b, c, H, W)
         return batch if batch.shape[1] == self.n_channels else batch.expand(-1, self.n_channels, -1, -1)
+
+    def fingerprints(self) -> dict[int, npt.NDArray[np.floating]]:
+        return {int(row): fingerprint(self.array[row]) for row in spread_evenly(len(self), N_FINGERPRINTS)}
 
 
 class ScaledRows(Images):
@@ -134,10 +144,13 @@ class SingleImages(Images):
         How numbers become pixels; None until :meth:`learn_scale`.
     surveyed : bool
         Whether each image was read once and checked.
+    known : dict of int to ndarray
+        Fingerprints of images, from the survey.
     """
 
     scale: PixelScale | None
     surveyed: bool = False
+    known: dict[int, npt.NDArray[np.floating]]
 
     @abstractmethod
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
@@ -151,6 +164,9 @@ class SingleImages(Images):
         if self.scale is None and not is_wide(image.dtype):
             return self._pixels(image, PixelScale(), index)
         return self._pixels(image, self.learn_scale(), index)
+
+    def fingerprints(self) -> dict[int, npt.NDArray[np.floating]]:
+        return self.known
 
     def learn_scale(self) -> PixelScale:
         """Return how numbers become pixels; if it is not known, all images are read to learn it."""
@@ -184,7 +200,7 @@ class ItemImages(SingleImages):
     """A sequence of single images: files, PIL images or (H, W[, c]) arrays."""
 
     def __init__(self, items: Sequence[Any], scale: PixelScale | None, n_channels: int) -> None:
-        self.items, self.scale, self.n_channels = items, scale, n_channels
+        self.items, self.scale, self.n_channels, self.known = items, scale, n_channels, {}
         # Also arrays of one size have no common ``size`` here: only reading them tells.
         self.pixel_formats = frozenset(filter(None, (_format_of_item(item, n_channels) for item in items)))
 
@@ -199,7 +215,7 @@ class DatasetImages(SingleImages):
     """A map-style dataset, or a sequence, whose items are images, tuples that begin with one, or rows with one."""
 
     def __init__(self, dataset: Any, scale: PixelScale | None, n_channels: int) -> None:
-        self.dataset, self.scale, self.n_channels = dataset, scale, n_channels
+        self.dataset, self.scale, self.n_channels, self.known = dataset, scale, n_channels, {}
         # Labels of the items that were read: an image is not decoded twice for its label.
         self._seen: dict[int, Any] = {}
         self._labels: list[Any] | None = None
@@ -274,6 +290,10 @@ class _Subset(Images):
 
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         return self.images.read_one(int(self.indices[index]), least_side)
+
+    def fingerprints(self) -> dict[int, npt.NDArray[np.floating]]:
+        known = self.images.fingerprints()
+        return {place: known[int(row)] for place, row in enumerate(self.indices) if int(row) in known}
 
     @property
     def has_labels(self) -> bool:

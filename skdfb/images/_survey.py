@@ -9,7 +9,8 @@ import numpy.typing as npt
 from joblib import Parallel, delayed
 
 from skdfb.exceptions import UnreadableImageError
-from skdfb.images._images import Images, SingleImages, scale_of, spread_evenly
+from skdfb.images._images import N_FINGERPRINTS, Images, SingleImages, scale_of, spread_evenly
+from skdfb.images._near_duplicates import fingerprint
 from skdfb.images._pixels import number, value_bounds
 from skdfb.images._scale import PixelScale, is_wide, with_channels
 
@@ -89,6 +90,7 @@ def _look(image: npt.NDArray[Any]) -> _Look:
 
 def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
     """Read each image, learn and set the scale, and return looks at some of them."""
+    sampled = set(spread_evenly(len(images), N_FINGERPRINTS).tolist())
     compared = set(spread_evenly(len(images), _N_COMPARED).tolist())
 
     def look(index: int) -> tuple[_Look, bool]:
@@ -99,6 +101,8 @@ def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
             value_bounds(image[None], name)  # finite
         except ValueError as error:
             raise UnreadableImageError(str(error), index) from None
+        if index in sampled:
+            images.known[index] = fingerprint(image)
         if index in compared:
             return _look(image), True
         return _Look(image.dtype, float(image.min()), float(image.max()), b""), False

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
+from skdfb._constraints import Interval
 from skdfb.images import Images, Indices, batch_size_of
 from skdfb.masks._network import REFERENCE_SIDE, MapFunction, NetworkMaskGenerator
 from skdfb.networks import DenseClassifier
