@@ -136,9 +136,7 @@ def _read_file(item: Any, index: int, n_channels: int, least_side: int | None) -
         return np.array(array_of(_npy(path, index), f"image {index}", n_channels))
     try:
         with _open(item, index) as image:
-            if least_side is not None:
-                image.draft(image.mode, (least_side, least_side))
-            return _decode(image, index, path, n_channels, own=True)
+            return _decode(image, index, path, n_channels, own=True, least_side=least_side)
     except UnreadableImageError:
         if path is None or not is_tiff(path):
             raise
@@ -146,6 +144,19 @@ def _read_file(item: Any, index: int, n_channels: int, least_side: int | None) -
         return read_tiff(path, n_channels)
     except Exception as error:  # a damaged file may raise any error
         raise _unreadable(index, path, error) from error
+
+
+def _smaller(image: Image.Image, least_side: int | None) -> Image.Image:
+    """Let the decoder of a JPEG file reduce it by 2, 4 or 8, to sides of at least ``least_side`` pixels."""
+    width, height = image.size
+    if least_side is None or image.draft(image.mode, (least_side, least_side)) is None:
+        return image
+    scale = round(width / image.width)
+    # Blocks at the right and lower end may reach beyond the image, and would shift it by a part of a pixel.
+    if scale == 1 or (width % scale == 0 and height % scale == 0):
+        return image
+    size, box = (round(width / scale), round(height / scale)), (0, 0, width / scale, height / scale)
+    return image.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
 def _path_of(item: Any) -> str | os.PathLike[str] | None:
@@ -216,13 +227,20 @@ def _formats() -> list[str]:
 
 
 def _decode(
-    image: Image.Image, index: int, path: str | os.PathLike[str] | None, n_channels: int, *, own: bool = False
+    image: Image.Image,
+    index: int,
+    path: str | os.PathLike[str] | None,
+    n_channels: int,
+    *,
+    own: bool = False,
+    least_side: int | None = None,
 ) -> Array:
     """Return the pixels of an opened image; one that was opened here need not be copied."""
     _check_size(image.size, index, path)
     if getattr(image, "tile", None) and getattr(image, "fp", None) is None:
         raise _unreadable(index, path, "it was closed before its pixels were read; call image.load() before that")
     try:
+        image = _smaller(image, least_side)
         pixels = deep_pixels(image, n_channels)
         return _pixels(image, n_channels, own) if pixels is None else pixels
     except Exception as error:  # PIL may raise any error for a damaged file
@@ -251,11 +269,13 @@ def _pixels(image: Image.Image, n_channels: int, own: bool) -> Array:
         image = image.convert("RGBA")
     has_alpha = image.mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info
     if n_channels == 2 and image.mode in ("LA", "La"):
-        image = image.convert("LA")
+        mode = "LA"
     elif image.mode in ("1", "L", "LA", "La"):
-        image = image.convert("L")
+        mode = "L"
     else:
-        image = image.convert("RGBA" if n_channels == 4 and has_alpha else "RGB")
+        mode = "RGBA" if n_channels == 4 and has_alpha else "RGB"
+    if image.mode != mode:  # else PIL would copy the image
+        image = image.convert(mode)
     pixels = np.asarray(image)  # not np.array, which copies once more
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
