@@ -62,7 +62,7 @@ def weights_of(path):
 
 def reached(folder):
     """Return the name of the newest checkpoint of a fit."""
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    files = sorted(folder.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     return files[-1].name.removesuffix(".safetensors") if files else "nothing"
 
 

@@ -7,6 +7,7 @@ __all__ = [
     "BatchSizeWarning",
     "CheckpointError",
     "CheckpointWarning",
+    "DuplicateImagesWarning",
     "InvalidModelError",
     "TrainingDivergedError",
     "UnreadableImageError",
@@ -30,9 +31,18 @@ class CheckpointError(OSError):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written, for example because the disk is full.
+    """A checkpoint could not be written, for example because the disk is full; or a ``fit`` does not continue another.
 
-    Older checkpoints stay complete, and the training continues.
+    Older checkpoints stay complete, and the training continues. A ``fit`` with changed data or parameters starts anew
+    beside one that was left unfinished; the message names what changed.
+    """
+
+
+class DuplicateImagesWarning(UserWarning):
+    """Images that set the threshold are nearly the same as training images, such as frames of one video.
+
+    New images are less like the training images, so more than ``alpha`` of them are rejected. Pass ``groups``, or other
+    images as ``X_calibration``, to ``fit``.
     """
 
 

@@ -20,7 +20,7 @@ GUIDE = ROOT / "docs" / "user_guide.rst"
 # The classes of the objects that the blocks call methods of, and the names of the user's own data and classes.
 OBJECTS = {"detector": DFBDetector, "stricter": DFBDetector, "joint_score": JointScore}
 USERS = {"X", "y", "X_new", "X_id", "y_id", "X_test", "y_test", "X_textures", "features", "my_timm_model"}
-USERS |= {"MyScorer", "MyBackbone"}
+USERS |= {"MyScorer", "MyBackbone", "videos", "X_later"}
 
 
 def blocks_of(path):

@@ -9,12 +9,14 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import Generator, Tensor
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.augmentation._attention_bank import AttentionBank
 from skdfb.augmentation._batch import IGNORED, Batch
-from skdfb.images._images import ArrayImages, as_images
+from skdfb.images import as_images
+from skdfb.images._images import ArrayImages
 from skdfb.utils import spawn_seeds
 
 __all__ = ["BackMix"]
@@ -109,7 +111,7 @@ class BackMix(BaseEstimator):
         "momentum": [Interval(Real, 0, 1, closed="right")],
         "map_size": [Interval(Integral, 1, None, closed="left")],
         "donors": [StrOptions({"batch", "training set"})],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     def __init__(

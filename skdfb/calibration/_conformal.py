@@ -6,17 +6,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.utils import check_scores
+from skdfb._constraints import Interval
+from skdfb.utils import check_groups, check_scores
 
 
 class ConformalCalibrator(BaseEstimator):
     r"""Threshold that rejects at most a share `alpha` of in-distribution images, also for small held-out sets.
 
     The held-out images must not be used to train the network, the scorers or the fusion. Then their scores and those of
-    new in-distribution images are exchangeable. The guarantee holds for any score with this property.
+    new in-distribution images are exchangeable. The guarantee holds for any score with this property. If images come in
+    groups, such as the frames of one video, only the groups are exchangeable: pass them to :meth:`fit`.
 
     Parameters
     ----------
@@ -27,6 +28,8 @@ class ConformalCalibrator(BaseEstimator):
     ----------
     scores_ : ndarray of shape (n_held_out,)
         Held-out scores in ascending order, in float64.
+    groups_ : ndarray of int of shape (n_held_out,) or None
+        Which group each of the scores belongs to; None without groups.
     offset_ : float
         Threshold in units of the score: an image is rejected if its score is below it. It is -inf, which rejects
         nothing, for ``alpha=None``.
@@ -48,11 +51,23 @@ class ConformalCalibrator(BaseEstimator):
     held-out set, the rejected share varies about :math:`k / (n + 1)` with a standard deviation of about
     :math:`\sqrt{\alpha (1 - \alpha) / n}`.
 
+    *Groups.* With G groups of :math:`n_1, \dots, n_G` held-out images, each group counts as one image, and its images
+    share this weight equally [3]_:
+
+    .. math:: p(s) = \frac{1 + \sum_g \#\{i : s_{gi} \le s\} / n_g}{G + 1}, \qquad
+        \mathrm{offset} = \min \{ s_{gi} : p(s_{gi}) > \alpha \}
+
+    If the group of a new image is exchangeable with the held-out groups, and images inside a group are, then
+    :math:`P(p \le \alpha) \le \alpha` for one image of this group. Groups of one image give the formulas above. It is
+    the number of groups that makes the rejected share vary little, not that of images.
+
     References
     ----------
     .. [1] V. Vovk, A. Gammerman, G. Shafer, *Algorithmic Learning in a Random World*, Springer, 2005.
     .. [2] S. Bates, E. Candès, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with conformal p-values",
        Annals of Statistics 51(1), 2023. arXiv:2104.08279.
+    .. [3] Y. Lee, R. F. Barber, R. Willett, "Distribution-free inference with hierarchical data", 2023.
+       arXiv:2306.06342.
 
     Examples
     --------
@@ -68,19 +83,22 @@ class ConformalCalibrator(BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, Any]] = {"alpha": [Interval(Real, 0, 1, closed="neither"), None]}
 
     scores_: npt.NDArray[np.float64]
+    groups_: npt.NDArray[np.intp] | None
     offset_: float
 
     def __init__(self, alpha: float | None = 0.05) -> None:
         self.alpha = alpha
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, scores: npt.ArrayLike) -> Self:
+    def fit(self, scores: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> Self:
         """Set the threshold.
 
         Parameters
         ----------
         scores : array-like of shape (n_held_out,)
             Finite scores of held-out images; higher is more in-distribution.
+        groups : array-like of shape (n_held_out,), default=None
+            The group of each image, any labels; see Notes. None means that each image is a group of its own.
 
         Returns
         -------
@@ -90,22 +108,44 @@ class ConformalCalibrator(BaseEstimator):
         Raises
         ------
         ValueError
-            If `scores` is empty, not 1-d, not numeric or not finite, or if there are fewer than `number_needed`.
+            If `scores` is empty, not 1-d, not numeric or not finite, if `groups` has another length, or if there are
+            fewer images, or groups, than `number_needed`.
         """
-        held_out = np.sort(check_scores(scores, "scores"))
-        if held_out.size < self.number_needed:
+        held_out = check_scores(scores, "scores")
+        order = np.argsort(held_out, kind="stable")
+        codes = None if groups is None else check_groups(groups, len(held_out))[order]
+        n_units = held_out.size if codes is None else int(codes.max()) + 1
+        if n_units < self.number_needed:
+            what, more = ("held-out scores", "images") if codes is None else ("groups of held-out scores", "groups")
             raise ValueError(
-                f"{held_out.size} held-out scores are too few for alpha={self.alpha:g}: expected at least "
-                f"{self.number_needed}. Give more images, a larger alpha, or alpha=None, which sets no threshold."
+                f"{n_units} {what} are too few for alpha={self.alpha:g}: expected at least "
+                f"{self.number_needed}. Give more {more}, a larger alpha, or alpha=None, which sets no threshold."
             )
-        rank = 0 if self.alpha is None else _rank_of_offset(held_out.size, float(self.alpha))
-        self.scores_ = held_out
-        self.offset_ = float(held_out[rank - 1]) if rank else -np.inf
+        self.scores_, self.groups_ = held_out[order], codes
+        self.offset_ = self._offset()
         return self
+
+    def _offset(self) -> float:
+        """Return the lowest held-out score that is not rejected."""
+        if self.alpha is None:
+            return -np.inf
+        # Decided by the p-values themselves, so that `p <= alpha` and `score < offset` always agree.
+        return float(self.scores_[np.argmax(self.p_values(self.scores_) > self.alpha)])
+
+    def _weights_up_to(self) -> npt.NDArray[np.float64]:
+        """Return the sum of the weights of the first i held-out images, for i = 0 to n_held_out."""
+        # Models that were saved before there were groups lack the attribute.
+        groups = getattr(self, "groups_", None)
+        if groups is None:
+            return np.arange(self.scores_.size + 1.0)
+        sizes = np.bincount(groups)
+        sums = np.concatenate([[0.0], np.cumsum(1 / sizes[groups])])
+        sums[-1] = len(sizes)  # without rounding errors
+        return sums
 
     @property
     def number_needed(self) -> int:
-        """The least number of held-out images with a finite threshold: 1 / alpha - 1, rounded up."""
+        """The least number of held-out images, or groups, with a finite threshold: 1 / alpha - 1, rounded up."""
         if self.alpha is None:
             return 1
         alpha = float(self.alpha)
@@ -124,7 +164,8 @@ class ConformalCalibrator(BaseEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Values in [1 / (n_held_out + 1), 1] in float64. An image is rejected if its value is at most `alpha`.
+            Values in [1 / (n + 1), 1] in float64, for n held-out images, or groups. An image is rejected if its value
+            is at most `alpha`.
 
         Raises
         ------
@@ -134,14 +175,8 @@ class ConformalCalibrator(BaseEstimator):
             If `scores` is empty, not 1-d, not numeric or not finite.
         """
         check_is_fitted(self)
-        # The number of held-out scores that are at most the given score, ties included.
+        # How many held-out scores are at most the given score, ties included.
         n_at_most = np.searchsorted(self.scores_, check_scores(scores, "scores"), side="right")
-        values: npt.NDArray[np.float64] = (1 + n_at_most) / (self.scores_.size + 1)
+        weights = self._weights_up_to()
+        values: npt.NDArray[np.float64] = (1 + weights[n_at_most]) / (weights[-1] + 1)
         return values
-
-
-def _rank_of_offset(n_held_out: int, alpha: float) -> int:
-    """Return floor(alpha * (n + 1)), the number of possible p-values that are at most alpha."""
-    # Counted, because 0.05 * 60 may be less than 3 by rounding. With the same divisions as in `p_values`, the rules
-    # `p <= alpha` and `score < offset` always agree.
-    return int(np.count_nonzero(np.arange(1, n_held_out + 1) / (n_held_out + 1) <= alpha))

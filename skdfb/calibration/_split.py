@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_random_state
 
+from skdfb.images import encode_labels, shown
+
 
 def stratified_holdout(
     y: npt.ArrayLike,
@@ -74,11 +76,11 @@ def stratified_holdout(
     [6, 2]
     """
     labels = np.asarray(y)
-    _check_split(labels, fraction, min_per_class)
+    classes = _check_split(labels, fraction, min_per_class)
     rng = check_random_state(random_state)
     # A random order, then a stable sort by class: random inside each class.
     order = rng.permutation(labels.size)
-    row = order[np.argsort(labels[order], kind="stable")]
+    row = order[np.argsort(classes[order], kind="stable")]
     step = 1 / fraction
     positions = np.floor(np.arange(rng.uniform(0, step), labels.size, step)).astype(np.intp)
     held_out = np.zeros(labels.size, dtype=bool)
@@ -86,19 +88,21 @@ def stratified_holdout(
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _check_split(labels: npt.NDArray[np.generic], fraction: float, min_per_class: int) -> None:
+def _check_split(labels: npt.NDArray[np.generic], fraction: float, min_per_class: int) -> npt.NDArray[np.intp]:
+    """Return the class of each label as an integer."""
     if labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"y has shape {labels.shape}: expected a 1-d array with one label per image.")
     if not 0 < fraction <= 0.5:
         raise ValueError(f"calibration_fraction={fraction!r} must be greater than 0 and at most 0.5.")
     if min_per_class < 1:
         raise ValueError(f"min_per_class={min_per_class!r} must be at least 1.")
-    classes, counts = np.unique(labels, return_counts=True)
+    classes, indices = encode_labels(labels)
+    counts = np.bincount(indices)
     small = np.flatnonzero(counts < min_per_class)
     if small.size:
         others = f" (and {small.size - 1} other classes likewise)" if small.size > 1 else ""
         raise ValueError(
-            f"y: class {classes.tolist()[small[0]]!r} has {counts[small[0]]} image(s){others}: expected at least "
+            f"y: class {shown(classes.tolist()[small[0]])} has {counts[small[0]]} image(s){others}: expected at least "
             f"{min_per_class}, to hold some out and keep some for training; give more images of it or leave it out."
         )
     if fraction * labels.size < 1:
@@ -106,3 +110,4 @@ def _check_split(labels: npt.NDArray[np.generic], fraction: float, min_per_class
             f"calibration_fraction={fraction!r} of {labels.size} images is less than one held-out image: "
             f"use a calibration_fraction of at least {math.ceil(1000 / labels.size) / 1000} or give more images."
         )
+    return indices

@@ -1,5 +1,6 @@
-"""Small image sets for examples and tests, generated from data that comes with scikit-learn."""
+"""Image sets: a small one for examples and tests, and images that are decoded and resized once."""
 
 from skdfb.datasets._digits_on_photos import load_digits_on_photos
+from skdfb.datasets._resized import load_resized_images
 
-__all__ = ["load_digits_on_photos"]
+__all__ = ["load_digits_on_photos", "load_resized_images"]

@@ -3,7 +3,8 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,22 @@ from skdfb.images import Images, spread_evenly
 from skdfb.masks import CAMMaskGenerator
 from skdfb.persistence._encode import Encoder
 from skdfb.training import Trainer
-from skdfb.training._checkpoints import Checkpoints, StageCheckpoints
+from skdfb.training._checkpoints import MARKER, Checkpoints, StageCheckpoints
+from skdfb.training._in_use import in_use as folder_in_use
 from skdfb.utils import PackedMasks, digest_of
 
-__all__ = ["check_kept_split", "detector_checkpoints", "forget_masks", "kept_masks", "kept_seeds", "stage_of"]
+__all__ = [
+    "detector_checkpoints",
+    "forget_masks",
+    "in_use",
+    "kept_masks",
+    "kept_seeds",
+    "stage_of",
+    "training_checkpoints",
+]
 
 # The parameters that the networks depend on. Scorers, fusion and alpha may change when a fit goes on; they can change
-# how many images are held out, so the held-out images are compared apart.
+# how many images are held out, so each choice of images has a folder of its own inside of that of the fit.
 _PARAMETERS = (
     "backbone",
     "mask_generator",
@@ -42,14 +52,17 @@ _SHORT = 60  # characters up to which a parameter is quoted in full
 
 
 def detector_checkpoints(detector: Any, images: Images, y: Any) -> Checkpoints | None:
-    """Return the checkpoints of a fit to images and labels, ready to be written; None without ``checkpoint_dir``."""
+    """Return the checkpoints of a fit to images and labels, ready to be written; None without ``checkpoint_dir``.
+
+    Each fit has a subfolder, so that a cross-validation can use one ``checkpoint_dir``.
+    """
     if detector.checkpoint_dir is None:
         return None
     # Other versions may train to other weights.
     fingerprint = {package: importlib.metadata.version(package) for package in ("skdfb", "torch")}
     fingerprint |= {name: _described(_value_of(detector, name)) for name in _PARAMETERS}
     fingerprint |= {"X": _images_described(images), "y": "None" if y is None else _described(np.asarray(y))}
-    checkpoints = Checkpoints(Path(detector.checkpoint_dir), fingerprint)
+    checkpoints = Checkpoints.inside(Path(detector.checkpoint_dir), fingerprint)
     # A folder that cannot be written to is reported here, before the training.
     checkpoints.prepare()
     return checkpoints
@@ -68,20 +81,29 @@ def kept_seeds(checkpoints: Checkpoints | None, draw: Callable[[], list[int]]) -
     return seeds
 
 
-def check_kept_split(checkpoints: Checkpoints | None, train: npt.NDArray[np.intp]) -> None:
-    """Refuse to go on with a fit that trained on other images."""
+def training_checkpoints(
+    checkpoints: Checkpoints | None, train: npt.NDArray[np.intp], seeds: Sequence[int]
+) -> Checkpoints | None:
+    """Return the checkpoints of the trainings on some of the images of a fit, inside of its folder.
+
+    The same fit may train on others: scorers and ``alpha`` can change how many are held out. And fits without a
+    ``random_state`` that run side by side have seeds of their own, of which the folder of the fit keeps one set.
+    """
     if checkpoints is None:
-        return
+        return None
     # The order of the held-out images may change: they train nothing.
-    kept = checkpoints.get("split")
-    if kept is None:
-        checkpoints.put("split", {}, {"train": torch.from_numpy(train)})
-    elif not np.array_equal(kept[1]["train"].numpy(), train):
-        raise ValueError(
-            f"checkpoint_dir={str(checkpoints.folder)!r} holds the checkpoints of a fit that held out other images: "
-            "pass the same calibration_fraction, and an alpha and scorers that need as many held-out images, or "
-            "another folder, or empty this one."
-        )
+    more = {"training images": f"{len(train)} of X ({_digest(train)})", "seeds": _digest(np.asarray(seeds))}
+    training = Checkpoints.inside(checkpoints.folder, dict(checkpoints.fingerprint) | more)
+    training.warn_of_unfinished(checkpoints.folder.parent)
+    training.put(MARKER, {}, {"train": torch.from_numpy(train)})
+    return training
+
+
+@contextmanager
+def in_use(checkpoints: Checkpoints | None) -> Generator[None]:
+    """Mark the folder of a training as in use inside of the block."""
+    with nullcontext() if checkpoints is None else folder_in_use(checkpoints.folder):
+        yield
 
 
 def kept_masks(
@@ -110,6 +132,10 @@ def forget_masks(checkpoints: Checkpoints | None) -> None:
 def stage_of(checkpoints: Checkpoints | None, name: str) -> StageCheckpoints | None:
     """Return the checkpoints of one training."""
     return None if checkpoints is None else checkpoints.stage(name)
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array, dtype=np.int64).tobytes()).hexdigest()[:12]
 
 
 def _value_of(detector: Any, name: str) -> Any:

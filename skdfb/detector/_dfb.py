@@ -11,17 +11,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skdfb._constraints import RANDOM_STATE, Interval
+from skdfb.detector._calibration import (
+    Calibration,
+    check_refit,
+    checked_calibration,
+    images_of_fit,
+    joined,
+    known_labels,
+    warn_of_duplicates,
+)
 from skdfb.detector._checkpoints import (
-    check_kept_split,
     detector_checkpoints,
     forget_masks,
+    in_use,
     kept_masks,
     kept_seeds,
     stage_of,
+    training_checkpoints,
 )
 from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks
@@ -30,17 +41,18 @@ from skdfb.detector._parts_parameters import PartsParameters
 from skdfb.detector._pretrained import fitted_heads, pretrained_parts, view_widths, with_head
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
-from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, check_readable, labels_given
+from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, labels_given
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
+from skdfb.networks._channels import input_channels
 from skdfb.scorers import BackgroundLogit, ForegroundScorer, Representation, ViM
-from skdfb.scoring import HeldOutSplit, JointScore, hold_out
+from skdfb.scoring import JointScore
 from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._class_order import check_order
 from skdfb.training._stages import build_classifier, start_dense_network, take_over
-from skdfb.utils import resolve_device, shallow_copy, spawn_seeds
+from skdfb.utils import own_torch_modes, resolve_device, shallow_copy, spawn_seeds
 
 __all__ = ["DFBDetector"]
 
@@ -51,6 +63,8 @@ BackgroundScorers = ForegroundScorer | Sequence[ForegroundScorer | tuple[str, Fo
 
 # Views of images and the class indices of these images: what scorers are fitted on.
 LabelledViews = tuple[dict[str, Representation], npt.NDArray[np.intp]]
+# The same of held-out images, whose classes may be unknown, and the group of each, if there are groups.
+HeldOutViews = tuple[Any, ...]
 
 _DEFAULT_BACKBONE = "resnetv2_50x1_bit.goog_in21k"
 _PAPER_IMAGE_SIZE = 128
@@ -116,9 +130,10 @@ class DFBDetector(PartsParameters, NetworkDetector):
         Share of the training images that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many
         more as ``alpha`` needs, up to half.
     checkpoint_dir : path, default=None
-        Folder for the state of one ``fit``. After a crash, the same call of ``fit`` goes on from there, to the same
-        weights. Scorers, fusion and ``alpha`` may change; data, and parameters that the networks depend on, may not.
-        Pass an int as ``random_state``.
+        Folder for the state of each ``fit``, in a subfolder of its own. After a crash, the same call of ``fit`` goes on
+        from there, to the same weights. Scorers, fusion and ``alpha`` may change; with other data, or parameters that
+        the networks depend on, it is another fit, which starts anew, with a
+        :class:`~skdfb.exceptions.CheckpointWarning` if a fit was left unfinished. Pass an int as ``random_state``.
     batch_size : int, default=128
         Images per forward pass, outside training. If a batch does not fit into the device's memory, it is halved, with
         a :class:`~skdfb.exceptions.BatchSizeWarning`.
@@ -130,7 +145,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
         How to handle a file, a PIL image or an item of a dataset that cannot be read, after ``fit``, which always
         raises. "raise" raises :class:`~skdfb.exceptions.UnreadableImageError`. "nan" gives the image NaN as score,
         p-value, probabilities and features, so that ``predict`` returns -1, and reports all such images in one
-        :class:`~skdfb.exceptions.UnreadableImageWarning`.
+        :class:`~skdfb.exceptions.UnreadableImageWarning`; if none of several images can be read, it raises. Errors of
+        the user's own code, such as the transforms of a dataset, always raise.
     random_state : int, RandomState or None, default=None
         Fixes the split, the augmentation and the order of the images.
     verbose : int, default=0
@@ -160,15 +176,17 @@ class DFBDetector(PartsParameters, NetworkDetector):
         Images per forward pass, as found to fit.
     image_shape_ : tuple of int or None
         The ``image_shape`` of ``fit``.
+    image_range_ : tuple of (float, float)
+        The integers that are black and white, as given or learned by ``fit``; (0, 255) for bytes.
     pixel_format_ : tuple of (str, int) or None
-        Where ``fit`` was given arrays: ``"integer"`` in 0..255 or ``"float"`` in 0..1, and the number of channels.
-        Arrays of another kind are refused.
+        Where ``fit`` was given arrays: ``"integer"`` or ``"float"`` in 0..1, and the number of channels. Arrays of
+        another kind are refused.
 
     Raises
     ------
     ValueError, TypeError
-        From ``fit``, before any training, if images, labels, parameters or weights are wrong, if the held-out images
-        are too few for ``alpha``, or if ``checkpoint_dir`` holds the state of another fit.
+        From ``fit``, before any training, if images, labels, parameters or weights are wrong, or if the held-out
+        images are too few for ``alpha``.
     skdfb.exceptions.CheckpointError
         From ``fit``, before any training, if ``checkpoint_dir`` cannot be written to. If the disk becomes full later,
         there is a :class:`~skdfb.exceptions.CheckpointWarning` and the training goes on.
@@ -256,7 +274,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         "device": [str, torch.device],
         "n_jobs": N_JOBS,
         "on_error": [StrOptions({"raise", "nan"})],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
         "verbose": ["verbose"],
     }
 
@@ -341,37 +359,69 @@ class DFBDetector(PartsParameters, NetworkDetector):
     # ------------------------------------------------------------------ fit
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        X_calibration: Any = None,
+        y_calibration: Any = None,
+        groups_calibration: Any = None,
+        image_range: tuple[float, float] | None = None,
+    ) -> Self:
         """Train the networks, fit the scorers and set the threshold.
 
         Parameters
         ----------
         X : images
-            The n images: an array (n, H, W, 3), (n, H, W, 1) or (n, H, W), uint8 in 0..255 or float in 0..1; a sequence
-            of paths or PIL images; a torch dataset; or a 2-d array, see ``image_shape``.
+            The n images: an array (n, H, W, C) or (n, H, W), integers or floats in 0..1; a sequence of paths or PIL
+            images; a dataset; or a 2-d array, see ``image_shape``. C is 3, 1, or what the backbone takes.
         y : array-like of shape (n,), default=None
             Class labels of any kind; without them, see Notes.
+        groups : array-like of shape (n,), default=None
+            The group of each image, any labels, such as the video of a frame or the patient of a slice. Images of one
+            group are held out together, and the promise of ``alpha`` is then for an image of a new group: see Notes.
+        X_calibration : images, default=None
+            Images of the known classes that set the threshold instead of held-out ones: all of X then trains. Of the
+            form of X, and not from X.
+        y_calibration : array-like of shape (n_calibration,), default=None
+            Their labels, for scorers that learn from held-out images. None takes those of a torch dataset.
+        groups_calibration : array-like of shape (n_calibration,), default=None
+            The group of each of them.
+        image_range : tuple of (float, float), default=None
+            The numbers that are black and white. None takes bytes to be in 0..255 and floats in 0..1, and learns the
+            range of other integers from the images: that of the smallest usual bit depth, such as 0..4095, or the least
+            and the largest value if there are negative ones or ones of more than 16 bits.
 
         Returns
         -------
         self : DFBDetector
             Either fully fitted, or, after an error or an interrupt, as it was before.
+
+        Notes
+        -----
+        Images of one group, such as the frames of a video, are more like each other than like those of another group.
+        If some of them train and others set the threshold, too many new images are rejected. So whole groups are held
+        out, stratified by class as far as they allow, and each group counts as one image: ``calibration_fraction`` is a
+        share of the groups, and ``alpha`` needs as many groups as it needs images otherwise. This is hierarchical
+        conformal prediction; see :class:`~skdfb.calibration.ConformalCalibrator`.
         """
         fitted = shallow_copy(self, fitted_state=False)
         # Gradients, also if the caller has switched them off, and full precision, unless a trainer asks for less.
-        with torch.inference_mode(False), torch.autocast(resolve_device(self.device).type, enabled=False):
-            fitted._fit(X, y)
+        with own_torch_modes(gradients=True):
+            fitted._fit(X, y, image_range, groups, X_calibration, y_calibration, groups_calibration)
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
-    def _fit(self, X: Any, y: Any) -> None:
+    def _fit(self, X: Any, y: Any, image_range: tuple[float, float] | None, groups: Any, *calibration_set: Any) -> None:
         # 1. Check all that can be checked before anything is computed.
         device = resolve_device(self.device)
         check_components(self)
         self._joint_score()
-        images = check_images(self, X, reset=True)
+        images = check_images(self, X, reset=True, n_channels=input_channels(self.backbone), image_range=image_range)
         y = labels_given(images, y)
-        check_readable(images, self.batch_size, self.n_jobs)
+        own, calibration = checked_calibration(self, images, y, groups, *calibration_set)
         checkpoints = detector_checkpoints(self, images, y)
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
 
@@ -381,28 +431,29 @@ class DFBDetector(PartsParameters, NetworkDetector):
         joint_score = self._joint_score(classifier)
         widths = view_widths(dict.fromkeys(NETWORKS, classifier), list(joint_score.view_needs()))
 
-        # 3. Hold out images for the threshold; the others train.
-        self._split_ = self._hold_out(images, labels, joint_score, seeds)
-        self.calibration_fraction_ = self._split_.fraction
-        check_kept_split(checkpoints, self._split_.train)
+        # 3. Hold out images for the threshold, unless the caller gave some; the others train.
+        self._hold_out(images, labels, calibration, joint_score, seeds)
+        checkpoints = training_checkpoints(checkpoints, self._split_.train, seeds)
         # Clustered after the split, since the held-out images must not influence the clusters.
         if labels is None:
             labels = self._clustered(classifier.to(device), images, seeds.build)
             classifier = self._classifier(images, seeds.build)
-        self._labels_ = labels
-        train, labels = images.subset(self._split_.train), labels[self._split_.train]
+        self._labels_ = np.concatenate([labels, calibration.class_indices(self.classes_)])
+        train, labels = images.subset(self._split_.train), self._labels_[self._split_.train]
         joint_score.check(widths, len(self.classes_), len(train), len(self._split_.held_out))
+        warn_of_duplicates(joined(images, own), self._split_)
 
         # 4. Train the classifier, make the pseudo masks, and train the dense network on them.
         self.training_history_: dict[str, dict[str, list[float]]] = {}
         self.pretrained_network_ = self._pretrained_network(classifier, joint_score, device)
         options: dict[str, Any] = {"device": device, "n_jobs": self.n_jobs, "verbose": self.verbose}
-        self._train_classifier(classifier, train, labels, seeds, checkpoints, options)
-        masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
-        self._train_dense_network(images, train, labels, masks, seeds, checkpoints, options)
+        with in_use(checkpoints):
+            self._train_classifier(classifier, train, labels, seeds, checkpoints, options)
+            masks = kept_masks(checkpoints, len(train), lambda: self._make_masks(train, labels, seeds.masks))
+            self._train_dense_network(images, train, labels, masks, seeds, checkpoints, options)
 
         # 5. Fit the scorers and the fusion, and set the threshold.
-        self._fit_joint_score(joint_score, images)
+        self._fit_joint_score(joint_score, joined(images, own))
 
     def _train_classifier(
         self,
@@ -452,17 +503,20 @@ class DFBDetector(PartsParameters, NetworkDetector):
         return labels
 
     def _hold_out(
-        self, images: Images, labels: npt.NDArray[np.intp] | None, joint_score: JointScore, seeds: _Seeds
-    ) -> HeldOutSplit:
-        """Return which images to hold out."""
+        self,
+        images: Images,
+        labels: npt.NDArray[np.intp] | None,
+        calibration: Calibration,
+        joint_score: JointScore,
+        seeds: _Seeds,
+    ) -> None:
+        """Set which images train, which set the threshold, and the groups of the latter."""
         unlabelled = np.zeros(len(images), dtype=np.intp)
         stratified_by: npt.NDArray[Any] = unlabelled if labels is None else self.classes_[labels]
         # Two seeds: which images are held out does not depend on how their order is drawn.
-        options = {"choice_seed": seeds.split, "order_seed": seeds.order}
-        split = hold_out(stratified_by, self.calibration_fraction, joint_score.n_held_out_needed, **options)
-        # Before the features for the clusters: they take time.
-        joint_score.check_number(len(split.held_out), len(images))
-        return split
+        split = calibration.split(stratified_by, self.calibration_fraction, joint_score, seeds.split, seeds.order)
+        self._split_, self._groups_, self._n_own_ = split, calibration.groups_of(split), calibration.n_own
+        self.calibration_fraction_ = split.fraction
 
     def _clustered(self, network: DenseClassifier, images: Images, seed: int) -> npt.NDArray[np.intp]:
         """Set ``classes_`` to clusters of the training images, and return the cluster of each image."""
@@ -522,7 +576,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # Kept for refit_scorer, if the scorers need nothing beyond features and logits.
         self._kept_ = None if any(joint_score.view_needs().values()) else (train, held_out)
 
-    def _views_of_fit(self, images: Images, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews]:
+    def _views_of_fit(self, images: Images, joint_score: JointScore) -> tuple[LabelledViews, HeldOutViews]:
         # Training images are computed without what only scorers that do not learn from images need.
         def views_of(rows: npt.NDArray[np.intp], training: bool) -> LabelledViews:
             requests = requests_for(joint_score.view_needs(training=training))
@@ -533,10 +587,14 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # views are kept, since the parts of this detector may read their logits.
         self.heads_ = getattr(self, "heads_", {}) | fitted_heads(train, labels)
         train = {view: with_head(part, self.heads_.get(view)) for view, part in train.items()}
-        return (train, labels), views_of(self._split_.held_out, False)
+        held_out, held_out_labels = views_of(self._split_.held_out, False)
+        # The groups come third, if there are any; see JointScore.fit.
+        groups = getattr(self, "_groups_", None)
+        return (train, labels), (held_out, known_labels(held_out_labels), *(() if groups is None else (groups,)))
 
     # ---------------------------------------------------------------- refit
 
+    @own_torch_modes()
     def refit_scorer(
         self,
         scorer: Scorers | None = None,
@@ -546,6 +604,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         background_scorer: BackgroundScorers | None = None,
         fusion: Fusion | None = None,
         alpha: float | None = None,
+        X_calibration: Any = None,
     ) -> Self:
         """Return a detector with the same networks and other scorers; nothing is trained.
 
@@ -564,6 +623,8 @@ class DFBDetector(PartsParameters, NetworkDetector):
             As for the class; None keeps that of this detector.
         alpha : float, default=None
             As for the class; None keeps that of this detector. For no threshold call ``with_alpha(None)`` first.
+        X_calibration : images, default=None
+            Beside X, those of ``fit``, if it was given any.
 
         Returns
         -------
@@ -584,20 +645,13 @@ class DFBDetector(PartsParameters, NetworkDetector):
                 setattr(other, name, value)
         other._validate_params()
         joint_score = other._joint_score(self.dense_network_)
-        n_train, n_held_out = (len(rows) for rows in self._split_)
-        # The error of check has remedies that only another fit can use.
-        if n_held_out < joint_score.n_held_out_needed:
-            raise ValueError(
-                f"{n_held_out} of {n_train + n_held_out} images are held out, but with alpha={other.alpha} these "
-                f"scorers and this fusion need at least {joint_score.n_held_out_needed}. Pass a larger alpha, call "
-                "with_alpha(None) first, which sets no threshold, or fit again with a larger calibration_fraction."
-            )
+        check_refit(joint_score, self._split_, self._labels_, getattr(self, "_groups_", None))
         widths = view_widths(self._networks, list(joint_score.view_needs()))
-        joint_score.check(widths, len(self.classes_), n_train, n_held_out)
+        joint_score.check(widths, len(self.classes_), *map(len, self._split_))
 
         # 2. Fit the scorers on views that are computed anew, or on those that were kept from fit.
         if X is not None:
-            other._fit_joint_score(joint_score, other._images_of_fit(X, y))
+            other._fit_joint_score(joint_score, images_of_fit(self, X, y, X_calibration))
         elif (kept := other._kept_for(joint_score)) is not None:
             train, held_out = kept
             other.joint_score_ = joint_score.fit(*train, held_out=held_out)
@@ -609,13 +663,16 @@ class DFBDetector(PartsParameters, NetworkDetector):
             )
         return other
 
-    def _kept_for(self, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews] | None:
+    def _kept_for(self, joint_score: JointScore) -> tuple[LabelledViews, HeldOutViews] | None:
         """Return the views kept from ``fit``, if they are all that a joint score needs."""
         # Kept views are of inputs as they are, without activations.
         kept, needs = self._kept_, joint_score.view_needs()
         return None if kept is None or any(needs.values()) or not set(needs) <= set(kept[0][0]) else kept
 
-    def represent_training_images(self, X: Any, y: Any, joint_score: JointScore) -> tuple[LabelledViews, LabelledViews]:
+    @own_torch_modes()
+    def represent_training_images(
+        self, X: Any, y: Any, joint_score: JointScore, *, X_calibration: Any = None
+    ) -> tuple[LabelledViews, HeldOutViews]:
         """Return what :meth:`skdfb.scoring.JointScore.fit` takes, for another joint score on these networks.
 
         Parameters
@@ -626,13 +683,16 @@ class DFBDetector(PartsParameters, NetworkDetector):
             Those of ``fit``.
         joint_score : JointScore
             Its parts say which views are needed.
+        X_calibration : images, default=None
+            Those of ``fit``, if it was given any.
 
         Returns
         -------
         train : tuple of (dict of str to Representation, ndarray)
             Views and class indices of the images that trained the networks.
         held_out : tuple of (dict of str to Representation, ndarray)
-            Those of the held-out images, in random order.
+            Those of the held-out images, in random order, and the group of each if ``fit`` was given groups. None
+            instead of the indices if ``X_calibration`` had no labels.
 
         Raises
         ------
@@ -645,19 +705,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         >>> joint_score.fit(*train, held_out=held_out)  # doctest: +SKIP
         """
         check_is_fitted(self)
-        return self._views_of_fit(self._images_of_fit(X, y), joint_score)
-
-    def _images_of_fit(self, X: Any, y: Any) -> Images:
-        """Return X, if X and y are those of ``fit`` as far as their number and the labels show."""
-        images, n_expected = check_images(self, X, reset=False), len(self._labels_)
-        if len(images) != n_expected:
-            raise ValueError(f"X has {len(images)} images: expected the {n_expected} of fit.")
-        # Pixels are not compared, which would take as long as a pass of the networks.
-        if y is not None:
-            classes, labels = check_labels(y, images)
-            if not np.array_equal(classes, self.classes_) or not np.array_equal(labels, self._labels_):
-                raise ValueError("y differs from the labels of fit: expected the same X and y in the same order.")
-        return images
+        return self._views_of_fit(images_of_fit(self, X, y, X_calibration), joint_score)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the views kept for refitting: they are large, and scoring does not need them."""

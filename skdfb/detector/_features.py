@@ -6,19 +6,21 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_consistent_length
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skdfb._constraints import RANDOM_STATE, Interval
+from skdfb.detector._calibration import check_calibration, known_labels
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
+from skdfb.images import encode_labels, label_array
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
 from skdfb.scorers._composite import check_nested_parameters
 from skdfb.scorers._needs import needs_of
-from skdfb.scoring import JointScore, hold_out
+from skdfb.scoring import JointScore
 from skdfb.scoring._parts import CLASSIFIER
-from skdfb.utils import shallow_copy, spawn_seeds
+from skdfb.utils import own_torch_modes, shallow_copy, spawn_seeds
 
 __all__ = ["FeatureDetector"]
 
@@ -125,7 +127,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         "head": "no_validation",
         "alpha": [Interval(Real, 0, 1, closed="neither"), None],
         "calibration_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"})],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     def __init__(
@@ -146,7 +148,16 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
     # ------------------------------------------------------------------ fit
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        X_calibration: Any = None,
+        y_calibration: Any = None,
+        groups_calibration: Any = None,
+    ) -> Self:
         """Fit head and scorer and set the threshold.
 
         Parameters
@@ -155,6 +166,14 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
             Features of n in-distribution images, finite.
         y : array-like of shape (n,), default=None
             Class labels of any kind, with at least two rows per class; None is a single class.
+        groups : array-like of shape (n,), default=None
+            The group of each row, such as the video of a frame; see :meth:`DFBDetector.fit`.
+        X_calibration : array-like of shape (n_calibration, C), default=None
+            Rows of the known classes that set the threshold instead of held-out ones.
+        y_calibration : array-like of shape (n_calibration,), default=None
+            Their labels, for scorers that learn from held-out rows.
+        groups_calibration : array-like of shape (n_calibration,), default=None
+            The group of each of them.
 
         Returns
         -------
@@ -162,11 +181,12 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
             Either fully fitted, or, after an error, as it was before.
         """
         fitted = shallow_copy(self, fitted_state=False)
-        fitted._fit(X, y)
+        fitted._fit(X, y, groups, X_calibration, y_calibration, groups_calibration)
         self.__dict__ = fitted.__dict__  # all at once
         return self
 
-    def _fit(self, X: Any, y: Any) -> None:
+    @own_torch_modes()
+    def _fit(self, X: Any, y: Any, groups: Any, X_calibration: Any, *calibration_set: Any) -> None:
         # 1. Check all that can be checked before anything is fitted.
         if self.scorer is not None:
             _check_scorer(self.scorer)
@@ -178,29 +198,32 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         head = checked_head(self.head, self.classes_, n_features)
         scorer = _default_scorer(len(self.classes_)) if self.scorer is None else self.scorer
         joint_score = JointScore([("foreground", CLASSIFIER, scorer)], alpha=self.alpha)
+        own = None if X_calibration is None else self._own_rows(X_calibration)
+        calibration = check_calibration(len(X), y, groups, None if own is None else len(own), *calibration_set)
+        # Rows of the caller's own come after those of X.
+        every = X if own is None else np.concatenate([X, own])
+        indices = np.concatenate([indices, calibration.class_indices(self.classes_)])
 
         # 2. Hold out rows for the threshold: which ones and in which order is drawn from two seeds.
-        choice, order = spawn_seeds(self.random_state, 2)
-        split = hold_out(
-            labels,
-            self.calibration_fraction,
-            joint_score.n_held_out_needed,
-            choice_seed=choice,
-            order_seed=order,
-        )
+        split = calibration.split(labels, self.calibration_fraction, joint_score, *spawn_seeds(self.random_state, 2))
         self.calibration_fraction_ = split.fraction
         joint_score.check(n_features, len(self.classes_), len(split.train), len(split.held_out))
 
         # 3. Fit the head, the scorer and the threshold.
         # Held-out rows must not influence the head either.
         if not isinstance(head, LinearHead):
-            head = fitted_head(head, X[split.train], labels[split.train])
+            # scikit-learn takes neither enumerations nor integers of more than 64 bits.
+            is_known = labels.dtype.kind != "O" or isinstance(labels[0], str)
+            head = fitted_head(head, X[split.train], (labels if is_known else indices)[split.train])
         self.weight_, self.bias_ = head
-        (train, y_train), held_out = (({CLASSIFIER: self._represent(X[rows])}, indices[rows]) for rows in split)
-        self.joint_score_ = joint_score.fit(train, y_train, held_out=held_out)
+        train, held_out = ({CLASSIFIER: self._represent(every[rows])} for rows in split)
+        y_held_out, groups = known_labels(indices[split.held_out]), calibration.groups_of(split)
+        more = () if groups is None else (groups,)
+        self.joint_score_ = joint_score.fit(train, indices[split.train], held_out=(held_out, y_held_out, *more))
 
     # --------------------------------------------------------------- scores
 
+    @own_torch_modes()
     def score_samples(self, X: Any) -> Scores:
         """Return the score of each row.
 
@@ -236,6 +259,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
 
     # -------------------------------------------------------------- classes
 
+    @own_torch_modes()
     def predict_proba(self, X: Any) -> Scores:
         """Return the softmax of the logits.
 
@@ -288,6 +312,14 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
 
     # -------------------------------------------------------------- private
 
+    def _own_rows(self, X: Any) -> Features:
+        try:
+            features: Features = validate_data(self, X, reset=False, dtype=_DTYPES)
+        except (TypeError, ValueError) as error:
+            error.args = (f"X_calibration: {error}",)
+            raise
+        return features
+
     def _checked(self, X: Any) -> Features:
         check_is_fitted(self)
         features: Features = validate_data(self, X, reset=False, dtype=_DTYPES)
@@ -318,10 +350,6 @@ def _class_indices(X: Features, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[n
     """Return the class labels and the class index of each row; without labels there is one class."""
     if y is None:
         return np.zeros(1, dtype=np.intp), np.zeros(len(X), dtype=np.intp)
-    # The checks of a classifier of scikit-learn, in its order, with its messages.
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    classes, indices = np.unique(y, return_inverse=True)
-    return classes, indices
+    labels = label_array(y)
+    check_consistent_length(X, labels)
+    return encode_labels(labels)

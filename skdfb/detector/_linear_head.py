@@ -9,6 +9,8 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import assert_all_finite
 
+from skdfb.images import shown
+
 __all__ = ["Features", "LinearHead", "checked_head", "fitted_head"]
 
 Features = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -61,13 +63,15 @@ def _given_head(head: Any, classes: npt.NDArray[Any], n_features: int) -> Linear
 def _rows_of_classes(classes: list[Any], labels: Any, n_rows: int) -> list[int]:
     """Return the row of the head for each class, found by the labels of the rows."""
     if not isinstance(labels, list) or len(labels) != n_rows or len(set(labels)) != n_rows:
-        raise ValueError(f"head has {n_rows} rows and the labels {labels!r}: expected one different label per row.")
+        raise ValueError(
+            f"head has {n_rows} rows and the labels {shown(labels)}: expected one different label per row."
+        )
     row_of = {label: row for row, label in enumerate(labels)}
     missing = [label for label in classes if label not in row_of]
     if missing:
         raise ValueError(
-            f"head has no row for the class {missing[0]!r} of y ({len(missing)} missing): expected each class of y "
-            f"among its labels, got {labels!r}."
+            f"head has no row for the class {shown(missing[0])} of y ({len(missing)} missing): expected each class of "
+            f"y among its labels, got {shown(labels)}."
         )
     return [row_of[label] for label in classes]
 

@@ -18,6 +18,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import ScorerNeeds
 from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, VIEWS, is_view
+from skdfb.utils import own_torch_modes
 
 __all__ = ["NetworkDetector", "requests_for"]
 
@@ -196,9 +197,12 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         accuracy : float
             In [0, 1].
         """
-        check_is_fitted(self)
-        return self._accuracy(X, labels_given(X, y))
+        images = self._checked_images(X, lenient=False)
+        # A dataset reads an image and its label at once, so its labels are known after the pass.
+        found = self.classify(images) if y is None and images.has_labels else None
+        return self._accuracy(images, labels_given(images, y), found)
 
+    @own_torch_modes()
     def segment(self, X: Any) -> npt.NDArray[np.float32]:
         """Return class probabilities per pixel.
 
@@ -299,6 +303,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
 
+    @own_torch_modes()
     def _run(
         self, X: Any, requests: dict[str, ViewRequest], outputs: Sequence[Output], *, lenient: bool = True
     ) -> list[Any]:
@@ -307,6 +312,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         with batch_size_of(self) as batch_size:
             return outputs_of(self._views(batch_size), images, requests, outputs)
 
+    @own_torch_modes()
     def _collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:
         with batch_size_of(self) as batch_size:
             return self._views(batch_size).collect(images, requests)

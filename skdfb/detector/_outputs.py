@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,12 +44,9 @@ def class_probability_maps(views: NetworkViews, images: Images) -> npt.NDArray[n
     network = views.networks[DENSE]
     size = images.size or (network.preprocessor.image_size,) * 2
 
-    @torch.no_grad()
     def probabilities(indices: Indices, inputs: Tensor) -> npt.NDArray[np.float32]:
-        # Under the caller's autocast, logits would be computed in half precision.
-        with torch.autocast(inputs.device.type, enabled=False):
-            logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
-            return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
+        logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
+        return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
 
     def batches() -> Iterator[npt.NDArray[np.float32]]:
         with evaluation_mode(network):
@@ -73,6 +69,10 @@ def _mark_unreadable(images: Images, outputs: Sequence[Any]) -> None:
     # Readers note the errors while the batches are computed, so this comes after the last batch.
     if not isinstance(images, LenientImages) or not images.errors:
         return
+    # A mistake in the call, such as a wrong folder, would make each image OOD. A single image may be damaged.
+    if len(images.errors) == len(images) > 1:
+        first = images.errors[min(images.errors)]
+        raise UnreadableImageError(f"none of {len(images)} images can be read: {first}", first.index, first.path)
     _warn_of_unreadable(images.errors, len(images))
     # Until here these rows hold the outputs for one black pixel.
     rows = list(images.errors)

@@ -86,7 +86,7 @@ def view_widths(networks: Mapping[str, DenseClassifier], views: Sequence[str]) -
 def _layer_widths(network: DenseClassifier, layers: Sequence[str]) -> dict[str, int]:
     """Return the number of channels of each layer that outputs a feature map for a trial image."""
     size = network.preprocessor.image_size
-    trial = torch.zeros(1, 3, size, size, dtype=network.dtype, device=network.device)
+    trial = torch.zeros(1, network.preprocessor.n_channels, size, size, dtype=network.dtype, device=network.device)
     with evaluation_mode(network), recorded_stages(network.feature_map.backbone, layers) as means:
         network.feature_map(trial)
         return {layer: mean.shape[1] for layer, mean in means.items()}

@@ -8,10 +8,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import OutlierMixin
-from sklearn.metrics import accuracy_score
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
+from skdfb.images import label_array, label_places, shown
 from skdfb.persistence import save
 from skdfb.scoring import JointScore
 from skdfb.utils import shallow_copy
@@ -64,8 +65,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
 
     # ------------------------------------------------------------- decisions
 
-    def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[np.intp]:
-        """Return ``fit(X, y).predict(X)``: training samples that score below the threshold get -1.
+    def fit_predict(self, X: Any, y: Any = None, **fit_params: Any) -> npt.NDArray[np.intp]:
+        """Return ``fit(X, y, **fit_params).predict(X)``: training samples that score below the threshold get -1.
 
         Parameters
         ----------
@@ -73,13 +74,15 @@ class ThresholdedDetector(OutlierMixin, ABC):
             As in :meth:`fit`.
         y : array-like of shape (n,), default=None
             Labels. They are used, unlike in scikit-learn's other outlier detectors.
+        **fit_params : dict
+            More of :meth:`fit`, such as ``groups``.
 
         Returns
         -------
         labels : ndarray of shape (n,)
             +1 in-distribution, -1 OOD.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, **fit_params).predict(X)
 
     def decision_function(self, X: Any) -> Scores:
         """Return ``score_samples(X) - offset_``.
@@ -154,9 +157,9 @@ class ThresholdedDetector(OutlierMixin, ABC):
         check_is_fitted(self)
         # The label has the type of the classes, so that the result has one type.
         if unknown_label is None:
-            unknown_label = "unknown" if self.classes_.dtype.kind in "OUS" else -1
+            unknown_label = -1 if isinstance(self.classes_.tolist()[0], int | float) else "unknown"
         if unknown_label in self.classes_.tolist():
-            raise ValueError(f"unknown_label={unknown_label!r} is one of classes_: expected a label of no class.")
+            raise ValueError(f"unknown_label={shown(unknown_label)} is one of classes_: expected a label of no class.")
         scores, labels = self.score_and_classify(X)
         known, unknown = scores >= self.offset_, np.asarray(unknown_label)
         # Otherwise NumPy would turn numbers into strings, and False into 0.
@@ -164,20 +167,23 @@ class ThresholdedDetector(OutlierMixin, ABC):
             labels = labels.astype(object)
         return np.where(known, labels, unknown)
 
-    def _accuracy(self, X: Any, y: Any) -> float:
-        """Return the share of samples whose label :meth:`classify` finds."""
+    def _accuracy(self, X: Any, y: Any, found: npt.NDArray[Any] | None = None) -> float:
+        """Return the share of samples whose label :meth:`classify` finds, or has found."""
         if y is None:
             raise ValueError("y is None: expected the label of each sample.")
         # Not an error: cross-validation without stratification may leave a class out of a small part.
-        n_unseen = int((~np.isin(np.asarray(y), self.classes_)).sum())
+        labels = label_places(label_array(y), self.classes_)
+        n_unseen = int((labels < 0).sum())
         if n_unseen:
             warnings.warn(
-                f"{n_unseen} of {len(y)} labels are of classes that were not in fit, and count as wrong. In cross-"
+                f"{n_unseen} of {len(labels)} labels are of classes that were not in fit, and count as wrong. In cross-"
                 "validation, pass cv=StratifiedKFold() so that each class is in each part.",
                 UserWarning,
                 stacklevel=3,
             )
-        return float(accuracy_score(y, self.classify(X)))
+        predicted = label_places(self.classify(X) if found is None else found, self.classes_)
+        check_consistent_length(labels, predicted)
+        return float(np.mean(labels == predicted))
 
     def with_alpha(self, alpha: float | None) -> Self:
         """Return a detector with the threshold for another ``alpha``; every score stays as it is.

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from skdfb._registry import register_class, register_upgrade
 from skdfb.detector._dfb import DFBDetector
+from skdfb.images._checks import IMAGES_BEFORE_RANGES
 from skdfb.networks._upgrade import upgrade_backbone
 from skdfb.scorers import ViM
 from skdfb.scoring import HeldOutSplit, JointScore
@@ -88,10 +89,13 @@ def _upgrade_fitted_dfb(state: State, views: Mapping[str, str]) -> State:
         "dense_network_": state.pop("network_"),
         "_split_": HeldOutSplit(split.train, split.held_out),
         "_labels_": split.labels,
+        "_groups_": None,
+        "_n_own_": None,
         "calibration_fraction_": len(split.held_out) / len(split.labels),
         "pretrained_network_": None,
         "heads_": {},
         "image_shape_": state["image_shape"],
+        **IMAGES_BEFORE_RANGES,
     }
 
 

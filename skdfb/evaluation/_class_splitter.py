@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import assert_all_finite, check_random_state, column_or_1d, indexable
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_random_state, indexable
+
+from skdfb.images import encode_labels, label_array, shown
 
 __all__ = ["LEAST_KNOWN", "ClassSplitter", "distinct_classes"]
 
@@ -75,8 +76,8 @@ class ClassSplitter(BaseCrossValidator):
         self._check_number(len(classes))
         if counts.min() < 2:
             raise ValueError(
-                f"y: class {classes.tolist()[counts.argmin()]!r} has 1 image: expected at least 2 per class, one to "
-                "train on and one to test. Add images of this class, or remove it."
+                f"y: class {shown(classes.tolist()[counts.argmin()])} has 1 image: expected at least 2 per class, one "
+                "to train on and one to test. Add images of this class, or remove it."
             )
         rng = check_random_state(self.random_state)
         class_splits = self._class_splits(len(classes), rng)
@@ -108,10 +109,5 @@ def distinct_classes(y: Any) -> tuple[npt.NDArray[Any], Indices, Indices]:
     """Return the sorted classes (K,), the class index of each label (n,) and the number of images per class (K,)."""
     if y is None:
         raise ValueError("y is None: expected one class label per image.")
-    y = column_or_1d(y, warn=True)
-    # np.unique accepts NaN and continuous targets, which are not classes.
-    assert_all_finite(y, input_name="y")
-    classes, indices, counts = np.unique(y, return_inverse=True, return_counts=True)
-    # Twice, since scikit-learn warns of labels that are mostly different, which a list of classes is.
-    check_classification_targets(np.repeat(classes, 2))
-    return classes, indices, counts
+    classes, indices = encode_labels(label_array(y))
+    return classes, indices, np.bincount(indices)

@@ -31,6 +31,7 @@ def compare_scorers(
     y: Any,
     scorers: Sequence[ForegroundScorer] | None = None,
     y_id: Any = None,
+    X_calibration: Any = None,
 ) -> Table:
     """Compare scorers on the classifier alone with the same scorers in DFB.
 
@@ -54,6 +55,8 @@ def compare_scorers(
         class and parameters if several are of this class.
     y_id : array-like of shape (n_id,), default=None
         Labels of the n_id images of `X_id`. None leaves out the columns that need them.
+    X_calibration : images, default=None
+        Those of the detector's ``fit``, if it was given any.
 
     Returns
     -------
@@ -115,7 +118,7 @@ def compare_scorers(
         correct = _correct(detector, X_id, checked_labels(detector, y_id, _num_samples(X_id), "X_id", "y_id"))
     image_sets: dict[Any, Any] = {_ID: X_id} | {(name,): images for name, images in ood.items()}
     rows = []
-    for label, method, scores in _all_scores(detector, _labelled(scorers), image_sets, X, y):
+    for label, method, scores in _all_scores(detector, _labelled(scorers), image_sets, (X, y, X_calibration)):
         for name in ood:
             values = metric_values(scores[_ID], scores[(name,)])
             if correct is not None:
@@ -149,7 +152,7 @@ SetScores = dict[Any, npt.NDArray[np.float64]]
 
 
 def _all_scores(
-    detector: DFBDetector, scorers: Mapping[str, Any], image_sets: Mapping[Any, Any], X: Any, y: Any
+    detector: DFBDetector, scorers: Mapping[str, Any], image_sets: Mapping[Any, Any], of_fit: tuple[Any, Any, Any]
 ) -> Iterator[tuple[str, str, SetScores]]:
     """Yield the label of each scorer, the method, and its scores of each image set."""
     shared: _Views | None = None
@@ -159,9 +162,9 @@ def _all_scores(
         plain = JointScore([("foreground", CLASSIFIER, scorer)], alpha=detector.joint_score_.alpha)
         # Perturbed images and activations serve one scorer only. All other scorers share one pass over the images.
         if any(dfb.view_needs().values()):
-            views = _views(detector, [dfb, plain], image_sets, X, y)
+            views = _views(detector, [dfb, plain], image_sets, of_fit)
         else:
-            views = shared = shared or _views(detector, [dfb, plain], image_sets, X, y)
+            views = shared = shared or _views(detector, [dfb, plain], image_sets, of_fit)
         for joint_score in (dfb, plain):
             joint_score.fit(*views.train, held_out=views.held_out)
         # Image sets are scored one by one, from views that already exist: no network runs here.
@@ -181,7 +184,10 @@ class _Views(NamedTuple):
 
 
 def _views(
-    detector: DFBDetector, joint_scores: Sequence[JointScore], image_sets: Mapping[Any, Any], X: Any, y: Any
+    detector: DFBDetector,
+    joint_scores: Sequence[JointScore],
+    image_sets: Mapping[Any, Any],
+    of_fit: tuple[Any, Any, Any],
 ) -> _Views:
     """Return all views that the joint scores need, from one pass over each image set."""
     # A joint score of all parts is never fitted: it collects what all scorers need. Its names must differ.
@@ -191,7 +197,8 @@ def _views(
         for name, view, scorer in joint_score.parts
     ]
     together = JointScore(parts, alpha=None)
-    train, held_out = detector.represent_training_images(X, y, together)
+    X, y, X_calibration = of_fit
+    train, held_out = detector.represent_training_images(X, y, together, X_calibration=X_calibration)
     needs = together.view_needs()
     return _Views(train, held_out, {key: detector.represent(images, needs) for key, images in image_sets.items()})
 

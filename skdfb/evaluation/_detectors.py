@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline
-from sklearn.utils import column_or_1d
+
+from skdfb.images import label_array, label_places, shown
 
 __all__ = ["can_classify", "checked_labels", "labels_in", "scoring_method", "shown_labels", "unwrapped"]
 
@@ -35,9 +36,7 @@ def can_classify(step: Any) -> bool:
 
 def labels_in(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which labels are one of the classes, as a mask of shape (n,)."""
-    # Not np.isin: it may compare as text, so that 1 equals "1".
-    known = set(classes.tolist())
-    return np.asarray([label in known for label in labels.tolist()], dtype=bool)
+    return label_places(labels, classes) >= 0
 
 
 def scoring_method(estimator: Any) -> Any:
@@ -56,8 +55,9 @@ def scoring_method(estimator: Any) -> Any:
 
 def shown_labels(classes: Any, most: int = 6) -> str:
     """Return labels as a text for messages; of many labels, the first ones."""
-    shown = ", ".join(map(repr, np.asarray(classes)[:most].tolist()))
-    return f"{shown}, ..." if len(classes) > most else shown
+    texts = ", ".join(shown(label, 40) for label in np.asarray(classes)[:most].tolist())
+    texts = texts if len(texts) <= 100 else f"{texts[:97]}..."
+    return f"{texts}, ..." if len(classes) > most else texts
 
 
 def checked_labels(step: Any, y: Any, n_images: int, X_name: str, y_name: str) -> npt.NDArray[Any]:
@@ -66,7 +66,7 @@ def checked_labels(step: Any, y: Any, n_images: int, X_name: str, y_name: str) -
         raise TypeError(
             f"{y_name} is given, but {step!r} has neither classify nor predict_proba: expected {y_name}=None."
         )
-    labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
+    labels: npt.NDArray[Any] = label_array(y, y_name)
     if len(labels) != n_images:
         raise ValueError(
             f"{X_name} has {n_images} images and {y_name} has {len(labels)} labels: expected one label per image."

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state, check_scalar
 
 from skdfb.evaluation._class_splitter import LEAST_KNOWN, ClassSplitter, Indices
 from skdfb.evaluation._detectors import labels_in, scoring_method, shown_labels
+from skdfb.images import label_array
 from skdfb.metrics import auroc_score
 
 __all__ = ["LeaveClassesOut", "left_out_auroc"]
@@ -198,7 +199,7 @@ def left_out_auroc(estimator: Any, X: Any, y: Any) -> float:
     if y is None:
         raise ValueError("y is None: expected one label per image, also for images of left-out classes.")
     # The estimator was fitted on the training part, so the labels that it does not know are those of left-out classes.
-    known = labels_in(np.ravel(y), classes)
+    known = labels_in(label_array(y), classes)
     if known.all() or not known.any():
         raise ValueError(
             f"{'All' if known.all() else 'None'} of the labels of y are classes of the estimator, "

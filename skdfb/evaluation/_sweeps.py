@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
-from sklearn.utils import _safe_indexing, assert_all_finite, check_scalar, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import _safe_indexing, check_scalar
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch.utils.data import Dataset, Subset
 
@@ -18,7 +17,7 @@ from skdfb.evaluation._detectors import can_classify, labels_in, shown_labels, u
 from skdfb.evaluation._evaluate import evaluation_rows
 from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.fusion import TemperatureFusion
-from skdfb.images import Images, labels_given
+from skdfb.images import Images, encode_labels, label_array, labels_given
 from skdfb.scorers import ForegroundScorer, scorer_output
 from skdfb.scoring._parts import BACKGROUND
 from skdfb.utils import spawn_seeds
@@ -287,7 +286,7 @@ def class_count_sweep(
     # 1. Check all arguments before anything is fitted.
     _check_scorers(estimator, scorers)
     train, test = _labelled(X, y, ""), _labelled(X_test, y_test, "_test")
-    classes = np.unique(train.labels)
+    classes, _ = encode_labels(train.labels)
     counts = _checked_counts(counts, len(classes))
     _check_tested(classes, test.labels)
     # 2. Fit a clone per repeat and number of classes. Two seeds per repeat: for the classes and for the estimator.
@@ -344,9 +343,7 @@ def _labelled(X: Any, y: Any, suffix: str) -> _LabelledImages:
     y = labels_given(X, y)
     if y is None:
         raise ValueError(f"y{suffix} is None: expected one class label per image of X{suffix}.")
-    y = column_or_1d(y, warn=True)
-    assert_all_finite(y, input_name=f"y{suffix}")
-    check_classification_targets(y)
+    y = label_array(y, f"y{suffix}")
     if _num_samples(X) != len(y):
         raise ValueError(
             f"X{suffix} has {_num_samples(X)} images and y{suffix} has {len(y)} labels: expected one label per image."

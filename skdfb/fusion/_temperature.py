@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb._constraints import Interval
 from skdfb.fusion._parts import check_parts
 
 _OUTPUTS = ("logit", "probability", "log_probability")

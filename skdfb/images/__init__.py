@@ -1,28 +1,40 @@
 """Images: read from any accepted form, checked, and passed to a network in batches."""
 
+from skdfb.images._as_images import as_images
 from skdfb.images._batch_size import BatchSize, batch_size_of, is_out_of_memory
-from skdfb.images._batches import Preprocessor, check_readable, iterate_batches, read_batches
+from skdfb.images._batches import Preprocessor, iterate_batches, read_batches
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
-from skdfb.images._images import Images, Indices, LenientImages, as_images, spread_evenly
+from skdfb.images._images import Images, Indices, LenientImages, spread_evenly
+from skdfb.images._joined import JoinedImages
+from skdfb.images._labels import encode_labels, label_array, label_places, shown
+from skdfb.images._near_duplicates import fingerprint, near_duplicates
 from skdfb.images._pixels import value_bounds
+from skdfb.images._survey import survey
 
 __all__ = [
     "N_JOBS",
     "BatchSize",
     "Images",
     "Indices",
+    "JoinedImages",
     "LenientImages",
     "Preprocessor",
     "as_images",
     "batch_size_of",
     "check_images",
     "check_labels",
-    "check_readable",
+    "encode_labels",
+    "fingerprint",
     "is_out_of_memory",
     "iterate_batches",
+    "label_array",
+    "label_places",
     "labels_given",
+    "near_duplicates",
     "read_batches",
+    "shown",
     "spread_evenly",
+    "survey",
     "value_bounds",
 ]

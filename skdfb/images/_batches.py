@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from torch import Tensor
 
-from skdfb.images._batch_size import BatchSize
 from skdfb.images._images import Images, Indices
 
-__all__ = ["Preprocessor", "check_readable", "iterate_batches", "read_batches"]
+__all__ = ["Preprocessor", "iterate_batches", "read_batches"]
+
+# Large JPEG files are decoded at a half, a quarter or an eighth of their size, if the sides stay this many times those
+# of the network's input: then the resized pixels are nearly those of the whole file.
+OVERSAMPLING = 3
+# Larger images are resized in strips of at most this many pixels.
+_LARGE = 2**22
 
 
 @dataclass(frozen=True)
@@ -25,57 +29,74 @@ class Preprocessor:
     ----------
     image_size : int
         Side of the network's input in pixels. The whole image is resized to the square; nothing is cropped.
-    mean, std : tuple of 3 floats
-        Mean and standard deviation per channel, for pixels in 0..1.
+    mean, std : tuple of C floats
+        Mean and standard deviation of each of the C channels, for pixels in 0..1.
     interpolation : {"bilinear", "bicubic"}, default="bicubic"
         Always antialiased.
     """
 
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: str = "bicubic"
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels C."""
+        return len(self.mean)
 
     def resize(self, pixels: Tensor, size: int | None = None) -> Tensor:
         """Resize an image or a batch.
 
         Parameters
         ----------
-        pixels : Tensor of shape (3, H, W) or (b, 3, H, W)
+        pixels : Tensor of shape (C, H, W) or (b, C, H, W)
             Pixels as uint8 in 0..255 or floats in 0..1.
         size : int, default=None
             Side of the result; None takes ``image_size``.
 
         Returns
         -------
-        resized : Tensor of shape (3, size, size) or (b, 3, size, size)
+        resized : Tensor of shape (C, size, size) or (b, C, size, size)
             Floats in 0..1.
         """
         size = self.image_size if size is None else size
-        # Floats first: interpolation of uint8 rounds, and the same image as floats would give another result.
-        if pixels.dtype == torch.uint8:
-            pixels = pixels.float() / 255
         if pixels.shape[-2:] == (size, size):
-            return pixels
-        images = pixels if pixels.ndim == 4 else pixels[None]  # (b, 3, H, W)
-        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-        images = F.interpolate(images, (size, size), mode=self.interpolation, antialias=True)
+            return _floats(pixels)
+        images = pixels if pixels.ndim == 4 else pixels[None]  # (b, C, H, W)
+        limits = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        # Strips of rows, so that never all pixels are floats. The width changes in the strips, the height stays, since
+        # a filter of scale 1 leaves it as it is; then the height changes.
+        strips = torch.split(images, max(1, _LARGE // images.shape[-1]), dim=-2)
+        if len(strips) > 1:
+            images = torch.cat([self._interpolated(strip, (strip.shape[-2], size)) for strip in strips], dim=-2)
+        images = self._interpolated(images, (size, size))
         # Bicubic interpolation overshoots at edges. The limits are those of each image, not of its batch.
+        low, high = map(_floats, limits)
         images = images.clamp(low, high)
         return images if pixels.ndim == 4 else images[0]
 
+    def _interpolated(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        # Floats first: interpolation of uint8 rounds, and the same image as floats would give another result.
+        return F.interpolate(_floats(images), size, mode=self.interpolation, antialias=True)
+
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation per channel; the input is (b, 3, H, W) in 0..1."""
-        mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
+        """Subtract the mean and divide by the standard deviation per channel; the input is (b, C, H, W) in 0..1."""
+        mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
         return (pixels - mean) / self.channel_std(pixels)
 
     def channel_std(self, like: Tensor) -> Tensor:
-        """Return the standard deviations as (3, 1, 1) with dtype and device of ``like``."""
-        return torch.tensor(self.std, dtype=like.dtype, device=like.device).view(3, 1, 1)
+        """Return the standard deviations as (C, 1, 1) with dtype and device of ``like``."""
+        return torch.tensor(self.std, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
     def __call__(self, pixels: Tensor, size: int | None = None) -> Tensor:
-        """Resize and normalise a batch of pixels (b, 3, H, W)."""
+        """Resize and normalise a batch of pixels (b, C, H, W)."""
         return self.normalise(self.resize(pixels, size))
+
+
+def _floats(pixels: Tensor) -> Tensor:
+    """Return pixels as floats in 0..1."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 def iterate_batches(
@@ -111,7 +132,7 @@ def iterate_batches(
     ------
     indices : ndarray of int of shape (b,)
         Places of the images.
-    inputs : Tensor of shape (b, 3, size, size)
+    inputs : Tensor of shape (b, C, size, size)
         Resized and normalised images.
     """
     for indices, pixels in read_batches(images, batches, preprocessor, size=size, n_jobs=n_jobs):
@@ -149,14 +170,15 @@ def read_batches(
     ------
     indices : ndarray of int of shape (b,)
         Places of the images.
-    pixels : Tensor of shape (b, 3, H, W)
+    pixels : Tensor of shape (b, C, H, W)
         Pixels as uint8 in 0..255 or floats in 0..1.
     """
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:
         if images.size is None:
             # One by one: a batch of photographs in full size would fill the memory.
-            read_one = (images.read(np.array([index]))[0] for index in indices)
+            least_side = OVERSAMPLING * (size or preprocessor.image_size)
+            read_one = (images.read_one(int(index), least_side) for index in indices)
             return indices, torch.stack([preprocessor.resize(image, size) for image in read_one])
         pixels = images.read(indices)
         assert isinstance(pixels, Tensor), "images that share a size are read as one tensor"
@@ -184,17 +206,3 @@ def _read_ahead(read: Callable[[Indices], _Batch], batches: Iterable[Indices], n
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def check_readable(images: Images, batch_size: int, n_jobs: int | None) -> None:
-    """Read each image once, so that a damaged file is found before the training."""
-    if images.size is not None:  # an array, which was checked as a whole
-        return
-
-    def read(indices: Indices) -> None:
-        # One by one, and the pixels are dropped at once.
-        for index in indices:
-            images.read(np.array([index]))
-
-    batches = BatchSize(batch_size).batches(len(images))
-    Parallel(n_jobs=n_jobs, prefer="threads")(delayed(read)(indices) for indices in batches)

@@ -1,30 +1,40 @@
 """Checks of X and y that the estimators share."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from sklearn.utils import assert_all_finite, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
-from torch import Tensor, equal
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
-from skdfb.images._images import Images, as_images, is_sequence_of_images, spread_evenly
+from skdfb.images._as_images import as_images, checked_range, is_sequence_of_images
+from skdfb.images._containers import is_dataset, unwrapped
+from skdfb.images._images import ArrayImages, Images
+from skdfb.images._labels import encode_labels, label_array, shown
 from skdfb.images._pixels import PixelFormat, tensor_to_array, value_bounds
+from skdfb.images._scale import BYTES, PixelScale
+from skdfb.images._survey import survey
 
-__all__ = ["check_images", "check_labels", "labels_given"]
+__all__ = ["IMAGES_BEFORE_RANGES", "check_images", "check_labels", "labels_given"]
 
-_N_COMPARED = 100  # training images that are read to find sets in which all images are the same
+# What estimators of older versions took: images of three channels, and integers in 0..255.
+IMAGES_BEFORE_RANGES = {"image_range_": BYTES, "_image_range_is_given_": False, "_n_channels_": 3}
 
 
-def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) -> Images:
+def check_images(
+    estimator: Any,
+    X: Any,
+    *,
+    reset: bool,
+    lenient: bool = False,
+    n_channels: int = 3,
+    image_range: tuple[float, float] | None = None,
+) -> Images:
     """Check the images given to an estimator and make them readable.
 
-    A 2-d ``X`` also passes scikit-learn's own checks.
+    A 2-d ``X`` also passes scikit-learn's own checks. In ``fit`` each image is read once, to find damaged files before
+    the training.
 
     Parameters
     ----------
@@ -33,11 +43,15 @@ def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) 
     X : images
         See *Images* in the user guide for the accepted forms.
     reset : bool
-        Whether this is ``fit``. Then the estimator keeps the number of features, the kind of pixels and, for a 2-d
-        ``X`` without ``image_shape``, the range of the values. Images that are all the same are refused. Otherwise
-        ``X`` is compared with what the estimator has kept.
+        Whether this is ``fit``. Then the estimator keeps the number of features, the kind and the range of the pixels
+        and, for a 2-d ``X`` without ``image_shape``, the range of the values. Images that are all the same are refused.
+        Otherwise ``X`` is compared with what the estimator has kept.
     lenient : bool, default=False
         Whether to accept files that cannot be read; see :class:`LenientImages`.
+    n_channels : int, default=3
+        Channels of the network; read in ``fit`` and then kept.
+    image_range : tuple of (float, float), default=None
+        The numbers that become black and white, if the user knows them; read in ``fit`` and then kept.
 
     Returns
     -------
@@ -49,16 +63,29 @@ def check_images(estimator: Any, X: Any, *, reset: bool, lenient: bool = False) 
     ValueError, TypeError
         If ``X`` is not in an accepted form, or differs in form from the images of ``fit``.
     """
+    if reset:
+        estimator._image_range_is_given_ = image_range is not None
+        estimator.image_range_ = None if image_range is None else checked_range(image_range)
+        estimator._n_channels_ = n_channels
     # 1. The form of X; 2. its pixels, in fit against each other, and later against those of fit.
     images = _readable(estimator, X, reset, lenient)
     formats = images.pixel_formats
     if reset:
-        _check_sample(images, getattr(estimator, "value_range_", None))
+        scale = survey(images, getattr(estimator, "n_jobs", None), getattr(estimator, "value_range_", None))
+        # Without other integers in fit, later ones are compared with bytes.
+        estimator.image_range_ = BYTES if scale is None or scale.range is None else scale.range
         # Images of several kinds, and files, leave nothing that later images could be compared with.
         estimator.pixel_format_ = tuple(next(iter(formats))) if len(formats) == 1 else None
     else:
-        _check_formats(formats, getattr(estimator, "pixel_format_", None))
+        _check_formats(images, estimator)
     return images
+
+
+def _scale_of(estimator: Any) -> PixelScale | None:
+    """Return how numbers become pixels; None in ``fit``, if it has to be learned."""
+    former = IMAGES_BEFORE_RANGES | vars(estimator)
+    image_range = former["image_range_"]
+    return None if image_range is None else PixelScale(tuple(image_range), former["_image_range_is_given_"])
 
 
 def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
@@ -66,10 +93,11 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
     if reset:
         estimator.image_shape_ = estimator.image_shape  # set_params after fit must not change how images are read
     image_shape = estimator.image_shape_
-    if isinstance(X, Iterator | DataLoader):
+    X = unwrapped(X, "X")
+    if isinstance(X, Iterator):
         raise TypeError(
-            f"X is a {type(X).__name__}, which can be read only once or in batches: expected a list, an array or a "
-            "dataset; pass list(X) or loader.dataset."
+            f"X is a {type(X).__name__}, which can be read only once: expected a list, an array or a dataset; pass "
+            "list(X)."
         )
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError("X has 0 images: expected at least 1.")
@@ -85,67 +113,34 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
             f"X holds {rows if is_table else images}, but fit was given {images if is_table else rows}: expected the "
             "form that fit was given."
         )
+    options: dict[str, Any] = {"n_channels": getattr(estimator, "_n_channels_", 3), "scale": _scale_of(estimator)}
     if not is_table:
-        return as_images(X, image_shape=image_shape, lenient=lenient)
+        return as_images(X, image_shape=image_shape, lenient=lenient, **options)
     # scikit-learn's checks, which also set or compare n_features_in_ and feature_names_in_.
     X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
     if image_shape is not None:
-        return as_images(X, image_shape=image_shape)
+        return as_images(X, image_shape=image_shape, **options)
     if reset:
         estimator.value_range_ = value_bounds(X, "X")
-    return as_images(X, value_range=estimator.value_range_)
+    return as_images(X, value_range=estimator.value_range_, **options)
 
 
-def _check_sample(images: Images, value_range: tuple[float, float] | None) -> None:
-    """Refuse training images that are all the same, or all black because they were cast to integers.
-
-    Images are read until it is clear that they differ: two of them, as a rule. A dataset may read slowly, or return
-    other pixels each time, so no image is read twice.
-    """
-    indices = spread_evenly(len(images), _N_COMPARED)
-    sample = (images.read(np.array([index]))[0] for index in indices)  # one by one: photographs are large
-    first = next(sample)
-    value = first[0, 0, 0]
-    # Files may hold the integers 0 and 1: they are decoded here, so a cast by the caller is not the reason.
-    is_dark = {format.numbers for format in images.pixel_formats} == {"integer"} and int(first.max()) <= 1
-    is_constant = bool((first == value).all())
-    is_equal = len(indices) > 1
-    for pixels in sample:
-        is_dark = is_dark and int(pixels.max()) <= 1
-        is_constant = is_constant and bool((pixels == value).all())
-        is_equal = is_equal and pixels.dtype == first.dtype and equal(pixels, first)
-        if not (is_dark or is_constant or is_equal):
-            return
-    # First the more specific error. Sets that are all 0 come from a cast more often than from a bad file.
-    if is_dark:
-        raise ValueError(
-            "X holds no integer above 1: expected integers in 0..255, where 0 and 1 are black. If these were floats in "
-            "0..1, pass them as floats; for binary images, pass X.astype(bool)."
-        )
-    if is_constant or is_equal:
-        which = " that" if len(images) == len(indices) else f", and the {len(indices)} that were compared"
-        every = f" ({_described(value.item(), value_range)})" if is_constant else ""
-        raise ValueError(
-            f"X holds {len(images)} image{'(s)' if len(images) == 1 else 's'}{which} are all the same{every}: expected "
-            "different images; check how they were read."
-        )
-
-
-def _described(pixel: float, value_range: tuple[float, float] | None) -> str:
-    """Name the value that all pixels have; rows of numbers were scaled from ``value_range`` to 0..1."""
-    if value_range is None:
-        return f"every pixel is {pixel:g}"
-    low, high = value_range
-    return f"every value is {low + pixel * (high - low):g}"
-
-
-def _check_formats(given: frozenset[PixelFormat], fitted: Any) -> None:
+def _check_formats(images: Images, estimator: Any) -> None:
     """Refuse arrays of another kind than those of ``fit``: the same images have been read in two ways."""
     # Without a format in fit, as for files, there is nothing to compare with.
-    others = [] if fitted is None else sorted(given - {PixelFormat(*fitted)})
-    if not others:
+    if getattr(estimator, "pixel_format_", None) is None:
         return
-    other, fitted = others[0], PixelFormat(*fitted)
+    fitted, (low, high) = PixelFormat(*estimator.pixel_format_), getattr(estimator, "image_range_", BYTES)
+    others, expected = sorted(images.pixel_formats - {fitted}), "expected the form that fit was given"
+    if not others:
+        # Bytes are 0..255 by their type, so nothing else shows that these were scaled in another way.
+        if isinstance(images, ArrayImages) and images.array.dtype == np.uint8 and high > BYTES[1]:
+            raise ValueError(
+                f"X holds integers of 8 bits, but fit was given integers in {low:g}..{high:g}: {expected}; if X is "
+                f"in 0..255, pass np.round(X / 255 * {high - low:g} + {low:g}).astype(int)."
+            )
+        return
+    other = others[0]
     # Other channels: the file may have been read in another mode. Other numbers: they only have to be converted.
     if other.channels != fitted.channels:
         remedy = (
@@ -154,15 +149,19 @@ def _check_formats(given: frozenset[PixelFormat], fitted: Any) -> None:
             else "X.mean(axis=-1, keepdims=True).astype(X.dtype)"
         )
         remedy = f"read them in the mode of the training images, or, to score them as they are, pass {remedy}"
+    elif fitted.numbers == "float":
+        remedy = "pass X / 255"
+    elif (low, high) == BYTES:
+        remedy = "pass np.round(X * 255).astype(np.uint8)"
     else:
-        remedy = "np.round(X * 255).astype(np.uint8)" if fitted.numbers == "integer" else "X / 255"
-        remedy = f"pass {remedy}"
-    raise ValueError(f"X holds {other}, but fit was given {fitted}: expected the form that fit was given; {remedy}.")
+        remedy = f"pass np.round(X * {high - low:g} + {low:g}).astype(int)"
+    in_range = f" in {low:g}..{high:g}" if fitted.numbers == "integer" else ""
+    raise ValueError(f"X holds {other}, but fit was given {fitted}{in_range}: {expected}; {remedy}.")
 
 
 def _is_table(X: Any) -> bool:
     """Tell whether scikit-learn checks ``X``: a 2-d array, a data frame, a sparse matrix, lists of numbers."""
-    if isinstance(X, Images | Dataset | Image.Image | str | bytes | os.PathLike) or is_sequence_of_images(X):
+    if isinstance(X, Images) or is_sequence_of_images(X) or is_dataset(X):
         return False
     if hasattr(X, "ndim"):
         # Arrays of strings or objects hold paths or PIL images.
@@ -172,7 +171,7 @@ def _is_table(X: Any) -> bool:
 
 
 def labels_given(X: Any, y: Any) -> Any:
-    """Return ``y`` or, if it is None, the labels that a torch dataset brings.
+    """Return ``y`` or, if it is None, the labels that a dataset brings.
 
     Parameters
     ----------
@@ -187,7 +186,9 @@ def labels_given(X: Any, y: Any) -> Any:
     y : array-like of shape (n,) or None
         None if there are no labels.
     """
-    return as_images(X).labels() if y is None and isinstance(X, Images | Dataset) else y
+    if y is None and not isinstance(X, Images):
+        X = unwrapped(X, "X")
+    return as_images(X).labels() if y is None and (isinstance(X, Images) or is_dataset(X)) else y
 
 
 def check_labels(y: Any, images: Images) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
@@ -203,28 +204,24 @@ def check_labels(y: Any, images: Images) -> tuple[npt.NDArray[Any], npt.NDArray[
     Returns
     -------
     classes : ndarray of shape (K,)
-        Sorted labels.
+        Sorted labels; see :func:`encode_labels`.
     indices : ndarray of int of shape (n,)
         Which of the classes each image has.
 
     Raises
     ------
     ValueError
-        If the lengths differ, labels are continuous, or there are fewer than two classes.
+        If the lengths differ, a label is none (see :func:`label_array`), or there are fewer than two classes.
     """
     y = labels_given(images, y)
     if y is None:  # the first words are those that scikit-learn's estimator checks require
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None: expected class labels, one per image."
         )
-    # As scikit-learn's classifiers: a column of labels is accepted, with a warning.
-    y = column_or_1d(y, warn=True)
+    y = label_array(y)
     if len(y) != len(images):
         raise ValueError(f"X has {len(images)} images and y has {len(y)} labels: expected one label per image.")
-    # Before the check of the type, which casts NaN to an integer with a warning.
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    classes, indices = np.unique(y, return_inverse=True)
+    classes, indices = encode_labels(y)
     if len(classes) < 2:
-        raise ValueError(f"y has one class, {classes.tolist()[0]!r}: expected at least 2 classes.")
+        raise ValueError(f"y has one class, {shown(classes.tolist()[0])}: expected at least 2 classes.")
     return classes, indices

@@ -3,7 +3,7 @@
 from numbers import Integral
 from typing import Any
 
-from sklearn.utils._param_validation import Interval
+from skdfb._constraints import Interval
 
 __all__ = ["N_JOBS"]
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from joblib import Parallel, delayed
-from sklearn.utils._param_validation import Interval
 
+from skdfb._constraints import Interval
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator

@@ -10,8 +10,9 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.images import Images, Indices, check_images, check_labels, check_readable
-from skdfb.utils import resolve_device, shallow_copy
+from skdfb.images import Images, Indices, check_images, check_labels, label_array, label_places
+from skdfb.networks._channels import input_channels
+from skdfb.utils import own_torch_modes, resolve_device, shallow_copy
 
 __all__ = ["BaseMaskGenerator"]
 
@@ -48,7 +49,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         """Return the predicted class of each image."""
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, image_range: tuple[float, float] | None = None) -> Self:
         """Train the network that makes the masks, or take over a trained one.
 
         Parameters
@@ -57,6 +58,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             The n training images, in any of the accepted forms.
         y : array-like of shape (n,)
             Class labels. None takes the labels of a torch dataset of (image, label) items.
+        image_range : tuple of (float, float), default=None
+            The numbers that are black and white, as in :meth:`skdfb.DFBDetector.fit`.
 
         Returns
         -------
@@ -68,17 +71,24 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         ValueError, TypeError
             If images, labels or parameters are invalid; before any training.
         """
-        self._fit(X, y)
+        self._fit(X, y, image_range)
         return self
 
-    def _fit(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp]]:
+    def _innermost_backbone(self) -> Any:
+        """Return the backbone of this generator, or of the one inside."""
+        inner: Any = self
+        while not hasattr(inner, "backbone") and getattr(inner, "generator", None) is not None:
+            inner = inner.generator
+        return getattr(inner, "backbone", None)
+
+    def _fit(self, X: Any, y: Any, image_range: tuple[float, float] | None) -> tuple[Images, npt.NDArray[np.intp]]:
         """Fit a copy and take over its state at the end, so that a failed fit leaves the generator as it was."""
         fitted = shallow_copy(self, fitted_state=False)
-        with torch.inference_mode(False):  # training needs gradients, also where the caller has switched them off
+        with own_torch_modes(gradients=True):  # also where the caller has switched them off
             resolve_device(self.device)
-            images = check_images(fitted, X, reset=True)
-            if not isinstance(X, Images):  # whoever made an Images object has checked its files
-                check_readable(images, self.batch_size, self.n_jobs)
+            images = check_images(
+                fitted, X, reset=True, n_channels=input_channels(self._innermost_backbone()), image_range=image_range
+            )
             fitted.classes_, labels = check_labels(y, images)
             # The first pass tries the given batch size; later passes start from the one that fitted into memory.
             fitted.batch_size_, fitted._batch_size_asked_ = self.batch_size, self.batch_size
@@ -88,7 +98,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         return images, labels
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit_transform(self, X: Any, y: Any = None) -> Masks:
+    def fit_transform(self, X: Any, y: Any = None, *, image_range: tuple[float, float] | None = None) -> Masks:
         """Fit, and return the masks of the images' true classes.
 
         Parameters
@@ -97,14 +107,17 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             The n training images, as for :meth:`fit`.
         y : array-like of shape (n,)
             Class labels, as for :meth:`fit`.
+        image_range : tuple of (float, float), default=None
+            As for :meth:`fit`.
 
         Returns
         -------
         masks : ndarray of shape (n, H, W)
             Class indices 0..K-1 on the foreground, K on the background, in the smallest unsigned integer type.
         """
-        images, labels = self._fit(X, y)
-        return self._masks(images, self._mask_classes(labels))
+        images, labels = self._fit(X, y, image_range)
+        with own_torch_modes():
+            return self._masks(images, self._mask_classes(labels))
 
     def iter_masks(self, images: Images, labels: npt.NDArray[np.intp]) -> Iterator[tuple[Indices, Masks]]:
         """Return the masks of the training images batch by batch, after ``fit``.
@@ -131,6 +144,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         """Return the classes that the masks of training images are of: the true ones; None stands for predicted."""
         return labels
 
+    @own_torch_modes()
     def transform(self, X: Any, y: Any = None) -> Masks:
         """Return masks of the predicted classes, or of given classes.
 
@@ -148,6 +162,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         """
         return self._masks(*self._check_input(X, y))
 
+    @own_torch_modes()
     def attention_maps(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
         """Return the attention maps before the threshold.
 
@@ -171,6 +186,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         )
         return maps
 
+    @own_torch_modes()
     def classify(self, X: Any) -> npt.NDArray[Any]:
         """Predict the class of each image.
 
@@ -193,15 +209,14 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         images = check_images(self, X, reset=False)
         if y is None:
             return images, None
-        y = np.asarray(y)
-        # For a label that is not in classes_, searchsorted would return the index of another one.
-        unknown = ~np.isin(y, self.classes_)
-        if y.shape != (len(images),) or unknown.any():
+        y = label_array(y)
+        places = label_places(y, self.classes_)
+        if len(y) != len(images) or (places < 0).any():
             raise ValueError(
-                f"y has shape {y.shape} for {len(images)} images and {int(unknown.sum())} labels that are not in "
+                f"y has shape {y.shape} for {len(images)} images and {int((places < 0).sum())} labels that are not in "
                 "classes_: expected one label of classes_ per image."
             )
-        return images, np.searchsorted(self.classes_, y).astype(np.intp)
+        return images, places
 
     def _masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> Masks:
         return _gather(len(images), self._iter_masks(images, labels))

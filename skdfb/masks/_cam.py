@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from skdfb._constraints import Interval
 from skdfb.images import Images
 from skdfb.masks._network import REFERENCE_SIDE, MultiScaleMaskGenerator
 from skdfb.networks import attention_maps

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from skdfb._constraints import Interval
 from skdfb.images import Images, Indices
 from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, fit_pack, hand_over

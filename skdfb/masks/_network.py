@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier
@@ -102,7 +102,7 @@ class MultiScaleMaskGenerator(NetworkMaskGenerator):
         "scales": ["array-like"],
         "flip": ["boolean"],
         "trainer": [Trainer, None],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
         "verbose": ["verbose"],
     }
 

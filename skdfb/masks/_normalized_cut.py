@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
+from skdfb._constraints import Interval
 from skdfb.images import Images, Indices, batch_size_of
 from skdfb.masks._network import REFERENCE_SIDE, MapFunction, NetworkMaskGenerator
 from skdfb.networks import DenseClassifier
@@ -207,8 +208,7 @@ class NormalizedCutMaskGenerator(NetworkMaskGenerator):
         network = self.network_
 
         def features_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor]:
-            with torch.autocast(inputs.device.type, enabled=False):
-                return indices, network.features(inputs).cpu().double()
+            return indices, network.features(inputs).cpu().double()
 
         sums = torch.zeros(len(self.classes_), network.num_features, dtype=torch.float64)  # (K, C)
         with batch_size_of(self) as batch_size:

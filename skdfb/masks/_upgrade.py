@@ -3,6 +3,7 @@
 from typing import Any
 
 from skdfb._registry import register_upgrade
+from skdfb.images._checks import IMAGES_BEFORE_RANGES
 from skdfb.networks._upgrade import upgrade_backbone
 
 __all__: list[str] = []
@@ -10,7 +11,7 @@ __all__: list[str] = []
 
 def _upgrade(state: dict[str, Any]) -> dict[str, Any]:
     upgrade_backbone(state)
-    fitted = {"image_shape_": state["image_shape"]} if "classes_" in state else {}
+    fitted = {"image_shape_": state["image_shape"], **IMAGES_BEFORE_RANGES} if "classes_" in state else {}
     return state | fitted
 
 

@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skdfb.utils import own_torch_modes
+
 __all__ = ["refine_by_affinity"]
 
 _LEAST_STD = 1 / 255  # differences below one grey level are noise, not edges
 _KERNEL_SIZE = 2**24  # numbers in the kernels of one part of the images: 64 MB in float32
 
 
-@torch.no_grad()
+@own_torch_modes()
 def refine_by_affinity(
     maps: Tensor,
     images: Tensor,

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skdfb.networks._dense_classifier import DenseClassifier
+from skdfb.utils import own_torch_modes
 
 __all__ = ["attention_maps", "gaussian_blur", "min_max", "scaled_views"]
 
 
-@torch.no_grad()
+@own_torch_modes()
 def attention_maps(
     network: DenseClassifier,
     images: Tensor,

@@ -36,9 +36,9 @@ class DenseClassifier(nn.Module):
     Parameters
     ----------
     backbone : str or torch.nn.Module
-        A timm model name, a timm model, or a module that maps images (n, 3, H, W) to feature maps (n, C, h, w).
-        A module is used as it is, not copied; of a wrapper (``torch.compile``, ``DataParallel``, a LightningModule
-        around one model), the model inside.
+        A timm model name, a timm model, or a module that maps images (n, 3, H, W), or of other channels, to feature
+        maps (n, C, h, w). A module is used as it is, not copied; of a wrapper (``torch.compile``, ``DataParallel``, a
+        LightningModule around one model), the model inside.
     num_classes : int
         Number of outputs: K for a classifier, K + 1 for a dense network whose last class is the background.
     pretrained : bool, default=True
@@ -118,7 +118,7 @@ class DenseClassifier(nn.Module):
         elif not isinstance(backbone, nn.Module):
             raise TypeError(
                 f"backbone is a {type(backbone).__name__}: expected a timm model name or a torch.nn.Module that maps "
-                "images (n, 3, H, W) to feature maps (n, C, h, w)."
+                "images (n, 3, H, W), or of other channels, to feature maps (n, C, h, w)."
             )
         elif checkpoint_path is not None or options:
             given = ["checkpoint_path"] * (checkpoint_path is not None) + list(options)
@@ -268,7 +268,7 @@ class DenseClassifier(nn.Module):
         accepts : bool
             Whether a forward pass of such an input works.
         """
-        trial = torch.zeros(1, 3, size, size, dtype=self.dtype, device=self.device)
+        trial = torch.zeros(1, self.preprocessor.n_channels, size, size, dtype=self.dtype, device=self.device)
         try:
             with torch.no_grad(), evaluation_mode(self):  # a trial must not change batch statistics
                 self.feature_map(trial)
@@ -346,7 +346,8 @@ class DenseClassifier(nn.Module):
                 if bias is not None:
                     network.head.bias.copy_(bias)
                 size = network.preprocessor.image_size
-                trial = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+                channels = network.preprocessor.n_channels
+                trial = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
                 # In the memory format of the feature map, because deep networks round differently in another one.
                 trial = trial.to(network.device, network.dtype).contiguous(memory_format=torch.channels_last)
                 if torch.allclose(network(trial), model(trial), rtol=1e-3, atol=1e-4):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from skdfb.networks._channels import input_channels
 from skdfb.utils import evaluation_mode
 
 __all__ = ["FeatureMap", "tokens_to_nchw"]
@@ -67,7 +68,8 @@ class FeatureMap(nn.Module):
     def _find_layout(self, image_size: int, name: str) -> torch.Size:
         """Try each method with each layout, keep the first map that is large enough, and return its shape."""
         parameter = next(self.backbone.parameters(), torch.zeros(1))
-        trial = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)
+        channels = input_channels(self.backbone)
+        trial = torch.zeros(1, channels, image_size, image_size, dtype=parameter.dtype, device=parameter.device)
         failure, small = "", None
         # In evaluation mode, because a trial must not change batch statistics.
         with torch.no_grad(), evaluation_mode(self.backbone):

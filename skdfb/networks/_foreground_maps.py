@@ -8,11 +8,12 @@ from torch import Tensor
 
 from skdfb.networks._attention_maps import scaled_views
 from skdfb.networks._dense_classifier import DenseClassifier
+from skdfb.utils import own_torch_modes
 
 __all__ = ["foreground_maps"]
 
 
-@torch.no_grad()
+@own_torch_modes()
 def foreground_maps(
     network: DenseClassifier,
     images: Tensor,

@@ -52,7 +52,7 @@ def layer_map_sizes(network: DenseClassifier) -> dict[str, tuple[int, int]]:
     map that the head takes.
     """
     side = network.preprocessor.image_size
-    trial = torch.zeros(1, 3, side, side, dtype=network.dtype, device=network.device)
+    trial = torch.zeros(1, network.preprocessor.n_channels, side, side, dtype=network.dtype, device=network.device)
     names = list(backbone_layers(network.feature_map.backbone))
     with torch.no_grad(), evaluation_mode(network), _recorded_maps(network, names) as maps:
         last = network.feature_map(trial)

@@ -49,7 +49,7 @@ def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -
     }
     preprocessor = state["preprocessor"]
     # The random weights are replaced, but drawing them would change the caller's random numbers.
-    with isolated_rng(0, torch.device("cpu")):
+    with isolated_rng(0):
         backbone = built_backbone(state["backbone"], of_backbone)
         network: nn.Module = network_class(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
     network.preprocessor = preprocessor

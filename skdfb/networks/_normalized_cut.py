@@ -9,6 +9,7 @@ from torch import Tensor
 from skdfb.networks._attention_maps import gaussian_blur, min_max
 from skdfb.networks._dense_classifier import DenseClassifier
 from skdfb.networks._layer_maps import recorded_map
+from skdfb.utils import own_torch_modes
 
 __all__ = ["normalized_cut", "normalized_cut_maps"]
 
@@ -17,7 +18,7 @@ _MOST_SIDE = 16  # places in a row; 256 places make an eigenproblem of a few mil
 _MOST_NUMBERS = 2**24  # numbers in the affinities of one part of the images: 128 MB in float64
 
 
-@torch.no_grad()
+@own_torch_modes()
 def normalized_cut_maps(
     network: DenseClassifier,
     images: Tensor,
@@ -57,15 +58,13 @@ def normalized_cut_maps(
     targets : Tensor of shape (n,)
         The class of each map.
     """
-    # Under the caller's autocast, feature maps would be computed in half precision.
-    with torch.autocast(images.device.type, enabled=False):
-        with recorded_map(network, layer) as recorded:
-            feature_map = network.feature_map(images)  # (n, C, h, w)
-        if targets is None:
-            targets = network.head(feature_map.mean((2, 3))).argmax(1)
-        maps = normalized_cut(recorded[layer], affinity=affinity, tau=tau)
-        maps = F.interpolate(maps[:, None], output_size, mode="bilinear")[:, 0]
-        return min_max(gaussian_blur(maps, sigma)), targets
+    with recorded_map(network, layer) as recorded:
+        feature_map = network.feature_map(images)  # (n, C, h, w)
+    if targets is None:
+        targets = network.head(feature_map.mean((2, 3))).argmax(1)
+    maps = normalized_cut(recorded[layer], affinity=affinity, tau=tau)
+    maps = F.interpolate(maps[:, None], output_size, mode="bilinear")[:, 0]
+    return min_max(gaussian_blur(maps, sigma)), targets
 
 
 @torch.no_grad()

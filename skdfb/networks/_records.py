@@ -125,9 +125,11 @@ def _cast_tables(backbone: nn.Module, stored: set[str]) -> None:
 @torch.no_grad()
 def _same_map(backbone: nn.Module, twin: nn.Module, image_size: int | None) -> bool:
     """Return whether two backbones with equal weights give equal feature maps of a random image."""
-    size = preprocessor_of(backbone, image_size).image_size
+    preprocessor = preprocessor_of(backbone, image_size)
+    size = preprocessor.image_size
     parameter = next(backbone.parameters(), torch.zeros(1))
-    trial = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(parameter)
+    shape = (1, preprocessor.n_channels, size, size)
+    trial = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(parameter)
     with evaluation_mode(backbone):
         first, second = (FeatureMap(module, size, "")(trial) for module in (backbone, twin))
     return torch.equal(first, second)

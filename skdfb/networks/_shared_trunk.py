@@ -103,7 +103,8 @@ def _can_be_entered_after(network: DenseClassifier, stages: tuple[str, ...]) -> 
 def _gives_the_same(network: DenseClassifier, stages: tuple[str, ...]) -> bool:
     size, backbone, outputs = network.preprocessor.image_size, network.feature_map.backbone, list[Any]()
     # Not constant, so that places and channels differ.
-    trial = torch.linspace(-1, 1, 3 * size * size, dtype=network.dtype, device=network.device).view(1, 3, size, size)
+    shape = (1, network.preprocessor.n_channels, size, size)
+    trial = torch.linspace(-1, 1, shape[1] * size * size, dtype=network.dtype, device=network.device).view(shape)
     with evaluation_mode(network), _kept_output(backbone, stages[-1], outputs):
         expected = network.feature_map(trial)
     try:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.images import Preprocessor
+from skdfb.networks._channels import input_channels, normalisation_of
 from skdfb.networks._checkpoint_files import with_counters, without_prefix
 from skdfb.utils import isolated_rng
 
@@ -121,7 +122,7 @@ def _seeded(random_state: int | None) -> AbstractContextManager[None]:
         return nullcontext()
     if not isinstance(random_state, Integral):
         raise TypeError(f"random_state={random_state!r}: expected an int or None, got a {type(random_state).__name__}.")
-    return isolated_rng(int(random_state), torch.get_default_device())
+    return isolated_rng(int(random_state))
 
 
 def creation_arguments(model: nn.Module) -> dict[str, Any] | None:
@@ -267,11 +268,13 @@ def preprocessor_of(model: nn.Module, image_size: int | None, fallback_size: int
     ``image_size`` overrides the size. ``fallback_size`` is for modules without a size of their own.
     """
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    n_channels = input_channels(model)
     if not config:
-        return Preprocessor(image_size or fallback_size or 224, IMAGENET_MEAN, IMAGENET_STD)
-    data = resolve_model_data_config(model)
+        mean, std = (normalisation_of(values, n_channels) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return Preprocessor(image_size or fallback_size or 224, mean, std)
+    # The configuration is that of the pre-trained weights, which take three channels, or one.
+    data = resolve_model_data_config(model, {"in_chans": len(config.get("mean", IMAGENET_MEAN))})
+    mean, std = (normalisation_of(tuple(data[name]), n_channels) for name in ("mean", "std"))
     # timm also has "random" and others, for which the preprocessor has no counterpart.
     interpolation = data["interpolation"] if data["interpolation"] in ("bilinear", "bicubic") else "bicubic"
-    return Preprocessor(
-        image_size or int(data["input_size"][-1]), tuple(data["mean"]), tuple(data["std"]), interpolation
-    )
+    return Preprocessor(image_size or int(data["input_size"][-1]), mean, std, interpolation)

@@ -7,6 +7,7 @@ how much memory is used are checked first.
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any, cast
 
 import numpy as np
@@ -179,6 +180,14 @@ class Decoder:
             values = upgraded(name, values, self.file_format, FORMAT)
         return _with_state(cls, values, path)
 
+    def _enum(self, node: Any, path: str) -> Enum:
+        enumeration, name = self._custom(_field(node, "custom", str, path), path), _field(node, "name", str, path)
+        if not (isinstance(enumeration, type) and issubclass(enumeration, Enum)) or name not in enumeration.__members__:
+            raise InvalidModelError(
+                f"{path} is the member {name!r} of the enumeration {node['custom']!r}, which the class in customs lacks"
+            )
+        return enumeration.__members__[name]
+
     def _custom(self, name: str, path: str) -> Any:
         if name not in self.customs:
             raise InvalidModelError(
@@ -209,6 +218,7 @@ _READERS: dict[str, Callable[[Decoder, Any, str], Any]] = {
     "network": Decoder._network,
     "module": Decoder._module,
     "instance": Decoder._instance,
+    "enum": Decoder._enum,
 }
 
 

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,9 @@ class Encoder:
         TypeError
             If the value cannot be stored, or holds something that cannot be stored.
         """
-        # Numbers by type(), not isinstance(): numpy.float64 and IntEnum are subclasses, which JSON would not keep.
+        if isinstance(value, Enum):  # first: some members are strings or numbers as well
+            return {"is": "enum", "custom": qualified_name(type(value)), "name": value.name}
+        # Numbers by type(), not isinstance(): numpy.float64 is a subclass, which JSON would not keep.
         if value is None or isinstance(value, bool | str) or type(value) is int:
             return value
         if type(value) is float:

@@ -20,7 +20,7 @@ from skdfb.persistence._decode import Decoder
 from skdfb.persistence._encode import Encoder
 from skdfb.persistence._format import FORMAT, OLDEST_FORMAT
 from skdfb.persistence._probe import TrialOutputs, same_outputs, trial_outputs
-from skdfb.utils import isolated_rng, read_file, resolve_device, write_file
+from skdfb.utils import isolated_rng, own_torch_modes, read_file, resolve_device, write_file
 
 __all__ = ["load", "save"]
 
@@ -94,6 +94,7 @@ def _trial(model: Any) -> TrialOutputs | None:
     return outputs if finite else None
 
 
+@own_torch_modes()
 def load(
     path: str | os.PathLike[str],
     *,
@@ -159,7 +160,7 @@ def load(
         # 2. Build the model. A new network draws random weights, which are then replaced: the caller's random state
         # must not change.
         decoder = Decoder(tensors, by_name, document["format"])
-        with isolated_rng(0, torch.device("cpu")):
+        with isolated_rng(0):
             model = decoder.decode(document["model"], _ROOT)
         if decoder.unread:
             raise InvalidModelError(f"the tensors {sorted(decoder.unread)[:3]} are not part of the model")

@@ -4,9 +4,10 @@ from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import wide
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import ShapedEnergy, map_chunks, prune, sharpening

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation, tensor_view
+from skdfb.utils import own_torch_modes
 
 
 class BaseScorer(ABC, BaseEstimator):
@@ -65,7 +66,7 @@ class BaseScorer(ABC, BaseEstimator):
         """
         self._check_representation(representation)
         self.check_sizes(representation.n_features, representation.n_classes, len(representation))
-        with torch.no_grad(), _without_autocast(representation):
+        with own_torch_modes():
             self._fit(representation, y)
         # Set last, so that a failed fit leaves an earlier one intact.
         self.n_features_in_ = representation.n_features
@@ -125,7 +126,7 @@ class BaseScorer(ABC, BaseEstimator):
         check_is_fitted(self, "n_features_in_")
         self._check_representation(representation)
         self._check_scorable(representation)
-        with torch.no_grad(), _without_autocast(representation):
+        with own_torch_modes():
             scores = [scores.numpy(force=True) for scores in self._score_batches(representation)]
         # The empty array gives the right shape and type if there are no images.
         return self._check_finite(np.concatenate([np.empty(0), *scores]))
@@ -166,11 +167,6 @@ class BaseScorer(ABC, BaseEstimator):
                 "wider floating-point type."
             )
         return scores
-
-
-def _without_autocast(representation: Representation) -> torch.autocast:
-    # Under the caller's autocast, products would be computed in half precision.
-    return torch.autocast(representation.device.type, enabled=False)
 
 
 def as_double(tensor: Tensor) -> Tensor:

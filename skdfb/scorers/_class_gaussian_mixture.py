@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
 from skdfb.scorers._clusters import best_class, cluster_classes
 from skdfb.scorers._moments import check_variation, class_means, second_moment, whitening
@@ -107,7 +107,7 @@ class ClassGaussianMixture(BaseScorer):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "samples_per_class": [Interval(Integral, 1, None, closed="left"), None],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     def __init__(

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import as_double, double_like, wide
 from skdfb.scorers._moments import feature_mean
 from skdfb.scorers._representation import Representation

@@ -5,9 +5,9 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import BaseScorer
 from skdfb.scorers._max_cosine import cosines_and_norms
 from skdfb.scorers._representation import Representation

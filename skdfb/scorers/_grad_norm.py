@@ -5,9 +5,9 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import BaseScorer, as_double
 from skdfb.scorers._representation import Representation
 

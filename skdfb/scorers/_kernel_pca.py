@@ -9,9 +9,10 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import RealNotInt, StrOptions
 from torch import Tensor
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.scorers._base import BaseScorer, double_like
 from skdfb.scorers._moments import (
     RowsOf,
@@ -130,7 +131,7 @@ class KernelPCA(BaseScorer):
         "n_components": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="neither")],
         "gamma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "n_random_features": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     def __init__(

@@ -9,9 +9,9 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.scorers._base import BaseScorer, activation, as_double, check_class_indices, tensor_like
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import nan_where_broken
@@ -102,7 +102,7 @@ class MaSF(BaseScorer):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "layers": [list, tuple, None],
         "samples_per_class": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     needs_activations = ("layers",)

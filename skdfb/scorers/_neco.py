@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import BaseScorer, as_double, double_like
 from skdfb.scorers._moments import feature_mean, numerical_rank, second_moment
 from skdfb.scorers._representation import Representation

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt
+from sklearn.utils._param_validation import RealNotInt
 from torch import Tensor
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.scorers._base import as_double, product, wide
 from skdfb.scorers._representation import Representation
 
 BANK_CONSTRAINTS: dict[str, list[Any]] = {
     "n_neighbors": [Interval(Integral, 1, None, closed="left")],
     "bank_size": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right"), None],
-    "random_state": ["random_state"],
+    "random_state": RANDOM_STATE,
 }
 
 # Rows of the bank in one product: large enough for full speed, few compared with the whole bank.

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from numbers import Real
 from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import BaseScorer, as_double
 from skdfb.scorers._protocol import ScorerOutput
 from skdfb.scorers._representation import Representation

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import BaseScorer, as_double, check_class_indices, double_like
 from skdfb.scorers._moments import class_means, labelled_batches
 from skdfb.scorers._protocol import ScorerOutput

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.scorers._base import BaseScorer, check_class_indices, double_like
 from skdfb.scorers._clusters import best_class, cluster_classes
 from skdfb.scorers._moments import labelled_batches
@@ -96,7 +96,7 @@ class Prototypes(BaseScorer):
         "n_prototypes": [Interval(Integral, 1, None, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "samples_per_class": [Interval(Integral, 1, None, closed="left"), None],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     def __init__(

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import wide
 from skdfb.scorers._representation import Representation
 from skdfb.scorers._shaped_energy import ShapedEnergy

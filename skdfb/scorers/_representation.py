@@ -11,6 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from skdfb.utils import own_torch_modes
+
 # Numbers per batch of features: few enough for a processor's cache, and for memory that the next batch can reuse.
 _NUMBERS_PER_BATCH = 2**20
 
@@ -197,6 +199,7 @@ class Representation:
         return replace(self, **tensors, activations=activations)
 
     @classmethod
+    @own_torch_modes()
     def from_numpy(
         cls,
         *,

@@ -5,9 +5,9 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from skdfb._constraints import Interval
 from skdfb.scorers._base import BaseScorer
 from skdfb.scorers._principal_space import ResidualSpace, check_components
 from skdfb.scorers._representation import Representation

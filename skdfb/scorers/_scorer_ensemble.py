@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores, named_scorers
 from skdfb.scorers._protocol import check_scorer
 from skdfb.scorers._representation import Representation
@@ -86,7 +86,7 @@ class ScorerEnsemble(NestedByName):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "scorers": [list, tuple],
         "calibration_fraction": [Interval(Real, 0, 0.5, closed="right")],
-        "random_state": ["random_state"],
+        "random_state": RANDOM_STATE,
     }
 
     learns_from_held_out: ClassVar[bool] = True

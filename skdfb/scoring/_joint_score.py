@@ -9,17 +9,17 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb._constraints import Interval
 from skdfb.calibration import ConformalCalibrator
 from skdfb.fusion import Fusion, TailProbabilityFusion
 from skdfb.scorers import ForegroundScorer, Representation, scorer_output
 from skdfb.scorers._composite import check_nested_parameters, fitted_clone, member_scores
 from skdfb.scorers._needs import ScorerNeeds
-from skdfb.scoring._hold_out import check_number, learning_share, number_to_hold_out
+from skdfb.scoring._hold_out import HeldOut, check_number, learning_share, least_to_learn_from, number_to_hold_out
 from skdfb.scoring._parts import BACKGROUND, Part, as_parts, check_parts, labelled, view_needs
-from skdfb.utils import NestedByName, shallow_copy
+from skdfb.utils import NestedByName, check_groups, own_torch_modes, shallow_copy
 
 __all__ = ["JointScore", "Scores", "Views"]
 
@@ -81,7 +81,8 @@ class JointScore(NestedByName):
     Held-out images have two purposes that exclude each other: those that the fusion or a scorer learned from must not
     set the threshold. If one of them learns, the first half of the held-out images is learned from and the other half
     sets the threshold (the first part is smaller if the threshold needs more). So the held-out images must be in random
-    order; see :func:`hold_out`.
+    order; see :func:`hold_out`. With groups, such as videos, groups in random order are divided, and each group that
+    sets the threshold counts as one image; see :class:`~skdfb.calibration.ConformalCalibrator`.
 
     Scorers of the background view get the label 0 for every image, since that view has one class.
 
@@ -190,31 +191,52 @@ class JointScore(NestedByName):
                     raise ValueError(f"part {name!r}, {scorer!r}: {error}") from None
         self.check_number(n_held_out, n_train + n_held_out)
 
-    def check_number(self, n_held_out: int, n_images: int) -> None:
+    def check_number(self, n_held_out: int, n_all: int | None, *, groups: npt.ArrayLike | None = None) -> None:
         """Refuse held-out images that are too few for a finite threshold.
 
         Parameters
         ----------
         n_held_out : int
-            Number of held-out images.
-        n_images : int
-            Number of all images, for the message.
+            Number of held-out images; with `groups`, of held-out groups.
+        n_all : int or None
+            Number of all images, or groups, for the message; None if the held-out ones were not taken from these.
+        groups : array-like of shape (n,), default=None
+            The group of each image, held out or not.
 
         Raises
         ------
         ValueError
-            If there are fewer than :attr:`n_held_out_needed`; the message gives the remedies.
+            If there are fewer than :meth:`number_needed`; the message gives the remedies.
         """
+        unit, n_needed = "images" if groups is None else "groups", self.number_needed(groups)
         if self.alpha is not None:
-            check_number(n_held_out, self.n_held_out_needed, n_images, float(self.alpha), learns=self._learns())
-        elif n_held_out < self.n_held_out_needed:
-            raise ValueError(f"{n_held_out} image(s) are held out: expected at least {self.n_held_out_needed}.")
+            codes = None if groups is None else np.asarray(groups)
+            held_out = HeldOut(n_held_out, n_all, least_to_learn_from(codes), unit)
+            check_number(held_out, n_needed, float(self.alpha), learns=self._learns())
+        elif n_held_out < n_needed:
+            raise ValueError(f"{n_held_out} {unit[:-1]}(s) are held out: expected at least {n_needed}.")
+
+    def number_needed(self, groups: npt.ArrayLike | None = None) -> int:
+        """Return the least number of held-out images, or groups, for a finite threshold.
+
+        Parameters
+        ----------
+        groups : array-like of shape (n,), default=None
+            The group of each image. With it, groups are counted: those that are learned from must hold at least ten
+            images.
+
+        Returns
+        -------
+        n : int
+            Those that are learned from included.
+        """
+        n_needed, codes = self._n_for_threshold(), None if groups is None else np.asarray(groups)
+        return number_to_hold_out(n_needed, least_to_learn_from(codes)) if self._learns() else n_needed
 
     @property
     def n_held_out_needed(self) -> int:
         """The least number of held-out images for a finite threshold, those that are learned from included."""
-        n_needed = self._n_for_threshold()
-        return number_to_hold_out(n_needed) if self._learns() else n_needed
+        return self.number_needed()
 
     def view_needs(self, *, training: bool = False) -> dict[str, ScorerNeeds]:
         """Return which views the scorers need, and what of the network beyond features and logits.
@@ -233,7 +255,14 @@ class JointScore(NestedByName):
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, views: Views, y: npt.ArrayLike | None = None, *, held_out: tuple[Views, Any]) -> Self:
+    @own_torch_modes()
+    def fit(
+        self,
+        views: Views,
+        y: npt.ArrayLike | None = None,
+        *,
+        held_out: tuple[Views, Any] | tuple[Views, Any, Any],
+    ) -> Self:
         """Fit the scorers and the fusion, and set the threshold.
 
         Parameters
@@ -242,8 +271,9 @@ class JointScore(NestedByName):
             The training images by the name of the view.
         y : array-like of shape (n,), default=None
             Their classes, integers 0..K-1.
-        held_out : tuple of (mapping of str to Representation, array-like)
-            Views and classes of images that trained nothing, in random order.
+        held_out : tuple of (mapping of str to Representation, array-like) or of these and a second array-like
+            Views and classes of images that trained nothing, in random order, and optionally the group of each image.
+            The classes may be None if no scorer learns from held-out images.
 
         Returns
         -------
@@ -256,55 +286,70 @@ class JointScore(NestedByName):
             If parameters, parts or views are wrong, or the held-out images are too few; see :meth:`check`.
         """
         self.check_parameters()
-        if not isinstance(held_out, tuple | list) or len(held_out) != 2:
-            raise TypeError(f"held_out is a {type(held_out).__name__}: expected a tuple (views, y).")
-        parts, (held_out_views, y_held_out) = as_parts(self.parts), held_out
+        if not isinstance(held_out, tuple | list) or len(held_out) not in (2, 3):
+            raise TypeError(
+                f"held_out is a {type(held_out).__name__}: expected a tuple (views, y) or (views, y, groups)."
+            )
+        parts, (held_out_views, y_held_out, groups) = as_parts(self.parts), (*held_out, None)[:3]
         _check_views(views, parts, "views", y)
         _check_views(held_out_views, parts, "held_out", y_held_out)
-        n_held_out = len(held_out_views[parts[0].view])
-        self.check_number(n_held_out, len(views[parts[0].view]) + n_held_out)
+        first, rest, groups = self._divided(len(views[parts[0].view]), len(held_out_views[parts[0].view]), groups)
 
         # 1. Scorers learn from the training images, and from the first held-out images if they ask for such.
-        share = learning_share(n_held_out, self._n_for_threshold()) if self._learns() else 0
-        y_first = None if y_held_out is None else np.asarray(y_held_out)[:share]
-        first = {name: view[:share] for name, view in held_out_views.items()} if share else {}
+        y_first = None if y_held_out is None else np.asarray(y_held_out)[first]
+        learned = {name: view[first] for name, view in held_out_views.items()} if self._learns() else {}
         fitted = [
             Part(
                 name,
                 view,
-                fitted_clone(scorer, labelled(views, view, y), labelled(first, view, y_first) if share else None),
+                fitted_clone(scorer, labelled(views, view, y), labelled(learned, view, y_first) if learned else None),
             )
             for name, view, scorer in parts
         ]
 
         # 2. The fusion learns from the scores of the first held-out images.
         scores = _score_parts(fitted, held_out_views)
-        fusion = self._fitted_fusion(fitted, scores, share)
-        group_fusions = self._fitted_group_fusions(fitted, scores, share)
+        fusion = self._fitted_fusion(fitted, scores, first)
+        group_fusions = self._fitted_group_fusions(fitted, scores, first)
 
         # 3. The other held-out images, which nothing learned from, set the threshold.
-        joint = _combine(fusion, {name: part[share:] for name, part in scores.items()})
-        calibrator = ConformalCalibrator(self.alpha).fit(_lowered_by_rounding(joint))
+        joint = _combine(fusion, {name: part[rest] for name, part in scores.items()})
+        calibrator = ConformalCalibrator(self.alpha).fit(_lowered_by_rounding(joint), groups)
 
         # All at once: after a failed fit, new scores must not stand beside the threshold of an earlier fit.
         self.parts_, self.fusion_, self._group_fusions_ = [tuple(part) for part in fitted], fusion, group_fusions
         self.calibrator_, self.offset_ = calibrator, calibrator.offset_
         return self
 
-    def _fitted_fusion(self, parts: Sequence[Part], scores: Mapping[str, Scores], share: int) -> Any:
-        """Return a clone of the fusion, fitted on the first ``share`` scores; on all if it learns nothing."""
+    def _divided(self, n_train: int, n_held_out: int, groups: Any) -> tuple[Any, Any, Any]:
+        """Return which held-out images are learned from, which set the threshold, and the groups of the latter."""
+        if groups is None:
+            self.check_number(n_held_out, n_train + n_held_out)
+            share = learning_share(n_held_out, self._n_for_threshold()) if self._learns() else 0
+            return slice(share), slice(share, None), None
+        # Codes count the groups in the order in which they occur.
+        codes = check_groups(groups, n_held_out, "groups of held_out")
+        n_groups = int(codes.max()) + 1
+        self.check_number(n_groups, None, groups=codes)
+        least = least_to_learn_from(codes)
+        share = learning_share(n_groups, self._n_for_threshold(), least) if self._learns() else 0
+        first, rest = np.flatnonzero(codes < share), np.flatnonzero(codes >= share)
+        return first, rest, codes[rest]
+
+    def _fitted_fusion(self, parts: Sequence[Part], scores: Mapping[str, Scores], first: Any) -> Any:
+        """Return a clone of the fusion, fitted on the ``first`` scores; on all if it learns nothing."""
         fusion = clone(self._fusion(), safe=False)
         if fusion is None:
             return None
-        # A fusion that learns nothing takes all scores: the share is 0 if no scorer learns either.
-        learned = {name: part[:share] for name, part in scores.items()} if _learns(fusion) else dict(scores)
+        # A fusion that learns nothing takes all scores: none are the first if no scorer learns either.
+        learned = {name: part[first] for name, part in scores.items()} if _learns(fusion) else dict(scores)
         outputs = {part.name: scorer_output(part.scorer) for part in parts if part.name in scores}
         takes_outputs = "outputs" in inspect.signature(fusion.fit).parameters
         # The result of fit is not used: a third-party fit need not return the fusion itself.
         fusion.fit(learned, **({"outputs": outputs} if takes_outputs else {}))
         return fusion
 
-    def _fitted_group_fusions(self, parts: Sequence[Part], scores: Mapping[str, Scores], share: int) -> dict[str, Any]:
+    def _fitted_group_fusions(self, parts: Sequence[Part], scores: Mapping[str, Scores], first: Any) -> dict[str, Any]:
         """Return fusions of the foreground parts alone and of the background parts alone, if there are several."""
         fusions = {}
         for group, names in _groups(parts).items():
@@ -312,7 +357,7 @@ class JointScore(NestedByName):
                 # A third-party fusion may join only all parts. That must not stop a fit, since the joint score does
                 # not need the groups; combine_group reports it.
                 with suppress(Exception):
-                    fusions[group] = self._fitted_fusion(parts, {name: scores[name] for name in names}, share)
+                    fusions[group] = self._fitted_fusion(parts, {name: scores[name] for name in names}, first)
         return fusions
 
     def _fusion(self) -> Any:
@@ -331,6 +376,7 @@ class JointScore(NestedByName):
 
     # --------------------------------------------------------------- scores
 
+    @own_torch_modes()
     def score_parts(self, views: Views) -> dict[str, Scores]:
         """Return the scores of each part.
 
@@ -349,6 +395,7 @@ class JointScore(NestedByName):
         _check_views(views, parts, "views")
         return _score_parts(parts, views)
 
+    @own_torch_modes()
     def score_samples(self, views: Views) -> Scores:
         """Return the joint score of each image.
 
@@ -466,7 +513,8 @@ class JointScore(NestedByName):
         # The calibrator keeps the scores of the images that nothing learned from: no other scores may be used.
         other.alpha = alpha
         other._validate_params()
-        other.calibrator_ = ConformalCalibrator(alpha).fit(self.calibrator_.scores_)
+        groups = getattr(self.calibrator_, "groups_", None)  # older saved models have none
+        other.calibrator_ = ConformalCalibrator(alpha).fit(self.calibrator_.scores_, groups)
         other.offset_ = other.calibrator_.offset_
         return other
 

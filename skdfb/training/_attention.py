@@ -1,5 +1,6 @@
 """Attention maps of the network during its training, for augmentations that use them."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +64,9 @@ class AttentionKeeper:
     def _maps(self, images: Tensor, labels: Tensor) -> Tensor:
         # One pass without mirroring and smoothing: the maps are computed in every step and must be cheap.
         height, width = self.bank.maps.shape[1:]
-        with self.fabric.autocast():
-            return attention_maps(
+        # Without the decorator of the public function, which would compute in full precision.
+        with torch.no_grad(), self.fabric.autocast():
+            maps: Tensor = inspect.unwrap(attention_maps)(
                 self.network,
                 images.to(self.network.dtype),
                 labels,
@@ -73,6 +75,7 @@ class AttentionKeeper:
                 sigma=0.0,
                 output_size=(height, width),
             )[0]  # (b, H, W)
+            return maps
 
     def _gathered(self, maps: Tensor, n_together: int) -> Tensor:
         """Return the maps of all processes, in the order of the whole batch."""

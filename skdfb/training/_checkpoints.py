@@ -1,13 +1,15 @@
 """Checkpoints: files with the state of a training, from which an interrupted training continues."""
 
+import hashlib
 import json
 import os
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +17,37 @@ from torch import Tensor, nn
 from skdfb.augmentation import AttentionBank
 from skdfb.exceptions import CheckpointError, CheckpointWarning, InvalidModelError
 from skdfb.images import BatchSize
+from skdfb.training._in_use import is_in_use
 from skdfb.utils import launched_processes, read_file, write_file
 
-__all__ = ["Checkpoints", "StageCheckpoints", "TrainingState"]
+__all__ = ["MARKER", "Checkpoints", "StageCheckpoints", "TrainingState"]
 
 # Number of states that an unfinished stage keeps. The older one is used if the newest is damaged.
 _KEPT = 2
 _SUFFIX = ".safetensors"
+# Begin of the names of subfolders.
+_FOLDER = "fit-"
+# Name of a small file in the folder of each training, from which its fingerprint is read.
+MARKER = "split"
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """A folder with the progress of one ``fit``: the finished stages and the newest states of the present stage.
 
-    ``fingerprint`` describes the data and parameters of the ``fit`` by name; the folder of another ``fit`` is refused.
-    Each file holds a digest of its content, so damaged files are never used. If several processes train together, only
-    the first one writes.
+    ``fingerprint`` describes the data and parameters of the ``fit`` by name. Its digest is the name of the folder: each
+    ``fit`` has a folder of its own. Each file holds a digest of its content, so damaged files are never used. If
+    several processes train together, only the first one writes.
     """
 
     folder: Path
     fingerprint: Mapping[str, str]
+
+    @classmethod
+    def inside(cls, folder: Path, fingerprint: Mapping[str, str]) -> Self:
+        """Return the checkpoints in the subfolder that belongs to a fingerprint."""
+        digest = hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()
+        return cls(folder / f"{_FOLDER}{digest[:16]}", fingerprint)
 
     def prepare(self) -> None:
         """Create the folder and check, before any training, that files can be written to it.
@@ -43,8 +56,6 @@ class Checkpoints:
         ------
         CheckpointError
             If the folder cannot be written to.
-        ValueError
-            If the folder holds the files of another ``fit``.
         """
         # Each call uses its own name: several processes may try at the same time, and no process may remove the file
         # of another one. Some bytes are written, since an empty file fits on a full disk.
@@ -55,12 +66,35 @@ class Checkpoints:
             trial.unlink()
         except Exception as error:
             raise CheckpointError(
-                f"checkpoint_dir={str(self.folder)!r} cannot be written to ({error}): expected a folder with "
+                f"checkpoint_dir: {str(self.folder)!r} cannot be written to ({error}): expected a folder with "
                 "free space and write permission; free some space, or pass another folder."
             ) from error
-        # Reading checks the fingerprint of each file.
-        for path in self._files():
-            self._read(path)
+
+    def warn_of_unfinished(self, root: Path) -> None:
+        """Warn if this training is new, but a similar one inside of ``root`` was left unfinished.
+
+        A user may have changed something by accident, and would lose hours. A training that is still running is not
+        meant: the fits of a cross-validation may run side by side.
+        """
+        if self.names() or not _is_first_process():
+            return
+        others = [(self._differences(other.fingerprint), other) for other in _trainings(root) if other.is_abandoned()]
+        if not others:
+            return
+        differences, nearest = min(others, key=lambda pair: (len(pair[0]), str(pair[1].folder)))
+        warnings.warn(
+            f"checkpoint_dir={str(root)!r} holds an unfinished fit, which this one does not continue: "
+            f"{'; '.join(differences)}. To continue it, call fit as before; to forget it, delete "
+            f"{str(nearest.folder)!r}.",
+            CheckpointWarning,
+            stacklevel=2,
+        )
+
+    def is_abandoned(self) -> bool:
+        """Return whether a training began here, did not end, and is not running."""
+        names = self.names()
+        began = any(name.startswith(("classifier", "dense", "masks")) for name in names)
+        return began and "dense" not in names and not is_in_use(self.folder)
 
     def get(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Return the notes and tensors that were stored under a name; None if the file is missing or damaged."""
@@ -75,6 +109,7 @@ class Checkpoints:
             return False
         text = json.dumps({"fingerprint": dict(self.fingerprint), "notes": dict(notes)})
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_file(self.folder / f"{name}{_SUFFIX}", text, tensors)
         # A full disk must not end a training of hours, which could still finish without checkpoints.
         except Exception as error:
@@ -110,23 +145,26 @@ class Checkpoints:
         except (InvalidModelError, FileNotFoundError):
             return None
         document = json.loads(text)
-        self._check_same(document["fingerprint"])
-        return document["notes"], tensors
+        # Only a file that was copied from another folder has another fingerprint.
+        return (document["notes"], tensors) if document["fingerprint"] == dict(self.fingerprint) else None
 
-    def _check_same(self, other: Mapping[str, str]) -> None:
-        """Refuse the files of another ``fit``; the error lists the differences."""
-        # The names of both: a file of another version may have more entries, or fewer.
+    def _differences(self, other: Mapping[str, str]) -> list[str]:
+        """Return how another fingerprint differs from this one, in words."""
+        # The names of both: one of another version may have more entries, or fewer.
         names = sorted(set(other) | set(self.fingerprint))
-        changed = [
+        return [
             f"{name} was {other.get(name, 'absent')} and is {self.fingerprint.get(name, 'absent')}"
             for name in names
             if other.get(name) != self.fingerprint.get(name)
         ]
-        if changed:
-            raise ValueError(
-                f"checkpoint_dir={str(self.folder)!r} holds the checkpoints of another fit: {'; '.join(changed)}. Call "
-                "fit as before, pass another folder, or empty this one."
-            )
+
+
+def _trainings(root: Path) -> Iterator[Checkpoints]:
+    """Yield the checkpoints of each training of each fit inside of a folder."""
+    for path in sorted(root.glob(f"{_FOLDER}*/{_FOLDER}*/{MARKER}{_SUFFIX}")):
+        # Another process may be removing its files, or the user.
+        with suppress(InvalidModelError, OSError):
+            yield Checkpoints(path.parent, json.loads(read_file(path)[0])["fingerprint"])
 
 
 @dataclass(frozen=True)

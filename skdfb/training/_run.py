@@ -25,10 +25,19 @@ from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
-from skdfb.training._sampling import AUGMENTATION, DONORS, DROPOUT, random_images, shuffled_batches, step_seed
+from skdfb.training._sampling import (
+    AUGMENTATION,
+    DONORS,
+    DROPOUT,
+    FOREIGN,
+    READING,
+    random_images,
+    shuffled_batches,
+    step_seed,
+)
 from skdfb.training._schedule import learning_rates
 from skdfb.training._settings import TrainingSettings, resolved_mixup, resolved_scales
-from skdfb.utils import PackedMasks, isolated_rng, launched_processes
+from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng, launched_processes
 
 __all__ = ["TrainingRun"]
 
@@ -38,6 +47,8 @@ _BAR_LABELS = {"classifier": "training the classifier", "dense": "training the d
 _STEPS_BETWEEN_CHECKS = 50
 # Networks of these dtypes compute in the dtype of their weights; the setting `precision` is for float32 weights.
 _TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
+
+_Loaded = tuple[Indices, Tensor]
 
 
 class TrainingRun:
@@ -71,6 +82,7 @@ class TrainingRun:
         self.dtype = torch.promote_types(network.dtype, torch.float32)
         self.fabric = _fabric(device, settings.precision, network.dtype)
         self.seed = self.fabric.broadcast(seed)  # all processes must draw the same batches
+        self.draws = NetworkDraws(network)
         self.at_once = BatchSize(min(settings.batch_size, len(images)))
         # In the dense stage the masks show the foreground, so an augmentation needs no attention maps.
         self.bank = None if dense else attention_bank(settings.augmentation, images, self.fabric.device)
@@ -127,7 +139,8 @@ class TrainingRun:
                 # so a training that continues from a checkpoint draws the same numbers as an uninterrupted one.
                 generator = torch.Generator().manual_seed(self._step_seed(step, AUGMENTATION))
                 if settings.augmentation is not None:
-                    batch = _check_augmented(settings.augmentation.augment(batch, generator), batch)
+                    with isolated_rng(self._step_seed(step, FOREIGN)):  # of an augmentation that draws without it
+                        batch = _check_augmented(settings.augmentation.augment(batch, generator), batch)
                     batch = replace(batch, donors=None)  # frees their memory before the forward pass
                 if self.scale_range is not None or settings.flip:
                     batch = zoom_and_flip(batch, self.scale_range or (1.0, 1.0), settings.flip, size, generator)
@@ -162,9 +175,8 @@ class TrainingRun:
         def add_up() -> Tensor:
             optimizer.zero_grad()
             total = torch.zeros((), dtype=self.dtype, device=self.fabric.device)
-            # Dropout and stochastic depth use the global generators. They are seeded in each attempt, so a repeated
-            # step starts from the same state.
-            with isolated_rng(self._step_seed(step, DROPOUT), self.fabric.device):
+            # Dropout and stochastic depth are seeded in each attempt, so a repeated step draws the same numbers.
+            with self.draws.seeded(self._step_seed(step, DROPOUT), self.fabric.device):
                 for start in range(0, n_images, self.at_once.size):
                     piece = batch[start : start + self.at_once.size]
                     loss = model(piece.images, piece.targets, piece.masks, n_images, n_pixels)
@@ -203,7 +215,7 @@ class TrainingRun:
             n_jobs=self.n_jobs,
         )
         keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
-        for all_indices, (indices, images) in zip(whole, loaded, strict=True):
+        for all_indices, (indices, images) in zip(whole, self._isolated(loaded, first_step), strict=True):
             batch = Batch(images, *self._targets(indices))
             n = len(images) // 2 if self.needs_donors else len(images)  # images of the batch itself
             # Here and not while reading: the maps must be those of the network just before the step.
@@ -211,6 +223,13 @@ class TrainingRun:
                 keeper.update(batch[:n], all_indices)
                 batch = replace(batch, attention_maps=keeper.bank[indices])
             yield replace(batch[:n], donors=batch[n:]) if self.needs_donors else batch
+
+    def _isolated(self, loaded: Iterator[_Loaded], first_step: int) -> Iterator[_Loaded]:
+        """Let what a dataset draws in this thread follow from the seed, as long as no other threads read."""
+        for step in range(first_step, self.n_steps):
+            with isolated_rng(self._step_seed(step, READING)):
+                batch = next(loaded)
+            yield batch
 
     def _with_donors(self, shares: Iterator[Indices], first_step: int) -> Iterator[Indices]:
         """Append the donors of each step to its images: they are read together, and split afterwards."""

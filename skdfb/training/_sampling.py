@@ -10,10 +10,11 @@ import numpy as np
 
 from skdfb.images import Indices
 
-__all__ = ["AUGMENTATION", "DONORS", "DROPOUT", "random_images", "shuffled_batches", "step_seed"]
+__all__ = ["AUGMENTATION", "DONORS", "DROPOUT", "FOREIGN", "READING", "random_images", "shuffled_batches", "step_seed"]
 
 # Streams of random numbers. They are independent: an augmentation that draws more numbers does not change dropout.
-AUGMENTATION, DROPOUT, DONORS = 0, 1, 2
+# The last two are for code of the user that draws without a generator: augmentations, and datasets as they are read.
+AUGMENTATION, DROPOUT, DONORS, FOREIGN, READING = 0, 1, 2, 3, 4
 
 
 def shuffled_batches(n_images: int, batch_size: int, first_step: int, last_step: int, seed: int) -> Iterator[Indices]:

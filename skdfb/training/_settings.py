@@ -5,8 +5,9 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 
+from skdfb._constraints import Interval
 from skdfb.augmentation import Augmentation, BackMix
 from skdfb.training._schedule import SCHEDULES, SMALL_SET, bit_steps
 
@@ -124,7 +125,7 @@ class TrainingSettings(BaseEstimator):
             return
         # A list is accepted as well: grids and configuration files often give lists.
         scales = tuple(self.scale_range)
-        if len(scales) != 2 or not all(isinstance(scale, Real) and math.isfinite(scale) for scale in scales):
+        if len(scales) != 2 or not all(map(_is_factor, scales)):
             raise ValueError(f"scale_range={self.scale_range!r}: expected two numbers (low, high), 'auto' or None.")
         if not 0 < scales[0] <= scales[1]:
             raise ValueError(f"scale_range={self.scale_range!r}: expected (low, high) with 0 < low <= high.")
@@ -148,6 +149,11 @@ class TrainingSettings(BaseEstimator):
             # As in shuffled_batches: an incomplete last batch is left out.
             return self.max_epochs * (n_images // min(self.batch_size, n_images))
         return bit_steps(n_images)
+
+
+def _is_factor(scale: Any) -> bool:
+    # True counts as 1 in Python.
+    return isinstance(scale, Real) and not isinstance(scale, bool) and math.isfinite(scale)
 
 
 def resolved_scales(settings: TrainingSettings, dense: bool) -> tuple[float, float] | None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from skdfb.images import Images
@@ -37,7 +36,7 @@ def build_classifier(
         backbone = copy.deepcopy(unwrapped(backbone))
     fallback = max(images.size) if images.size is not None else None
     # Weights are drawn on the CPU, so they do not depend on the device of the training.
-    with isolated_rng(seed, torch.device("cpu")):
+    with isolated_rng(seed):
         network = DenseClassifier(backbone, n_classes, image_size=image_size, fallback_size=fallback)
     ORDERED.add(network)
     return network

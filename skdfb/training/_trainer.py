@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from skdfb.images import Images, as_images, check_readable
+from skdfb.images import Images, as_images, survey
 from skdfb.networks import DenseClassifier
 from skdfb.networks._stages import freeze_stages, has_trained_weights, n_trunk_stages
 from skdfb.training._checkpoints import StageCheckpoints
 from skdfb.training._run import TrainingRun
 from skdfb.training._settings import CLASSIFIER_SCALES, DENSE_SCALES, TrainingSettings
-from skdfb.utils import PackedMasks, isolated_rng, resolve_device, spawn_seeds
+from skdfb.utils import PackedMasks, own_torch_modes, resolve_device, spawn_seeds
 
 __all__ = ["Trainer"]
 
@@ -210,21 +210,19 @@ class Trainer(TrainingSettings):
             If a loss is NaN or infinite.
         """
         self.validate()
-        images, labels = as_images(X), np.asarray(y)
+        images, labels = as_images(X, n_channels=network.preprocessor.n_channels), np.asarray(y)
         # An unreadable file is reported now, not in the middle of the training. `Images` were checked when they were
         # made.
         if not isinstance(X, Images):
-            check_readable(images, self.batch_size, n_jobs)
+            survey(images, n_jobs, compare=False)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         self.freeze_trunk(network, dense=masks is not None)
         (seed,) = spawn_seeds(random_state, 1)
-        # Tensors that are made in inference mode can have no gradients. The caller may be in that mode.
-        with torch.inference_mode(False):
+        # Gradients and full precision, whatever modes the caller is in.
+        with own_torch_modes(gradients=True):
             run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
-            # The training must not change the random state of the caller.
-            with isolated_rng(seed, run.fabric.device):
-                return run.train(verbose, checkpoints)
+            return run.train(verbose, checkpoints)
 
     def freeze_trunk(self, network: DenseClassifier, *, dense: bool = False) -> None:
         """Freeze the first stages of a network, as :meth:`train` does.

@@ -1,32 +1,37 @@
-"""Devices, random states, files, packed masks and score arrays: helpers of the lowest layer."""
+"""Devices, random states, files, packed masks, groups and score arrays: helpers of the lowest layer."""
 
 from skdfb.utils._devices import (
     available_device,
     evaluation_mode,
-    isolated_rng,
     launched_processes,
+    own_torch_modes,
     resolve_device,
-    spawn_seeds,
 )
 from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file
+from skdfb.utils._groups import check_groups, group_labels
 from skdfb.utils._packed_masks import PackedMasks
+from skdfb.utils._random import NetworkDraws, isolated_rng, spawn_seeds
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_tails
 
 __all__ = [
     "TAIL_RULES",
     "NestedByName",
+    "NetworkDraws",
     "PackedMasks",
     "TailProbability",
     "available_device",
+    "check_groups",
     "check_scores",
     "digest_of",
     "evaluation_mode",
+    "group_labels",
     "isolated_rng",
     "joined_tails",
     "launched_processes",
     "numbered",
+    "own_torch_modes",
     "read_file",
     "resolve_device",
     "shallow_copy",

@@ -1,21 +1,18 @@
-"""Devices, random states and train flags: found, set for a while, and put back."""
+"""Devices, torch's modes and train flags: found, set for a while, and put back."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from torch import nn
 
 __all__ = [
     "available_device",
     "evaluation_mode",
-    "isolated_rng",
     "launched_processes",
+    "own_torch_modes",
     "resolve_device",
-    "spawn_seeds",
 ]
 
 
@@ -70,33 +67,29 @@ def launched_processes() -> int:
     return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
-def spawn_seeds(random_state: int | np.random.RandomState | None, n_seeds: int) -> list[int]:
-    """Draw independent seeds, one for each random part of a computation.
+@contextmanager
+def own_torch_modes(*, gradients: bool = False) -> Iterator[None]:
+    """Compute as if the caller had set no mode of torch for this thread; restore the caller's modes after the block.
+
+    Autocast would compute in half precision, a default device would place tensors elsewhere, and in inference mode
+    nothing can be trained. The default dtype and deterministic algorithms belong to all threads, so they are left as
+    they are; nothing in this library may depend on them.
 
     Parameters
     ----------
-    random_state : int, RandomState or None
-        As in scikit-learn. A RandomState moves on.
-    n_seeds : int
-        How many.
-
-    Returns
-    -------
-    seeds : list of int
-        Seeds in 0..2**31 - 2.
+    gradients : bool, default=False
+        Whether gradients are recorded in the block.
     """
-    return [int(seed) for seed in check_random_state(random_state).randint(2**31 - 1, size=n_seeds)]
-
-
-@contextmanager
-def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of ``device`` in the block; restore their states after it."""
-    cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    # fork_rng restores the states, of no more GPUs than needed: each costs a transfer.
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU
-        for index in cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(gradients))
+        # Only what is on: each mode costs time.
+        for kind in ("cpu", torch.accelerator.current_accelerator() or "cuda"):
+            kind = kind if isinstance(kind, str) else kind.type
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
 
 

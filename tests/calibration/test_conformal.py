@@ -142,3 +142,85 @@ def test_is_an_estimator_and_does_not_modify_its_input():
     assert calibrator.get_params() == {"alpha": 0.1}
     assert not hasattr(clone(calibrator), "offset_")
     assert calibrator.scores_.tolist() == list(range(39))
+
+
+# --------------------------------------------------------------------- groups
+
+
+def grouped(held_out):
+    """A flat list of scores with the group of each, from one list per group."""
+    scores = [score for group in held_out for score in group]
+    return scores, [f"video {place}" for place, group in enumerate(held_out) for _ in group]
+
+
+def oracle_grouped_p_value(held_out, score):
+    """Hierarchical conformal prediction (Lee, Barber and Willett 2023), in exact numbers."""
+    at_most = sum(Fraction(sum(h <= score for h in group), len(group)) for group in held_out)
+    return (1 + at_most) / (len(held_out) + 1)
+
+
+groups_of_scores = st.lists(st.lists(st.integers(-5, 5), min_size=1, max_size=7), min_size=1, max_size=25)
+
+
+@deterministic
+@given(groups_of_scores, scores)
+def test_p_values_of_groups_follow_their_definition(held_out, tested):
+    calibrator = ConformalCalibrator(None).fit(*grouped(held_out))
+    expected = [float(oracle_grouped_p_value(held_out, score)) for score in tested]
+    np.testing.assert_allclose(calibrator.p_values(tested), expected, rtol=1e-12)
+
+
+@deterministic
+@given(groups_of_scores, scores, st.sampled_from([0.05, 0.1, 1 / 3, 0.35, 0.7]))
+def test_threshold_and_p_values_of_groups_reject_the_same_images(held_out, tested, alpha):
+    assume(len(held_out) >= ConformalCalibrator(alpha).number_needed)
+    calibrator = ConformalCalibrator(alpha).fit(*grouped(held_out))
+    by_threshold = np.array(tested) < calibrator.offset_
+    np.testing.assert_array_equal(calibrator.p_values(tested) <= alpha, by_threshold)
+
+
+@deterministic
+@given(scores, st.sampled_from([0.05, 0.2, 0.7]))
+def test_groups_of_one_image_change_nothing(held_out, alpha):
+    assume(len(held_out) >= ConformalCalibrator(alpha).number_needed)
+    one = ConformalCalibrator(alpha).fit(held_out)
+    other = ConformalCalibrator(alpha).fit(held_out, range(len(held_out)))
+    assert one.offset_ == other.offset_
+    np.testing.assert_allclose(one.p_values(held_out), other.p_values(held_out), rtol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2])
+def test_at_most_alpha_of_images_of_new_groups_are_rejected(alpha):
+    """Images of a group share most of their score, and large groups have higher scores."""
+    rng = np.random.default_rng(0)
+    rejected = {"groups": [], "images": []}
+    for _ in range(400):
+        sizes = rng.integers(1, 30, size=64)
+        means = rng.standard_t(3, size=64) + sizes / 15
+        sets = [mean + 0.1 * rng.normal(size=size) for mean, size in zip(means, sizes, strict=True)]
+        held_out, new = sets[:24], np.array([group[0] for group in sets[24:]])
+        scores, groups = grouped(held_out)
+        for name, arguments in (("groups", (scores, groups)), ("images", (scores,))):
+            rejected[name].append(np.mean(new < ConformalCalibrator(alpha).fit(*arguments).offset_))
+    means = {name: np.mean(shares) for name, shares in rejected.items()}
+    errors = {name: np.std(shares) / np.sqrt(len(shares)) for name, shares in rejected.items()}
+    assert means["groups"] <= alpha + 2 * errors["groups"]
+    # A threshold that rejects nothing would pass the line above.
+    assert means["groups"] >= alpha / 2
+    assert means["images"] > means["groups"]
+
+
+def test_too_few_groups_are_refused_however_many_images_there_are():
+    calibrator = ConformalCalibrator(0.05)
+    scores, groups = np.arange(360.0), np.repeat(np.arange(18), 20)
+    with pytest.raises(ValueError, match=r"^18 groups of held-out scores .* expected at least 19\. Give more groups"):
+        calibrator.fit(scores, groups)
+    assert ConformalCalibrator(0.06).fit(scores, groups).offset_ > -np.inf
+    assert ConformalCalibrator(None).fit(scores, groups).offset_ == -np.inf
+
+
+def test_groups_are_kept_beside_the_sorted_scores():
+    calibrator = ConformalCalibrator(None).fit([3.0, 1.0, 2.0], ["b", "a", "b"])
+    assert calibrator.scores_.tolist() == [1, 2, 3]
+    assert calibrator.groups_.tolist() == [1, 0, 0]
+    assert calibrator.p_values([1.0, 2.0, 3.0]).tolist() == [2 / 3, 2.5 / 3, 1]

@@ -1,8 +1,10 @@
-"""An interrupted fit continues to the same weights. Damaged files and files of another fit are not used."""
+"""An interrupted fit continues to the same weights. Damaged files are not used, and each fit has files of its own."""
 
 import errno
 import importlib.metadata
 import json
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,12 +17,15 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.exceptions import CheckpointError, CheckpointWarning
+from skdfb.fusion import TemperatureFusion
 from skdfb.scorers import MSP, Energy
 from skdfb.training import _checkpoints, _run
+from skdfb.training._in_use import in_use
 from skdfb.utils import read_file
 from tests.detector.conftest import make_detector, make_images
 
@@ -37,6 +42,11 @@ def plain_detector(**changes):
 def detector_in(folder, **changes):
     trainers = {"classifier_trainer": TRAINER, "dense_trainer": TRAINER}
     return plain_detector(**trainers | {"checkpoint_dir": folder} | changes)
+
+
+def names_in(folder):
+    """Names of all files, in the folder of the fit and in that of its training."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 def weights_of(detector):
@@ -105,14 +115,15 @@ def test_the_scale_of_16_bit_gradients_is_kept(tmp_path, monkeypatch):
         interrupt(patched, 5)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path).fit(X, y)
-    notes = json.loads(read_file(tmp_path / "classifier-000000010.safetensors")[0])["notes"]
+    (newest,) = tmp_path.rglob("classifier-000000010.safetensors")
+    notes = json.loads(read_file(newest)[0])["notes"]
     assert notes["precision"]["scale"] == 2.0**-9
     assert_same(detector_in(tmp_path).fit(X, y), whole)
 
 
 def test_a_finished_fit_trains_nothing_again(tmp_path, monkeypatch):
     first = detector_in(tmp_path).fit(X, y)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert names_in(tmp_path) == [
         "classifier.safetensors",
         "dense.safetensors",
         "seeds.safetensors",
@@ -134,7 +145,7 @@ def test_a_damaged_checkpoint_is_not_used(uninterrupted, trainer, tmp_path, monk
         interrupt(patched, 5)
         with pytest.raises(KeyboardInterrupt):
             detector_in(tmp_path, **trainers).fit(X, y)
-    older, newest = sorted(tmp_path.glob("classifier-*"))
+    older, newest = sorted(tmp_path.rglob("classifier-*"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
@@ -162,12 +173,21 @@ class Brightness:
         return replace(batch, images=self.change(batch.images))
 
 
-def test_other_parameters_are_compared_if_one_cannot_be(tmp_path):
-    trainer = Trainer(max_steps=2, augmentation=Brightness(1.0))
-    detector_in(tmp_path, classifier_trainer=trainer).fit(X, y)
+def abandon(monkeypatch, folder, X=X, y=y, **changes):
+    """Interrupt a fit after its first states."""
+    with monkeypatch.context() as patched:
+        interrupt(patched, 5)
+        with pytest.raises(KeyboardInterrupt):
+            detector_in(folder, **changes).fit(X, y)
+
+
+def test_other_parameters_are_compared_if_one_cannot_be(tmp_path, monkeypatch):
+    trainer = clone(TRAINER).set_params(augmentation=Brightness(1.0))
+    abandon(monkeypatch, tmp_path, classifier_trainer=trainer)
+    other = clone(trainer).set_params(learning_rate=0.01)
+    with pytest.warns(CheckpointWarning, match=r"classifier_trainer was Trainer \(\w+\) and is Trainer \(\w+\)"):
+        detector_in(tmp_path, classifier_trainer=other).fit(X, y)
     detector_in(tmp_path, classifier_trainer=clone(trainer)).fit(X, y)
-    with pytest.raises(ValueError, match=r"classifier_trainer was Trainer \(\w+\) and is Trainer \(\w+\)"):
-        detector_in(tmp_path, classifier_trainer=clone(trainer).set_params(learning_rate=1.0)).fit(X, y)
 
 
 @pytest.mark.parametrize(
@@ -180,15 +200,118 @@ def test_other_parameters_are_compared_if_one_cannot_be(tmp_path):
         ({"X": np.where(np.arange(60)[:, None, None, None] == 17, 0, X)}, r"X was 60 images \(.*\) and is 60 images"),
         ({"y": (y + 1) % 3}, "y was "),
         ({"X": X[:-3], "y": y[:-3]}, r"X was 60 images \(.*\) and is 57 images .*; y was "),
+        ({"calibration_fraction": 0.4}, r"training images was 39 of X \(.*\) and is 36 of X"),
     ],
 )
-def test_another_fit_is_refused_with_what_differs(tmp_path, changes, message):
+def test_a_fit_that_does_not_continue_an_unfinished_one_says_what_differs(tmp_path, monkeypatch, changes, message):
     images, labels = changes.pop("X", X), changes.pop("y", y)
-    detector_in(tmp_path).fit(X, y)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=f"(?s)holds the checkpoints of another fit: .*{message}"):
+    abandon(monkeypatch, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.warns(
+        CheckpointWarning, match=f"(?s)an unfinished fit, which .*{message}.* call fit as before"
+    ) as told:
         detector_in(tmp_path, **changes).fit(images.astype(np.uint8), labels)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert len(told) == 1
+    assert all(path.read_bytes() == content for path, content in before.items())
+    # Once it has a folder of its own, it is an ordinary fit.
+    detector_in(tmp_path, **changes).fit(images.astype(np.uint8), labels)
+    # Both remedies: to continue the other one, and to delete it.
+    abandoned = re.search(r"delete '(.*)'", str(told[0].message))[1]
+    assert any(str(path).startswith(abandoned) for path in before)
+    shutil.rmtree(abandoned)
+    detector_in(tmp_path, random_state=7).fit(X, y)
+
+
+def test_the_fit_that_was_changed_by_accident_is_continued(uninterrupted, trainer, tmp_path, monkeypatch):
+    trainers = {"classifier_trainer": trainer, "dense_trainer": trainer}
+    abandon(monkeypatch, tmp_path, **trainers)
+    with pytest.warns(CheckpointWarning, match="random_state was 0 and is 5"):
+        detector_in(tmp_path, **trainers, random_state=5).fit(X, y)
+    assert_same(detector_in(tmp_path, **trainers).fit(X, y), uninterrupted)
+
+
+def test_the_nearest_unfinished_fit_is_named(tmp_path, monkeypatch):
+    abandon(monkeypatch, tmp_path, X=X[:57], y=y[:57])
+    with pytest.warns(CheckpointWarning, match="X was 57"):
+        abandon(monkeypatch, tmp_path, random_state=3)
+    with pytest.warns(CheckpointWarning, match=r"this one does not continue: random_state was 3 and is 4; seeds was"):
+        detector_in(tmp_path, random_state=4).fit(X, y)
+
+
+def test_finished_and_running_fits_are_no_reason_to_warn(tmp_path, monkeypatch):
+    detector_in(tmp_path).fit(X, y)
+    detector_in(tmp_path, random_state=1).fit(X, y)
+    abandon(monkeypatch, tmp_path / "other")
+    (state,) = (tmp_path / "other").rglob("classifier-000000005.safetensors")
+    with in_use(state.parent):
+        detector_in(tmp_path / "other", random_state=1).fit(X, y)
+    # A fit that ended before its first state has lost nothing.
+    with monkeypatch.context() as patched:
+        interrupt(patched, 3)
+        with pytest.raises(KeyboardInterrupt):
+            detector_in(tmp_path / "third").fit(X, y)
+    detector_in(tmp_path / "third", random_state=1).fit(X, y)
+
+
+# ----------------------------------------------------------------- many fits
+
+
+def test_cross_validation_in_one_folder(tmp_path, monkeypatch):
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    options = {"cv": folds, "error_score": "raise"}
+    small = {"fusion": TemperatureFusion(), "alpha": 0.1}
+    expected = cross_val_score(detector_in(None, **small), X, y, **options)
+    assert_array_equal(cross_val_score(detector_in(tmp_path, **small), X, y, **options), expected)
+    assert names_in(tmp_path).count("dense.safetensors") == 3
+    monkeypatch.setattr("skdfb.training._run.TrainingRun._run_steps", None)
+    assert_array_equal(cross_val_score(detector_in(tmp_path, **small), X, y, **options), expected)
+
+
+def test_a_grid_search_in_one_folder(tmp_path):
+    """Scorers share the networks; another number of held-out images is another training of the same fit."""
+    grid = {"scorer": [MSP(), Energy()], "alpha": [0.1, 0.2], "calibration_fraction": ["auto"]}
+    search = GridSearchCV(detector_in(tmp_path), grid, cv=StratifiedKFold(2), refit=False, error_score="raise")
+    search.fit(X, y)
+    names = names_in(tmp_path)
+    assert names.count("seeds.safetensors") == 2
+    assert names.count("dense.safetensors") == 4
+
+
+def test_fits_side_by_side_do_not_disturb_each_other(tmp_path):
+    """Three processes, two of which run the same fit."""
+    script = textwrap.dedent(
+        f"""
+        import sys, warnings
+        warnings.simplefilter("error")
+        from tests.detector.test_checkpoints import X, detector_in, y
+        detector = detector_in({str(tmp_path)!r}, random_state=int(sys.argv[1])).fit(X, y)
+        print(detector.score_samples(X[:5]).tolist())
+        """
+    )
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, seed], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for seed in ("0", "0", "1")
+    ]
+    ended = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], ended
+    for seed, (found, _) in zip((0, 0, 1), ended, strict=True):
+        alone = detector_in(None, random_state=seed).fit(X, y)
+        assert_array_equal(json.loads(found), alone.score_samples(X[:5]))
+    assert names_in(tmp_path).count("dense.safetensors") == 2
+
+
+def test_seeds_that_were_drawn_side_by_side_are_not_mixed(tmp_path, monkeypatch):
+    """Without a random_state, the states of one fit must not be continued with the seeds of another one."""
+    first = detector_in(tmp_path, random_state=None).fit(X, y)
+    (seeds,) = tmp_path.rglob("seeds.safetensors")
+    content = seeds.read_bytes()
+    seeds.unlink()
+    second = detector_in(tmp_path, random_state=None).fit(X, y)
+    assert (first.score_samples(X) != second.score_samples(X)).any()
+    seeds.write_bytes(content)
+    assert_same(detector_in(tmp_path, random_state=None).fit(X, y), first)
 
 
 OFTEN = clone(TRAINER).set_params(checkpoint_every=2)
@@ -205,22 +328,24 @@ def test_parameters_that_no_network_depends_on_may_change(tmp_path, changes):
     assert all(torch.equal(a, b) for a, b in zip(weights_of(first).values(), weights_of(second).values(), strict=True))
 
 
-def test_other_held_out_images_are_refused(tmp_path):
+def test_other_held_out_images_are_another_training(tmp_path):
     """They depend on what the threshold needs, if the fraction is left to that."""
     detector_in(tmp_path, calibration_fraction="auto").fit(X, y)
-    with pytest.raises(ValueError, match=r"a fit that held out other images: .*another folder"):
-        detector_in(tmp_path, calibration_fraction="auto", alpha=0.04).fit(X, y)
-    with pytest.raises(ValueError, match=r"a fit that held out other images: .*another folder"):
-        detector_in(tmp_path).fit(X, y)
+    detector = detector_in(tmp_path, calibration_fraction="auto", alpha=0.04).fit(X, y)
+    alone = plain_detector(
+        classifier_trainer=TRAINER, dense_trainer=TRAINER, calibration_fraction="auto", alpha=0.04
+    ).fit(X, y)
+    assert_same(detector, alone)
+    assert names_in(tmp_path).count("seeds.safetensors") == 1
 
 
 @pytest.mark.parametrize("package", ["skdfb", "torch"])
-def test_a_fit_of_another_version_is_refused(tmp_path, monkeypatch, package):
-    detector_in(tmp_path).fit(X, y)
+def test_a_fit_of_another_version_starts_anew(tmp_path, monkeypatch, package):
+    abandon(monkeypatch, tmp_path)
     version = importlib.metadata.version
     other = {package: "0.0.1"}
     monkeypatch.setattr("importlib.metadata.version", lambda name: other.get(name) or version(name))
-    with pytest.raises(ValueError, match=f"another fit: {package} was .* and is '?0.0.1"):
+    with pytest.warns(CheckpointWarning, match=f"{package} was .* and is '?0.0.1"):
         detector_in(tmp_path).fit(X, y)
 
 
@@ -258,7 +383,7 @@ def test_a_full_disk_does_not_end_a_training(tmp_path, monkeypatch):
             detector = detector_in(tmp_path).fit(X, y)
     assert_same(detector, uninterrupted)
     # The files that were written before are complete, and are used.
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+    assert names_in(tmp_path) == [
         "classifier-000000005.safetensors",
         "seeds.safetensors",
         "split.safetensors",
@@ -289,6 +414,6 @@ def test_a_process_that_is_killed(tmp_path):
     )
     ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert ended.returncode == -9, ended.stderr
-    assert {path.name for path in tmp_path.iterdir()} >= {"classifier.safetensors", "masks.safetensors"}
+    assert set(names_in(tmp_path)) >= {"classifier.safetensors", "masks.safetensors"}
     detector = detector_in(tmp_path).fit(X, y)
     assert_same(detector, plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y))

@@ -7,8 +7,10 @@ import pytest
 
 import skdfb.fusion
 import skdfb.scorers
-from skdfb import Trainer
+from skdfb import CAMMaskGenerator, Trainer
+from skdfb.augmentation import BackMix
 from skdfb.fusion import TailProbabilityFusion, TemperatureFusion
+from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator
 from skdfb.scorers import (
     ASH,
     DICE,
@@ -139,6 +141,32 @@ def test_equal_images_cost_no_step(images):
     with pytest.raises(ValueError, match="images that are all the same"):
         make_detector(classifier_trainer=CountingTrainer()).fit(images, y)
     assert CountingTrainer.began == 0
+
+
+# Python counts True as 1: a training of one step, and scores that look like any others.
+BOOLEANS = [
+    *({"classifier_trainer": Trainer(**{name: True})} for name in ("max_steps", "max_epochs", "batch_size")),
+    *({"dense_trainer": Trainer(**{name: True})} for name in ("max_steps", "learning_rate", "frozen_stages")),
+    {"dense_trainer": Trainer(scale_range=(True, True))},
+    {"dense_trainer": Trainer(augmentation=BackMix(probability=True))},
+    *({name: True} for name in ("batch_size", "image_size", "n_jobs", "alpha", "random_state")),
+    {"calibration_fraction": True},
+    {"mask_generator": CAMMaskGenerator(random_state=True)},
+    {"mask_generator": CAMMaskGenerator(batch_size=True)},
+    {"mask_generator": CAMMaskGenerator(scales=(True,))},
+    {"mask_generator": DenseMaskGenerator(n_rounds=True)},
+    {"mask_generator": DenseMaskGenerator(dense_trainer=Trainer(max_steps=True))},
+    {"mask_generator": AffinityMaskGenerator(CAMMaskGenerator(trainer=Trainer(max_steps=True)))},
+    {"scorer": KNN(n_neighbors=True)},
+    {"scorer": ScorerEnsemble([MSP(), KNN(n_neighbors=True)]), "fusion": TailProbabilityFusion(), "alpha": 0.1},
+]
+
+
+@pytest.mark.parametrize("changes", BOOLEANS, ids=lambda value: str(value)[:60])
+def test_a_boolean_for_a_number_costs_no_step(changes):
+    message, began = steps_before_the_error(**changes)
+    assert began == 0, message
+    assert "True" in message
 
 
 def test_a_good_detector_begins():

@@ -223,7 +223,7 @@ class TestLenient:
         with pytest.raises(TypeError, match=r"X\[1\] has type int"):
             as_images([picture(), 3], lenient=True)
 
-    @pytest.mark.parametrize("error", [ValueError, OverflowError, struct.error, RuntimeError, EOFError])
+    @pytest.mark.parametrize("error", [OSError, SyntaxError, struct.error, Image.DecompressionBombError, EOFError])
     def test_errors_of_loaders(self, error: type[Exception]) -> None:
         class Damaged(Loader):
             def __getitem__(self, index: int) -> Any:
@@ -233,10 +233,27 @@ class TestLenient:
             as_images(Damaged([Path(), Path()])).read(np.array([1]))
         assert isinstance(raised.value.__cause__, error)
 
-    def test_other_errors_of_a_dataset_are_not_changed(self) -> None:
+    @pytest.mark.parametrize("error", [KeyError, ValueError, OverflowError, RuntimeError, TypeError])
+    def test_errors_of_the_users_own_code_are_not_changed(self, error: type[Exception]) -> None:
         class Broken(Loader):
             def __getitem__(self, index: int) -> Any:
-                raise KeyError("label")
+                raise error("a bug in a transform")
 
-        with pytest.raises(KeyError, match="label"):
+        with pytest.raises(error, match="a bug in a transform") as raised:
             as_images(Broken([Path()]), lenient=True).read(np.array([0]))
+        assert type(raised.value) is error
+
+    @pytest.mark.parametrize("cut", [100, 200])
+    def test_any_error_of_a_reader_counts(self, tmp_path: Path, cut: int) -> None:
+        """NumPy raises a ValueError for a cut file, as a user's own code does for other reasons."""
+
+        class Decoder(Loader):
+            def __getitem__(self, index: int) -> Any:
+                return np.load(self.paths[index]), 0
+
+        np.save(tmp_path / "cut.npy", np.asarray(picture()))
+        (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:cut])
+        images = as_images(Decoder([tmp_path / "cut.npy"]), lenient=True)
+        images.read(np.array([0]))
+        assert isinstance(images, LenientImages)
+        assert isinstance(images.errors[0].__cause__, ValueError)

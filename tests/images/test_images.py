@@ -17,8 +17,8 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from skdfb.images import Images, as_images, value_bounds
-from skdfb.images._images import is_sequence_of_images
-from tests.bad_images import ItemDataset, zeros
+from skdfb.images._as_images import is_sequence_of_images
+from tests.bad_images import CountingDataset, ItemDataset, zeros
 
 Array = npt.NDArray[Any]
 
@@ -354,13 +354,29 @@ class TestRefusals:
 
 
 class TestLabels:
-    @pytest.mark.parametrize("targets", [[7], (7,), torch.tensor([7]), np.array([7])])
-    def test_targets_are_used(self, targets: Any) -> None:
+    @pytest.mark.parametrize("make", [list, tuple, torch.tensor, np.array])
+    def test_targets_are_used_where_the_items_agree(self, make: Any) -> None:
+        dataset = CountingDataset([(zeros(4, 4), 7 + index % 3) for index in range(100)])
+        dataset.targets = make([7 + index % 3 for index in range(100)])  # type: ignore[attr-defined]
+        labels = as_images(dataset).labels()
+        assert labels == [7 + index % 3 for index in range(100)]
+        assert not isinstance(labels[0], torch.Tensor)
+        assert dataset.counts.sum() == 10
+
+    @pytest.mark.parametrize("targets", [[0, 1, 2] * 4, [0, 1], np.arange(12) + 5])
+    def test_the_labels_of_the_items_count(self, targets: Any) -> None:
+        dataset = CountingDataset([(zeros(4, 4), index % 2) for index in range(12)])
+        dataset.targets = targets  # type: ignore[attr-defined]
+        images = as_images(dataset)
+        assert images.labels() == [0, 1] * 6
+        assert images.labels() == [0, 1] * 6
+        assert dataset.counts.max() == 1
+
+    @pytest.mark.parametrize(("targets", "expected"), [([7], [7]), ([7, 8], None)])
+    def test_targets_where_the_items_have_no_labels(self, targets: Any, expected: Any) -> None:
         dataset = ItemDataset([zeros(4, 4)])
         dataset.targets = targets  # type: ignore[attr-defined]
-        labels = as_images(dataset).labels()
-        assert labels == [7]
-        assert not isinstance(labels[0], torch.Tensor)
+        assert as_images(dataset).labels() == expected
 
     def test_items_are_read(self) -> None:
         assert as_images(TensorDataset(torch.zeros(3, 3, 4, 4), torch.tensor([2, 0, 2]))).labels() == [2, 0, 2]
@@ -417,6 +433,6 @@ def test_targets_of_a_dataset_that_transforms_images_only_are_taken():
             return 2
 
         def __getitem__(self, index):
-            pytest.fail("an item was read")
+            return torch.zeros(3, 4, 4), self.targets[index]
 
     assert as_images(Untransformed()).labels() == [0, 1]

@@ -440,3 +440,71 @@ def test_combine_takes_the_parts_by_name():
 @pytest.mark.parametrize("parts", [Energy(), "dense", [("a", Energy())], None], ids=str)
 def test_parameters_of_malformed_parts_are_returned(parts):
     assert JointScore(parts).get_params()["parts"] is parts
+
+
+# --------------------------------------------------------------------- groups
+
+
+def grouped_views(rng, n_groups, size, shift=0.0):
+    """Features of groups whose images are nearly the same, as the frames of a video are."""
+    features = np.repeat(rng.normal(3, 1, (n_groups, 4)), size, axis=0) + rng.normal(0, 0.05, (n_groups * size, 4))
+    head = {"weight": np.eye(2, 4), "bias": np.zeros(2)}
+    return {"dense": Representation.from_numpy(features=features - shift, **head)}, np.repeat(np.arange(n_groups), size)
+
+
+@pytest.mark.parametrize(
+    "scorers", [[Energy()], [Energy(), KNN(n_neighbors=3)]], ids=["one part", "a fusion that learns"]
+)
+def test_at_most_alpha_of_images_of_new_groups_are_rejected(scorers):
+    """What the fusion learns from and what sets the threshold is divided by group."""
+    rng = np.random.default_rng(0)
+    train = grouped_views(rng, 40, 5)[0]
+    new = grouped_views(rng, 1000, 1)[0]
+    parts = [(f"part{place}", "dense", scorer) for place, scorer in enumerate(scorers)]
+    rejected = {True: [], False: []}
+    for _ in range(200):
+        views, groups = grouped_views(rng, 30, 12)
+        order = rng.permutation(30)[groups]
+        rows = np.argsort(order, kind="stable")
+        held_out = ({"dense": views["dense"][rows]}, None)
+        for with_groups in (True, False):
+            more = (order[rows],) if with_groups else ()
+            joint_score = JointScore(parts, alpha=0.1).fit(train, np.zeros(200, int), held_out=(*held_out, *more))
+            rejected[with_groups].append(np.mean(joint_score.score_samples(new) < joint_score.offset_))
+    error = np.std(rejected[True]) / np.sqrt(200)
+    assert 0.04 <= np.mean(rejected[True]) <= 0.1 + 2 * error
+    assert np.mean(rejected[False]) > np.mean(rejected[True])
+
+
+def test_no_group_is_both_learned_from_and_sets_the_threshold():
+    rng = np.random.default_rng(0)
+    train = grouped_views(rng, 20, 5)[0]
+    views, groups = grouped_views(rng, 24, 5)
+    mixed = rng.permutation(len(groups))  # not one group after the other
+    parts = [("first", "dense", Energy()), ("second", "dense", KNN(n_neighbors=3))]
+    joint_score = JointScore(parts, alpha=0.1)
+    assert joint_score.number_needed(groups) == 11
+    fitted = joint_score.fit(train, held_out=({"dense": views["dense"][mixed]}, None, groups[mixed]))
+    assert len(set(fitted.calibrator_.groups_)) == 12
+    assert len(fitted.calibrator_.scores_) == 60
+    # The groups that occur first are learned from.
+    first = list(dict.fromkeys(groups[mixed].tolist()))[:12]
+    joint = fitted.score_samples({"dense": views["dense"][~np.isin(groups, first)]})
+    assert_allclose(fitted.calibrator_.scores_, np.sort(joint), rtol=1e-4, atol=1e-4)
+    other = fitted.with_alpha(0.2)
+    assert other.offset_ > fitted.offset_
+    assert_array_equal(other.p_values(joint), fitted.p_values(joint))
+    with pytest.raises(ValueError, match=r"12 groups of held-out scores are too few for alpha=0\.05"):
+        fitted.with_alpha(0.05)
+
+
+def test_too_few_groups_are_refused():
+    rng = np.random.default_rng(0)
+    views, groups = grouped_views(rng, 10, 20)
+    joint_score = JointScore([("first", "dense", Energy())])
+    with pytest.raises(ValueError, match=r"^10 groups are held out, but alpha=0.05 needs at least 19"):
+        joint_score.fit(views, held_out=(views, None, groups))
+    with pytest.raises(ValueError, match="groups of held_out has 3 labels for 200 images"):
+        joint_score.fit(views, held_out=(views, None, groups[:3]))
+    with pytest.raises(TypeError, match=r"expected a tuple \(views, y\) or \(views, y, groups\)"):
+        joint_score.fit(views, held_out=(views,))

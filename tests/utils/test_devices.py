@@ -63,20 +63,20 @@ class TestIsolatedRNG:
         torch.manual_seed(3)
         expected = torch.rand(4)
         torch.manual_seed(3)
-        with isolated_rng(0, CPU):
+        with isolated_rng(0):
             torch.rand(7)
         assert torch.equal(torch.rand(4), expected)
 
     def test_state_is_restored_after_an_error(self) -> None:
         state = torch.get_rng_state()
-        with pytest.raises(IndexError), isolated_rng(0, CPU):
+        with pytest.raises(IndexError), isolated_rng(0):
             torch.rand(7)[9]
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_seed_decides(self) -> None:
         def draw(seed: int) -> Tensor:
             torch.rand(5)
-            with isolated_rng(seed, CPU):
+            with isolated_rng(seed):
                 return torch.rand(4)
 
         assert torch.equal(draw(0), draw(0))
@@ -86,11 +86,11 @@ class TestIsolatedRNG:
     @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0"])
     def test_gpu_state_is_restored(self, device: str) -> None:
         before = torch.cuda.get_rng_state_all()
-        with isolated_rng(0, torch.device(device)):
+        with isolated_rng(0):
             first = torch.rand(4, device=device)
         after = torch.cuda.get_rng_state_all()
         assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
-        with isolated_rng(0, torch.device(device)):
+        with isolated_rng(0):
             assert torch.equal(torch.rand(4, device=device), first)
 
 
