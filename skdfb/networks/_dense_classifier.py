@@ -233,6 +233,7 @@ class DenseClassifier(nn.Module):
         """
         # Zero weights give the background's logit 0 everywhere, and leave the other logits as they are.
         network = copy.deepcopy(self)
+        network.classes = None  # the background has no label
         network.head = _zero_head(self.num_features, self.num_classes + 1, self.head.weight)
         with torch.no_grad():
             network.head.weight[: self.num_classes] = self.head.weight
@@ -364,7 +365,7 @@ def _classifier_of(model: nn.Module) -> object:
     if hasattr(model, "get_classifier"):
         return model.get_classifier()  # type: ignore[operator]
     children = dict(model.named_children())
-    classifier = next((children[name] for name in ("fc", "classifier", "head") if name in children), None)
+    classifier = next((children[name] for name in ("fc", "classifier", "head", "heads") if name in children), None)
     if isinstance(classifier, nn.Sequential):
         # Dropout changes nothing in evaluation; whether other layers do is seen in the outputs.
         linear = [layer for layer in classifier.modules() if _linear_weights(layer) is not None]

@@ -9,17 +9,19 @@ from skdfb.utils import evaluation_mode
 __all__ = ["FeatureMap", "tokens_to_nchw"]
 
 
-# torchvision's classifiers have no method for the map: it is the input of their pooling.
-_BEFORE_POOLING = "input of avgpool"
+# torchvision's classifiers have no method for the map: it is the input of their pooling, the output of their features
+# or, for vision transformers, the tokens of their encoder.
+_BEFORE_POOLING, _FEATURES, _ENCODER = "input of avgpool", ("features", "layers"), "encoder"
 
 
 class FeatureMap(nn.Module):
     """Return a backbone's last feature map as (n, C, h, w).
 
     For timm models this is the output of ``forward_features`` or, if that is no map, of ``forward_intermediates``. Any
-    other module is called; if that gives no map and it has a layer ``avgpool``, like torchvision's classifiers, that
-    layer's input is the map. Maps with channels last, and tokens (without prefix tokens), are converted to NCHW. A
-    trial image at construction finds the method and the layout.
+    other module is called. If that gives no map, it may be a classifier of torchvision: the map is the input of its
+    layer ``avgpool``, the output of its ``features`` or ``layers``, or the tokens of its ``encoder``. Maps with
+    channels last, and tokens (without prefix tokens), are converted to NCHW. A trial image at construction finds the
+    method and the layout.
 
     Parameters
     ----------
@@ -111,7 +113,11 @@ class FeatureMap(nn.Module):
 
     def _methods(self) -> list[str]:
         known = [name for name in ("forward_features", "forward_intermediates") if hasattr(self.backbone, name)]
-        return known or ["forward"] + [_BEFORE_POOLING] * isinstance(getattr(self.backbone, "avgpool", None), nn.Module)
+        if known:
+            return known
+        children = dict(self.backbone.named_children())
+        of_torchvision = {"avgpool": _BEFORE_POOLING, _ENCODER: _ENCODER} | {layer: layer for layer in _FEATURES}
+        return ["forward", *(method for layer, method in of_torchvision.items() if layer in children)]
 
     def _call(self, method: str, images: Tensor) -> object:
         if method == "forward_features":
@@ -122,6 +128,13 @@ class FeatureMap(nn.Module):
             )[-1]
         if method == _BEFORE_POOLING:
             return _input_of(self.backbone.get_submodule("avgpool"), self.backbone, images)
+        if method in _FEATURES:
+            return self.backbone.get_submodule(method)(images)
+        if method == _ENCODER:
+            tokens = self.backbone._process_input(images)  # type: ignore[operator]
+            class_token = self.backbone.class_token.expand(len(images), -1, -1)  # type: ignore[operator]
+            # Without the class token, which has no place.
+            return self.backbone.get_submodule("encoder")(torch.cat([class_token, tokens], dim=1))[:, 1:]
         return self.backbone(images)
 
     def _to_nchw(self, out: object, layout: str, images: Tensor) -> Tensor | None:

@@ -51,9 +51,9 @@ def restored_network(state: dict[str, Any], network_class: Callable[..., Any]) -
     # The random weights are replaced, but drawing them would change the caller's random numbers.
     with isolated_rng(0):
         backbone = built_backbone(state["backbone"], of_backbone)
-        network: nn.Module = network_class(backbone, len(weights["head.weight"]), image_size=preprocessor.image_size)
+        n_classes, options = len(weights["head.weight"]), {"classes": state.get("classes")}
+        network: nn.Module = network_class(backbone, n_classes, image_size=preprocessor.image_size, **options)
     network.preprocessor = preprocessor
-    network.__dict__["classes"] = state.get("classes")  # a plain attribute, which mypy takes for a module
     network.get_submodule("head").load_state_dict(
         {name: weights[f"head.{name}"] for name in ("weight", "bias")}, assign=True
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from skdfb.images import Preprocessor
 from skdfb.networks._channels import input_channels, normalisation_of
 from skdfb.networks._checkpoint_files import with_counters, without_prefix
+from skdfb.networks._published import is_published, published_model
 from skdfb.utils import isolated_rng
 
 try:
@@ -37,6 +38,9 @@ __all__ = ["READING_OPTIONS", "create_backbone", "creation_arguments", "paramete
 
 # Options that make timm read weights from files or download them.
 READING_OPTIONS = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
+
+# What a configuration says of the images, beside the architecture and where the weights are.
+_OF_IMAGES = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -64,7 +68,8 @@ def create_backbone(
     Parameters
     ----------
     name : str
-        A model name of timm, with or without a tag, like ``"resnetv2_50x1_bit.goog_in21k"``.
+        A model name of timm, with or without a tag, like ``"resnetv2_50x1_bit.goog_in21k"``; ``"local-dir:folder"`` for
+        a folder with ``config.json`` and weights, or ``"hf-hub:user/model"`` for such a model on the Hugging Face hub.
     pretrained : bool, default=True
         Whether to use timm's pre-trained weights for that name (downloaded once, then cached); with False, random
         weights.
@@ -102,6 +107,8 @@ def create_backbone(
     """
     if not isinstance(name, str):
         raise TypeError(f"name={name!r}: expected the name of a timm model, got a {type(name).__name__}.")
+    if is_published(name):
+        return _from_published(name, pretrained, checkpoint_path, image_size, random_state, options)
     # timm's own errors for unknown names and tags list no alternatives.
     base, _, tag = name.partition(".")
     if not timm.is_model(name) or (tag and name not in _tagged_names(base)):
@@ -113,6 +120,29 @@ def create_backbone(
     # A saved model stores these arguments beside the weights, to build the same architecture again.
     building = {key: value for key, value in options.items() if key not in READING_OPTIONS}
     model.skdfb_arguments = {"name": name, "image_size": image_size, "options": building}  # type: ignore[assignment]
+    return model
+
+
+def _from_published(
+    name: str,
+    pretrained: bool,
+    checkpoint_path: str | os.PathLike[str] | None,
+    image_size: int | None,
+    random_state: int | None,
+    options: dict[str, Any],
+) -> nn.Module:
+    """Return a model from a folder or from the hub; a saved detector then needs neither."""
+    published = published_model(name, with_weights=pretrained and checkpoint_path is None)
+    model = create_backbone(
+        published.architecture,
+        pretrained=False,
+        checkpoint_path=published.weights if checkpoint_path is None else checkpoint_path,
+        image_size=image_size,
+        random_state=random_state,
+        **published.options | options,
+    )
+    of_images = {key: published.configuration[key] for key in _OF_IMAGES if key in published.configuration}
+    model.pretrained_cfg = {**model.pretrained_cfg, **of_images}  # type: ignore[dict-item, assignment]
     return model
 
 
@@ -155,6 +185,8 @@ def _unknown_name(name: str) -> str:
     if timm.is_model(base):
         tags = ", ".join(known.partition(".")[2] for known in _tagged_names(base)) or "none"
         return f"backbone={name!r}: timm has no weights tagged {tag!r} for {base}; its tags: {tags}."
+    if "/" in base and "://" not in base:
+        return f"backbone={name!r} is no timm model. For a model on the Hugging Face hub, pass 'hf-hub:{name}'."
     near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
     hint = f" Near names: {', '.join(near)}." if near else ""
     return f"backbone={name!r} is no timm model.{hint} timm.list_models('*resnet*') lists more."

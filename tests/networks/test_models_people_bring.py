@@ -2,13 +2,16 @@
 
 import argparse
 import ast
+import json
 import re
 
+import huggingface_hub
 import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 
 import skdfb
@@ -23,7 +26,7 @@ from skdfb.utils import isolated_rng
 class Tiny(nn.Module):
     def __init__(self):
         super().__init__()
-        with isolated_rng(0, torch.device("cpu")):  # the same weights in each run
+        with isolated_rng(0):  # the same weights in each run
             self.net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 2, 1), nn.ReLU())
 
     def forward(self, x):
@@ -172,3 +175,174 @@ def test_a_weak_classifier_is_not_refused():
 def test_wrong_classes_are_refused(classes):
     with pytest.raises(ValueError, match="classes="):
         DenseClassifier(Colours(), 3, image_size=32, classes=classes)
+
+
+def torchvision_model(name, num_classes=3):
+    with isolated_rng(0):
+        return getattr(torchvision.models, name)(num_classes=num_classes)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+def test_a_detector_on_a_model_of_torchvision(name, tmp_path):
+    X, y = data()
+    model = torchvision_model(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fitted = detector(model).set_params(image_size=128).fit(X, y)
+    scores = fitted.score_samples(X[:8])
+    # The model of the user stays as it is, and the copy was trained.
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    trained = fitted.classifier_.feature_map.backbone.state_dict()
+    assert any(not torch.equal(value, before[key]) for key, value in trained.items())
+    fitted.save(tmp_path / "model.safetensors")
+    loaded = skdfb.load(tmp_path / "model.safetensors", customs={type_name(model): lambda: torchvision_model(name)})
+    np.testing.assert_allclose(loaded.score_samples(X[:8]), scores, rtol=1e-5, atol=1e-5)
+
+
+def type_name(model):
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+@pytest.mark.parametrize(
+    ("name", "n_channels", "side"),
+    [
+        ("resnet18", 512, 7),
+        ("vit_b_32", 768, 7),
+        ("densenet121", 1024, 7),
+        ("squeezenet1_1", 512, 13),
+        ("mobilenet_v2", 1280, 7),
+        ("swin_t", 768, 7),
+        ("vgg11", 512, 7),
+        ("mnasnet0_5", 1280, 7),
+    ],
+)
+def test_the_map_of_a_model_of_torchvision(name, n_channels, side):
+    network = DenseClassifier(torchvision_model(name), 3)
+    assert (network.num_features, network.map_size) == (n_channels, (side, side))
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert network(images).shape == (1, 3)
+
+
+def test_the_tokens_of_a_transformer_are_those_of_its_own_forward_pass():
+    """Its class token is the last feature of the whole model."""
+    model = torchvision_model("vit_b_32").eval()
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    found = {}
+    model.encoder.register_forward_hook(lambda module, arguments, output: found.update(tokens=output))
+    with torch.no_grad():
+        model(images)
+        expected = found["tokens"][:, 1:].transpose(1, 2).reshape(1, 768, 7, 7)
+        network = DenseClassifier(model, 3).eval()
+        torch.testing.assert_close(network.feature_map(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_b0", "swin_t", "googlenet"])
+def test_logits_of_other_models_of_torchvision(name):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    with isolated_rng(0):
+        model = getattr(torchvision.models, name)(num_classes=3, **options).eval()
+    network = DenseClassifier.from_classifier(model)
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+def test_a_compiled_model_of_timm_in_a_detector(tmp_path):
+    X, y = data()
+    model = torch.compile(
+        create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0), backend="eager"
+    )
+    fitted = detector(model).fit(X, y)
+    fitted.save(tmp_path / "model.safetensors")
+    loaded = skdfb.load(tmp_path / "model.safetensors")  # by its name in timm
+    np.testing.assert_array_equal(loaded.score_samples(X), fitted.score_samples(X))
+
+
+def test_classes_of_a_network_are_kept(tmp_path):
+    network = DenseClassifier(Tiny(), 3, image_size=32, classes=["b", "c", "a"])
+    assert network.with_background().classes is None
+    trainer = Trainer(max_steps=1, batch_size=8)
+    unfitted = DFBDetector(network, classifier_trainer=trainer, dense_trainer=trainer)
+    skdfb.save(unfitted, tmp_path / "model.safetensors")
+    assert skdfb.load(tmp_path / "model.safetensors", customs=[Tiny]).backbone.classes == ["b", "c", "a"]
+
+
+# ------------------------------------------------------- published models
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder as timm publishes it."""
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=3, in_chans=4)
+    configuration = {
+        "architecture": "test_resnet",
+        "num_classes": 3,
+        "model_args": {"in_chans": 4},
+        "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "input_size": [3, 96, 96]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    return tmp_path, model
+
+
+def test_a_folder_with_a_published_model(published):
+    folder, model = published
+    backbone = create_backbone(f"local-dir:{folder}", output_stride=8)
+    torch.testing.assert_close(backbone.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"])
+    network = DenseClassifier(backbone, 3)
+    assert network.preprocessor.mean == (0.1, 0.2, 0.3, 0.1)
+    assert (network.preprocessor.image_size, network.map_size) == (96, (12, 12))
+    # A saved detector names the architecture, not the folder.
+    assert backbone.skdfb_arguments["name"] == "test_resnet"
+    random = create_backbone(f"local-dir:{folder}", pretrained=False, random_state=0)
+    assert not torch.equal(random.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"])
+
+
+def test_weights_of_a_folder_cannot_run_code(published):
+    folder, _ = published
+    (folder / "model.safetensors").unlink()
+    torch.save({"state_dict": Runs()}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="could run code"):
+        create_backbone(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "names no architecture"),
+        ("[]", "names no architecture"),
+        ('{"architecture": "nothing"}', "is no timm model"),
+    ],
+)
+def test_wrong_configurations(content, message, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        create_backbone(f"local-dir:{tmp_path}", pretrained=False)
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no config\.json in the folder"):
+        create_backbone(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("scheme", ["hf-hub:", "hf_hub:"])
+def test_the_hub_without_a_connection(scheme, monkeypatch):
+    def no_connection(*args, **kwargs):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_connection)
+    with pytest.raises(
+        ValueError, match=r"cannot be read from the Hugging Face hub \(OSError: no connection\).*local-dir"
+    ):
+        create_backbone(f"{scheme}timm/test_resnet.r160_in1k")
+
+
+def test_the_hub(published, monkeypatch):
+    folder, model = published
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, file, revision: str(folder / file))
+    backbone = create_backbone("hf-hub:someone/something@main")
+    torch.testing.assert_close(backbone.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"])
+
+
+def test_a_name_of_the_hub_without_its_scheme():
+    with pytest.raises(ValueError, match="pass 'hf-hub:timm/resnet10t'"):
+        create_backbone("timm/resnet10t")
