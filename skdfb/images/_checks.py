@@ -106,8 +106,8 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
     is_table = _is_table(X)
     if reset:
         vars(estimator).pop("value_range_", None)  # of an earlier fit
-    # Only a fit on rows of numbers keeps their range.
-    if not reset and image_shape is None and is_table != hasattr(estimator, "value_range_"):
+    # Only a fit on rows of numbers keeps their range. Images that were read here already fit.
+    if not (reset or isinstance(X, Images)) and image_shape is None and is_table != hasattr(estimator, "value_range_"):
         rows, images = "rows of numbers (2-d, without image_shape)", "images"
         raise ValueError(
             f"X holds {rows if is_table else images}, but fit was given {images if is_table else rows}: expected the "

@@ -393,6 +393,7 @@ def test_fit_refuses(case):
     assert re.search(message, str(raised.value).replace("\n", " ")), str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore::skdfb.exceptions.DuplicateImagesWarning")
 def test_images_of_two_values():
     binary = make_images(N)[0] > 128
     with pytest.raises(pytest.fail.Exception, match="training began"):

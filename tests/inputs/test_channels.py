@@ -216,6 +216,9 @@ class ChannelBackbone(TinyBackbone):
         self.first = torch.nn.Conv2d(n_channels, 8, 3, stride=2, padding=1)
 
 
+NAME = f"{ChannelBackbone.__module__}.{ChannelBackbone.__qualname__}"
+
+
 def channel_backbone(n_channels: int) -> ChannelBackbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -240,7 +243,7 @@ def test_a_detector(n_channels: int, tmp_path: Any) -> None:
     assert_allclose(detector.score_samples(ItemDataset(list(X))), scores, rtol=1e-5, atol=1e-5)
     assert_allclose(detector.score_samples(saved(X, tmp_path, "npy")), scores, rtol=1e-5, atol=1e-5)
     detector.save(tmp_path / "model.safetensors")
-    loaded = skdfb.load(tmp_path / "model.safetensors", customs=[ChannelBackbone])
+    loaded = skdfb.load(tmp_path / "model.safetensors", customs={NAME: lambda: channel_backbone(n_channels)})
     assert_array_equal(loaded.score_samples(X), scores)
     # Each channel counts.
     for channel in range(n_channels):
