@@ -21,7 +21,7 @@ ORDERED: WeakSet[DenseClassifier] = WeakSet()
 
 _MAX_IMAGES = 1000
 _MIN_GAIN = 0.2  # of accuracy
-_MIN_DEVIATIONS = 4.0  # of the gain, in standard deviations: chance gains less, however few the images are
+_MIN_DEVIATIONS = 2.5  # of the gain, in standard deviations
 
 
 def in_order_of(network: DenseClassifier, classes: npt.NDArray[np.generic]) -> None:
@@ -57,22 +57,32 @@ def check_order(estimator: Any, network: DenseClassifier, images: Images, labels
         return
     classes = estimator.classes_
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MAX_IMAGES)).astype(np.intp))
-    predicted = _predictions(estimator, network, images.subset(chosen))
-    counts = np.zeros((len(classes), len(classes)))
-    np.add.at(counts, (labels[chosen], predicted), 1)
-    rows, outputs = linear_sum_assignment(counts, maximize=True)
-    given, best = np.trace(counts), counts[rows, outputs].sum()
-    gain = best - given
-    # Both counts are of the same images. The best of many orders gains by chance, too, but less than this.
-    if gain <= _MIN_GAIN * len(chosen) or gain <= _MIN_DEVIATIONS * np.sqrt(best + given):
+    predicted, true = _predictions(estimator, network, images.subset(chosen)), labels[chosen]
+    # The best order of one half is tested on the other: on its own half, the best of many orders gains by chance.
+    halves = np.argsort(true, kind="stable")
+    _, outputs = linear_sum_assignment(_confusion(true, predicted, halves[::2], len(classes)), maximize=True)
+    counts = _confusion(true, predicted, halves[1::2], len(classes))
+    given, best = np.diag(counts), counts[np.arange(len(classes)), outputs]
+    gain, n_differ = (best - given).sum(), (best + given)[given != best].sum()
+    if gain <= _MIN_GAIN * counts.sum() or gain <= _MIN_DEVIATIONS * np.sqrt(n_differ):
         return
-    order = [label for _, label in sorted(zip(outputs.tolist(), classes[rows].tolist(), strict=True))]
+    order = classes[np.argsort(outputs)].tolist()
+    given_share, best_share = given.sum() / counts.sum(), best.sum() / counts.sum()
     raise ValueError(
         f"backbone is a DenseClassifier whose outputs seem to be in another order than np.unique(y): its accuracy on "
-        f"{len(chosen)} training images is {given / len(chosen):.2f}, and {best / len(chosen):.2f} with the outputs "
+        f"{len(chosen)} training images is about {given_share:.2f}, and {best_share:.2f} with the outputs "
         f"in the order classes={order!r}. Give the labels of the outputs, in their order, by "
         f"DenseClassifier(..., classes=...) or DenseClassifier.from_classifier(..., classes=...)."
     )
+
+
+def _confusion(
+    true: npt.NDArray[np.intp], predicted: npt.NDArray[np.intp], rows: npt.NDArray[np.intp], n_classes: int
+) -> npt.NDArray[np.float64]:
+    """Return how many of these images of each class (row) have each prediction (column)."""
+    counts = np.zeros((n_classes, n_classes))
+    np.add.at(counts, (true[rows], predicted[rows]), 1)
+    return counts
 
 
 def _predictions(estimator: Any, network: DenseClassifier, images: Images) -> npt.NDArray[np.intp]:
