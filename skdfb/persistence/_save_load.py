@@ -71,6 +71,16 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     >>> bool(loaded.combine({"foreground": [3.0], "background": [1.0]}) < 0)
     True
     """
+    folder = Path(path).parent
+    if Path(path).is_dir():
+        raise IsADirectoryError(
+            f"path={str(path)!r} is a folder: expected a file, such as {str(Path(path) / 'model.safetensors')!r}."
+        )
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"path={str(path)!r}: there is no folder {str(folder)!r}: expected one; create it by "
+            f"Path({str(folder)!r}).mkdir(parents=True)."
+        )
     encoder = Encoder()
     document = {
         "format": FORMAT,

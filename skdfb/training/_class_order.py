@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from skdfb.images import Images, Indices, batch_size_of
+from skdfb.images import Images, Indices, batch_size_of, spread_evenly
 from skdfb.networks import DenseClassifier
 from skdfb.networks._inputs import run_over
 from skdfb.utils import evaluation_mode
@@ -19,7 +19,8 @@ __all__ = ["ORDERED", "check_order", "in_order_of"]
 # this, a weak classifier of the detector's own training would be refused after that training.
 ORDERED: WeakSet[DenseClassifier] = WeakSet()
 
-_MAX_IMAGES = 1000
+# Images that are compared: some of each class.
+_LEAST, _PER_CLASS, _MOST = 200, 10, 1000
 _MIN_GAIN = 0.2  # of accuracy
 _MIN_DEVIATIONS = 2.5  # of the gain, in standard deviations
 
@@ -56,7 +57,7 @@ def check_order(estimator: Any, network: DenseClassifier, images: Images, labels
     if estimator.backbone.classes is not None or estimator.backbone in ORDERED:
         return
     classes = estimator.classes_
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MAX_IMAGES)).astype(np.intp))
+    chosen = spread_evenly(len(images), min(_MOST, max(_LEAST, _PER_CLASS * len(classes))))
     predicted, true = _predictions(estimator, network, images.subset(chosen)), labels[chosen]
     # The best order of one half is tested on the other: on its own half, the best of many orders gains by chance.
     halves = np.argsort(true, kind="stable")

@@ -2,6 +2,8 @@
 
 import errno
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,3 +321,15 @@ def test_two_values_under_one_path_are_refused():
     encoder.encode(np.zeros(20), "model.a")
     with pytest.raises(TypeError, match=r"two values have the path 'model\.a'"):
         encoder.encode(np.ones(20), "model.a")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(
+        IsADirectoryError, match=r"is a folder: expected a file, such as '.*model\.safetensors'"
+    ) as error:
+        skdfb.save(MSP(), tmp_path)
+    skdfb.save(MSP(), re.search(r"such as '(.*)'", str(error.value)).group(1))
+    with pytest.raises(FileNotFoundError, match="there is no folder") as error:
+        skdfb.save(MSP(), tmp_path / "new" / "folder" / "model.safetensors")
+    eval(re.search(r"create it by (.*)\.$", str(error.value)).group(1), {"Path": Path})
+    skdfb.save(MSP(), tmp_path / "new" / "folder" / "model.safetensors")
