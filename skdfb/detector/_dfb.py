@@ -467,10 +467,9 @@ class DFBDetector(PartsParameters, NetworkDetector):
         # A network that was given as a classifier is trained already.
         if not isinstance(self.backbone, DenseClassifier):
             trainer, kept = self.classifier_trainer or Trainer(), stage_of(checkpoints, "classifier")
-            history = trainer.train(
+            self.training_history_["classifier"] = trainer.train(
                 classifier, train, labels, random_state=seeds.classifier, checkpoints=kept, **options
             )
-            self.training_history_["classifier"] = history
         else:
             check_order(self, classifier.to(options["device"]), train, labels)
         self.classifier_ = classifier.to(options["device"]).eval()
