@@ -134,7 +134,9 @@ def _check_formats(images: Images, estimator: Any) -> None:
     others, expected = sorted(images.pixel_formats - {fitted}), "expected the form that fit was given"
     if not others:
         # Bytes are 0..255 by their type, so nothing else shows that these were scaled in another way.
-        if isinstance(images, ArrayImages) and images.array.dtype == np.uint8 and high > BYTES[1]:
+        if not isinstance(images, ArrayImages) or fitted not in images.pixel_formats:
+            return
+        if images.array.dtype == np.uint8 and high > BYTES[1]:
             raise ValueError(
                 f"X holds integers of 8 bits, but fit was given integers in {low:g}..{high:g}: {expected}; if X is "
                 f"in 0..255, pass np.round(X / 255 * {high - low:g} + {low:g}).astype(int)."

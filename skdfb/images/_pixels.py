@@ -9,6 +9,8 @@ from torch import Tensor
 
 __all__ = ["ACCEPTED_FORMS", "PixelFormat", "layout_hint", "number", "tensor_to_array", "value_bounds"]
 
+_MOST_CHANNELS = 32  # a longer last axis is rather the width of the images
+
 ACCEPTED_FORMS = (
     "images as an array (n, H, W, C) or (n, H, W), integers or floats in 0..1; a 1-d sequence of paths, PIL images or "
     "the bytes of files; a 2-d array with image_shape=(H, W, C); or a dataset"
@@ -47,12 +49,13 @@ def layout_hint(shape: tuple[int, ...], n_channels: int, name: str) -> str:
     # Before the alpha channel: (3, H, 4) is more likely an image 4 pixels wide than one 3 pixels high.
     if len(shape) in (3, 4) and shape[-3] in (1, n_channels):
         return f" Channels come last here: pass np.moveaxis({name}, -3, -1)."
-    if n_channels == 3 and len(shape) in (3, 4) and shape[-1] == 4:
-        return (
-            f" Drop the alpha channel: pass {name}[..., :3]. To use all four channels, pass a backbone of four, such "
-            "as create_backbone(name, in_chans=4)."
-        )
-    return ""
+    if len(shape) not in (3, 4) or shape[-1] in (1, n_channels) or shape[-1] > _MOST_CHANNELS:
+        return ""
+    alpha = f" Drop the alpha channel: pass {name}[..., :3]." if n_channels == 3 and shape[-1] == 4 else ""
+    return (
+        f"{alpha} To use all {shape[-1]} channels, pass a backbone that takes as many, such as create_backbone(name, "
+        f"in_chans={shape[-1]})."
+    )
 
 
 def value_bounds(array: npt.NDArray[Any], name: str, chunk_size: int = 1024) -> tuple[float, float]:

@@ -4,11 +4,12 @@ The digest of a file shows damage to the file. The trial shows what a digest can
 now, such as a custom class that has changed, or a function in ``customs`` that builds another network.
 """
 
+import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from skdfb.images import as_images
 from skdfb.scorers import Representation
 
 __all__ = ["TrialOutputs", "same_outputs", "trial_outputs"]
@@ -42,7 +43,7 @@ def trial_outputs(model: Any) -> TrialOutputs | None:
     return {"scores": _numbers(model.score_samples(noise))}
 
 
-def _outputs_for_images(model: Any, images: npt.NDArray[Any]) -> TrialOutputs:
+def _outputs_for_images(model: Any, images: Any) -> TrialOutputs:
     # Mask generators have no scores. The mean of each map is enough: (n, H, W) -> (n,)
     if not hasattr(model, "score_samples"):
         return {"maps": _numbers(model.attention_maps(images).mean((1, 2)))}
@@ -57,19 +58,19 @@ def _numbers(values: Any) -> list[float]:
     return [float(value) for value in np.ravel(values)]
 
 
-def _noise_images(model: Any, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """Return noise in the form that the model was fitted on: images, or rows of numbers."""
-    # Rows are (n, n_features_in_): bytes if image_shape gives the form of an image, else in the range of the data.
-    # Images are (n, H, W, 3).
-    if model.image_shape is not None:
-        shape: tuple[int, ...] = (model.n_features_in_,)
-    elif hasattr(model, "value_range_"):
+def _noise_images(model: Any, rng: np.random.Generator) -> Any:
+    """Return noise that the model can read: images, or rows of numbers in the range of the data."""
+    if hasattr(model, "value_range_") and model.image_shape is None:
         low, high = model.value_range_
-        rows: npt.NDArray[Any] = low + (high - low) * rng.random((_N, model.n_features_in_))
-        return rows
-    else:
-        shape = (_SIDE, _SIDE, 3)
-    return rng.integers(0, 256, (_N, *shape), dtype=np.uint8)
+        return low + (high - low) * rng.random((_N, model.n_features_in_))
+    n_channels = getattr(model, "_n_channels_", 3)  # older files have none
+    shape = (_SIDE, _SIDE, n_channels) if model.image_shape is None else tuple(model.image_shape)
+    if math.prod(shape) > _MOST_VALUES:  # as for n_features_in_
+        raise ValueError(f"an image has {math.prod(shape)} values: expected at most {_MOST_VALUES}")
+    noise = rng.integers(0, 256, (_N, *shape), dtype=np.uint8)
+    images = as_images(noise, n_channels=n_channels)
+    images.pixel_formats = frozenset()  # not to be compared with the kind of arrays that the model was fitted on
+    return images
 
 
 def same_outputs(first: TrialOutputs, second: TrialOutputs) -> bool:

@@ -1,5 +1,6 @@
 """Any number of channels: all of them reach a network that takes them, and none is dropped without a word."""
 
+import re
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ from skdfb.images import as_images
 from skdfb.masks import AffinityMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.networks._channels import input_channels, normalisation_of
+from skdfb.persistence._probe import trial_outputs
 from skdfb.scorers import MSP, ODIN, ViM
 from tests.bad_images import ItemDataset
 from tests.detector.conftest import make_detector, make_images
@@ -310,3 +312,31 @@ def test_rows_of_images_of_four_channels() -> None:
 def test_bytes_of_a_file_of_four_channels() -> None:
     array = numbers(np.uint8, 0, 255, 4)
     assert_allclose(unit_pixels(as_images([png(array[0])], n_channels=4))[0], array[0] / 255, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["channels", "floats", "deep integers", "rows", "rows of deep integers"])
+def test_a_saved_model_is_tried_on_noise_of_its_own_form(kind: str) -> None:
+    X, y = images_of(4 if kind == "channels" else 3)
+    numbers_of = {"floats": X / 255, "deep integers": X.astype(int) * 16, "rows of deep integers": X.astype(int) * 16}
+    X = numbers_of.get(kind, X)
+    trainer = Trainer(max_steps=1, batch_size=16)
+    shape = {"image_shape": (16, 16, 3)} if "rows" in kind else {}
+    detector = make_detector(
+        backbone=channel_backbone(X.shape[-1]), scorer=MSP(), classifier_trainer=trainer, dense_trainer=trainer, **shape
+    ).fit(X.reshape(60, -1) if shape else X, y)
+    outputs = trial_outputs(detector)
+    assert outputs is not None
+    assert np.isfinite(outputs["scores"]).all()
+
+
+def test_the_remedies_for_other_channels() -> None:
+    """The advice in the messages makes backbones that take the images."""
+    for image, n_channels in ((numbers(np.uint8, 0, 255, 4), 3), ([np.zeros((4, 5, 6)), np.zeros((5, 4, 6))], 3)):
+        with pytest.raises(ValueError, match="in_chans") as raised:
+            as_images(ItemDataset(list(image)), n_channels=n_channels).read(np.array([0]))
+        call = re.search(r"create_backbone\(name, (in_chans=\d+)\)", str(raised.value))
+        assert call, str(raised.value)
+        backbone = create_backbone("test_resnet", pretrained=False, **eval(f"dict({call.group(1)})"))
+        assert as_images(image, n_channels=input_channels(backbone)).read(np.array([0]))[0].shape[0] == len(
+            image[0][0, 0]
+        )
