@@ -64,6 +64,7 @@ def check_images(
         If ``X`` is not in an accepted form, or differs in form from the images of ``fit``.
     """
     if reset:
+        _check_own_form(X, n_channels, image_range)
         estimator._image_range_is_given_ = image_range is not None
         estimator.image_range_ = None if image_range is None else checked_range(image_range)
         estimator._n_channels_ = n_channels
@@ -79,6 +80,21 @@ def check_images(
     else:
         _check_formats(images, estimator)
     return images
+
+
+def _check_own_form(X: Any, n_channels: int, image_range: Any) -> None:
+    """Refuse what contradicts images that are readable already."""
+    if not isinstance(X, Images):
+        return
+    if image_range is not None:
+        raise ValueError(
+            f"image_range={image_range!r} is given beside X as {type(X).__name__}, whose range is set: expected "
+            "image_range=None; pass the images as they were before."
+        )
+    if X.n_channels != n_channels:
+        raise ValueError(
+            f"X has images of {X.n_channels} channels: expected {n_channels}, as many as the backbone takes."
+        )
 
 
 def _scale_of(estimator: Any) -> PixelScale | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skdfb.networks._feature_map import FeatureMap
+from skdfb.networks._published import is_published
 from skdfb.networks._timm import READING_OPTIONS, create_backbone, creation_arguments, preprocessor_of
 from skdfb.utils import evaluation_mode
 
@@ -76,6 +77,9 @@ def built_backbone(arguments: dict[str, Any], weights: dict[str, Tensor]) -> nn.
     ValueError
         If the weights are not those of such a model, or if an option would read weights from elsewhere.
     """
+    # Such a name would have a folder or the hub read; a saved model names the architecture.
+    if is_published(str(arguments["name"])):
+        raise ValueError(f"backbone={arguments['name']!r} is no timm model: expected the name of an architecture.")
     reading = sorted(READING_OPTIONS & set(arguments["options"]))
     if reading:
         raise ValueError(

@@ -229,6 +229,14 @@ class TestImagesThatAreAllTheSame:
             check_images(Estimator(), images, reset=True)
         assert (Counted.counts == 1).all()
 
+    def test_images_that_are_readable_already_have_their_own_form(self) -> None:
+        images = as_images(noise())
+        check_images(Estimator(), images, reset=True)
+        with pytest.raises(ValueError, match=r"image_range=.* is given beside X as ArrayImages, whose range is set"):
+            check_images(Estimator(), images, reset=True, image_range=(0, 9))
+        with pytest.raises(ValueError, match="X has images of 3 channels: expected 4, as many as the backbone takes"):
+            check_images(Estimator(), images, reset=True, n_channels=4)
+
     def test_scoring_takes_any(self) -> None:
         estimator = Estimator()
         check_images(estimator, noise(), reset=True)
