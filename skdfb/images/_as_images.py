@@ -68,16 +68,16 @@ def as_images(
     if image_range is not None:
         scale = PixelScale(checked_range(image_range), given=True)
     X = unwrapped(X, name)
-    if is_dataset(X) and not is_sequence_of_images(X):
+    # Images one by one, or one array: nested lists of numbers, data frames and arrays of paths become an array first.
+    if is_sequence_of_images(X):
+        return _from_sequence(X, scale, n_channels, lenient, name)
+    if is_dataset(X):
         if len(X) == 0:
             raise ValueError(f"{name} has 0 images: expected at least 1.")
         images: Images = DatasetImages(X, scale, n_channels)
         return LenientImages(images) if lenient else images
     if isinstance(X, Tensor):
         X = tensor_to_array(X)
-    # Images one by one, or one array: nested lists of numbers, data frames and arrays of paths become an array first.
-    if is_sequence_of_images(X):
-        return _from_sequence(X, scale, n_channels, lenient, name)
     array = _unmasked(X, name)
     if array.ndim == 1 and (array.dtype.kind in "OUS"):
         return _from_sequence(array, scale, n_channels, lenient, name)

@@ -69,9 +69,9 @@ def survey(
         base = base.images
     if isinstance(base, SingleImages):
         if not base.surveyed:
-            looks = _read_all(base, n_jobs)
+            read = _read_all(base, n_jobs)
             if compare:
-                _check_differ(looks, base.learn_scale(), base, value_range)
+                _check_differ(read, base.learn_scale(), base, value_range)
             base.surveyed = True
         return base.scale
     if not compare:
@@ -79,13 +79,14 @@ def survey(
     # One by one, until it is clear that they differ.
     rows = spread_evenly(len(images), _N_COMPARED)
     pixels = (images.read_one(int(row)).numpy() for row in rows)
-    _check_differ((_look(image) for image in pixels), PixelScale(), images, value_range)
+    looks = (_look(image, float(image.min()), float(image.max())) for image in pixels)
+    _check_differ(looks, PixelScale(), images, value_range)
     return getattr(base, "scale", None)
 
 
-def _look(image: npt.NDArray[Any]) -> _Look:
+def _look(image: npt.NDArray[Any], low: float, high: float) -> _Look:
     digest = hashlib.blake2b(f"{image.dtype}{image.shape}".encode() + np.ascontiguousarray(image).tobytes())
-    return _Look(image.dtype, float(image.min()), float(image.max()), digest.digest())
+    return _Look(image.dtype, low, high, digest.digest())
 
 
 def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
@@ -93,29 +94,28 @@ def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
     sampled = set(spread_evenly(len(images), N_FINGERPRINTS).tolist())
     compared = set(spread_evenly(len(images), _N_COMPARED).tolist())
 
-    def look(index: int) -> tuple[_Look, bool]:
+    def look_at(index: int) -> _Look:
         image = images.read_numbers(index, _LEAST_SIDE)
         name = f"image {index}"
         try:
             image = with_channels(image, images.n_channels, name)
-            value_bounds(image[None], name)  # finite
+            low, high = value_bounds(image[None], name)
         except ValueError as error:
             raise UnreadableImageError(str(error), index) from None
         if index in sampled:
             images.known[index] = fingerprint(image)
-        if index in compared:
-            return _look(image), True
-        return _Look(image.dtype, float(image.min()), float(image.max()), b""), False
+        # A digest takes time, so only of the images that are compared.
+        return _look(image, low, high) if index in compared else _Look(image.dtype, low, high, b"")
 
-    looks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(look)(index) for index in range(len(images)))
+    looks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(look_at)(index) for index in range(len(images)))
     if images.scale is None:
-        images.scale = scale_of([(seen.low, seen.high) for seen, _ in looks if is_wide(seen.dtype)])
-    for index, (seen, _) in enumerate(looks):
+        images.scale = scale_of([(look.low, look.high) for look in looks if is_wide(look.dtype)])
+    for index, look in enumerate(looks):
         try:
-            images.scale.check(seen.dtype, seen.low, seen.high, f"image {index}")
+            images.scale.check(look.dtype, look.low, look.high, f"image {index}")
         except ValueError as error:
             raise UnreadableImageError(str(error), index) from None
-    return [seen for seen, is_compared in looks if is_compared]
+    return [looks[index] for index in sorted(compared)]
 
 
 def _check_differ(
@@ -128,16 +128,16 @@ def _check_differ(
     # Files may hold the integers 0 and 1: they are decoded here, so a cast by the caller is not the reason.
     integers = {format.numbers for format in images.pixel_formats} == {"integer"}
     first: _Look | None = None
-    darkest, brightest, is_dark, is_equal, n_seen = 1.0, 0.0, integers, True, 0
-    for seen in looks:
-        first = first or seen
-        n_seen += 1
-        ends = scale.to_unit(np.array([seen.low, seen.high], dtype=seen.dtype))
+    darkest, brightest, is_dark, is_equal, n_looks = 1.0, 0.0, integers, True, 0
+    for look in looks:
+        first = first or look
+        n_looks += 1
+        ends = scale.to_unit(np.array([look.low, look.high], dtype=look.dtype))
         low, high = ends / (255.0 if ends.dtype == np.uint8 else 1.0)
         darkest, brightest = min(darkest, float(low)), max(brightest, float(high))
-        is_dark = is_dark and seen.high <= 1 and seen.dtype.kind in "ui"
-        is_equal = is_equal and seen.digest == first.digest
-        if not (is_dark or (is_equal and n_seen > 1) or brightest - darkest <= _NEARLY or n_seen == 1):
+        is_dark = is_dark and look.high <= 1 and look.dtype.kind in "ui"
+        is_equal = is_equal and look.digest == first.digest
+        if not (is_dark or (is_equal and n_looks > 1) or brightest - darkest <= _NEARLY or n_looks == 1):
             return
     assert first is not None, "there is at least one image"
     # First the more specific error. Sets that are all 0 come from a cast more often than from a bad file.
@@ -146,11 +146,11 @@ def _check_differ(
             "X holds no integer above 1: expected integers in 0..255, where 0 and 1 are black. If these were floats in "
             "0..1, pass them as floats; for binary images, pass X.astype(bool)."
         )
-    which = " that" if len(images) == n_seen else f", and the {n_seen} that were compared"
+    which = " that" if len(images) == n_looks else f", and the {n_looks} that were compared"
     count = f"X holds {len(images)} image{'(s)' if len(images) == 1 else 's'}{which} are"
     advice = "expected different images; check how they were read."
     is_constant = brightest - darkest <= _ROUNDING
-    if is_constant or (is_equal and n_seen > 1):
+    if is_constant or (is_equal and n_looks > 1):
         every = f" ({_described(first.low, value_range)})" if is_constant else ""
         raise ValueError(f"{count} all the same{every}: {advice}")
     if brightest - darkest <= _NEARLY:

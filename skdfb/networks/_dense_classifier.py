@@ -69,10 +69,9 @@ class DenseClassifier(nn.Module):
     Raises
     ------
     ValueError
-        If ``classes`` are not ``num_classes`` different labels.
-    ValueError
-        If the name is unknown, the weights cannot be loaded, or the backbone gives no map of at least 4 x 4 places; or
-        if ``checkpoint_path`` or options are given together with a module.
+        If the name is unknown, the weights cannot be loaded, or the backbone gives no map of at least 4 x 4 places; if
+        ``checkpoint_path`` or options are given together with a module; or if ``classes`` are not ``num_classes``
+        different labels.
     TypeError
         If ``backbone`` is neither a name nor a module.
 

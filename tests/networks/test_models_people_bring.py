@@ -168,7 +168,8 @@ def test_outputs_of_classes_that_y_lacks_are_dropped_and_missing_ones_named():
 
 def test_a_weak_classifier_is_not_refused():
     X, y = data()
-    estimators(DenseClassifier(Colours(), 3, image_size=32))[1].fit(X, y)
+    fitted = estimators(DenseClassifier(Colours(), 3, image_size=32))[1].fit(X, y)
+    assert not fitted.network_.head.weight.any()  # the head of zeros that was given, with its outputs as they were
 
 
 @pytest.mark.parametrize("classes", [["a", "b"], ["a", "a", "b"], "abc"])
