@@ -1,0 +1,122 @@
+"""What commands write: results on stdout, as tables or JSON, and messages on stderr."""
+
+import json
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["file_size", "messages_on_stderr", "one_line", "on_terminal", "printable", "say", "write", "write_json", "write_table"]
+
+_WIDE = 10_000  # characters: tables in files and pipes are not cut to the width of a terminal
+
+
+def say(message: str) -> None:
+    """Write a message to stderr, in one line."""
+    sys.stderr.write(f"skdfb: {one_line(message)}\n")
+    sys.stderr.flush()
+
+
+def write(text: str = "") -> None:
+    """Write a line of the result to stdout."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def write_json(value: Any) -> None:
+    """Write a value to stdout as JSON, in one line; NaN and infinity become null."""
+    write(json.dumps(_plain(value), allow_nan=False))
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    """Write a table to stdout; numbers stand on the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for place, name in enumerate(columns):
+        numeric = any(isinstance(row[place], int | float) for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    # As it is now: tests replace stdout, and so do callers.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE, emoji=False).print(table)
+
+
+def printable(text: str) -> str:
+    """Return a text, such as the name of a file, with escapes in place of what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one printable line."""
+    return printable(" ".join(text.split()))
+
+
+def on_terminal() -> bool:
+    """Tell whether somebody reads stderr, so that progress is shown."""
+    return sys.stderr.isatty()
+
+
+def file_size(n_bytes: int) -> str:
+    """Return a size such as "12.3 MB"."""
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"
+
+
+@contextmanager
+def messages_on_stderr() -> Generator[None]:
+    """Show warnings and the library's log as lines on stderr; names of files that are no text do not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    logger, handler = logging.getLogger("skdfb"), _Lines(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """Writes each record as a line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        say(f"{prefix}{record.getMessage()}")
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    say(f"warning: {message}")
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if hasattr(value, "tolist"):  # arrays and numbers of NumPy
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
