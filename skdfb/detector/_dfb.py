@@ -199,9 +199,9 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
 
     Notes
     -----
-    Without labels (``y=None``, and no torch dataset that has them) the images that are not held out are clustered by
-    k-means on the features of the untrained backbone, and the clusters are the classes: ``min(10, n // 20)`` of them
-    for n images, at least 2.
+    Without labels (``y=None``, and no folder or dataset that has them) the images that are not held out are clustered
+    by k-means on the features of the untrained backbone, and the clusters are the classes: ``min(10, n // 20)`` of
+    them for n images, at least 2.
 
     The default differs from the paper in four places: a classification loss beside the pixel loss (see
     :class:`~skdfb.Trainer`), a Mahalanobis score of the background features beside S_b, tail probabilities instead of
@@ -375,10 +375,12 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         Parameters
         ----------
         X : images
-            The n images: an array (n, H, W, C) or (n, H, W), integers or floats in 0..1; a sequence of paths or PIL
-            images; a dataset; or a 2-d array, see ``image_shape``. C is 3, 1, or what the backbone takes.
+            The n images: the path of a folder with one sub-folder per class; an array (n, H, W, C) or (n, H, W),
+            integers or floats in 0..1; a sequence of paths or PIL images; a dataset; or a 2-d array, see
+            ``image_shape``. C is 3, 1, or what the backbone takes.
         y : array-like of shape (n,), default=None
-            Class labels of any kind; without them, see Notes.
+            Class labels of any kind. None takes the names of the class folders, or the labels of a dataset; without
+            any labels, see Notes.
         groups : array-like of shape (n,), default=None
             The group of each image, any labels, such as the video of a frame or the patient of a slice. Images of one
             group are held out together, and the promise of ``alpha`` is then for an image of a new group: see Notes.
@@ -386,7 +388,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
             Images of the known classes that set the threshold instead of held-out ones: all of X then trains. Of the
             form of X, and not from X.
         y_calibration : array-like of shape (n_calibration,), default=None
-            Their labels, for scorers that learn from held-out images. None takes those of a torch dataset.
+            Their labels, for scorers that learn from held-out images. None takes those of a folder or a dataset.
         groups_calibration : array-like of shape (n_calibration,), default=None
             The group of each of them.
         image_range : tuple of (float, float), default=None

@@ -159,7 +159,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         X : images
             The n in-distribution images.
         y : array-like of shape (n,), default=None
-            Their labels. None takes those of a torch dataset of (image, label) items.
+            Their labels. None takes those of a folder of class folders, or of a dataset of (image, label) items.
 
         Returns
         -------
