@@ -170,6 +170,9 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         The share of the images that was held out.
     training_history_ : dict
         ``"classifier"`` and ``"dense"``: loss and learning rate of every step.
+    reference_ : ReferenceImages or None
+        Features, class indices and names of at most 50 training images of each class, 10,000 in all, for
+        :meth:`explain`; None in models that were saved by older versions.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     batch_size_ : int
@@ -543,19 +546,17 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
 
     def _views_of_fit(self, images: Images, joint_score: JointScore) -> tuple[LabelledViews, HeldOutViews]:
         # Training images are computed without what only scorers that do not learn from images need.
-        def views_of(rows: npt.NDArray[np.intp], training: bool) -> LabelledViews:
-            requests = requests_for(joint_score.view_needs(training=training))
-            return self._collect(images.subset(rows), requests), self._labels_[rows]
-
-        train, labels = views_of(self._split_.train, True)
+        rows, own = self._split_
+        labels = self._labels_[rows]
+        train = self._collect_training(images, rows, labels, requests_for(joint_score.view_needs(training=True)))
         # Layers and the untrained network have no head of their own: the training images give them one. Heads of other
         # views are kept, since the parts of this detector may read their logits.
         self.heads_ = getattr(self, "heads_", {}) | fitted_heads(train, labels)
         train = {view: with_head(part, self.heads_.get(view)) for view, part in train.items()}
-        held_out, held_out_labels = views_of(self._split_.held_out, False)
+        held_out = self._collect(images.subset(own), requests_for(joint_score.view_needs()))
         # The groups come third, if there are any; see JointScore.fit.
         groups = getattr(self, "_groups_", None)
-        return (train, labels), (held_out, known_labels(held_out_labels), *(() if groups is None else (groups,)))
+        return (train, labels), (held_out, known_labels(self._labels_[own]), *(() if groups is None else (groups,)))
 
     # ---------------------------------------------------------------- refit
 
