@@ -101,7 +101,7 @@ def scorer_names() -> list[str]:
 def _scorers() -> dict[str, Callable[[], Any]]:
     from skdfb import scorers
 
-    found = {}
+    found: dict[str, Callable[[], Any]] = {}
     for name in scorers.__all__:
         cls = getattr(scorers, name)
         # It reads the background's output, which only the part of that name has.

@@ -58,4 +58,4 @@ def evaluate(
     # NaN, which is unequal to itself, without class folders.
     accuracy = "" if first["accuracy"] != first["accuracy"] else f", accuracy {first['accuracy']:.1%}"
     write(f"{first['n_id']} known images: {first['id_rejected']:.1%} rejected{accuracy}")
-    write_table(tuple(_COLUMNS.values()), [[row[name] for name in _COLUMNS] for row in rows])
+    write_table([[row[name] for name in _COLUMNS] for row in rows], tuple(_COLUMNS.values()))

@@ -9,7 +9,7 @@ from skdfb.cli._detectors import Preset, make_detector
 from skdfb.cli._errors import interruptible
 from skdfb.cli._files import check_output
 from skdfb.cli._options import Debug, Device, Force, Json, NJobs, Seed
-from skdfb.cli._output import file_size, on_terminal, say, write, write_json
+from skdfb.cli._output import file_size, on_terminal, printable, say, write, write_json
 
 __all__ = ["fit"]
 
@@ -65,6 +65,10 @@ def fit(
         "verbose": int(on_terminal()),
     }
     detector = make_detector(preset, scorer, steps, options)
+    from skdfb.images import scan_folder
+
+    if scan_folder(folder, "DIR").labels is None:
+        say(f"{folder!r} has no class folders: its images are sorted into classes by their looks")
     with interruptible(_kept(output, checkpoint_dir)):
         detector.fit(folder)
         detector.save(output)
@@ -91,7 +95,7 @@ def _show(detector: Any, output: str, as_json: bool) -> None:
         write_json(found)
         return
     write(
-        f"{output}: {len(found['classes'])} classes, {found['n_images']} images, of which {found['n_held_out']} set the "
-        f"threshold for alpha = {detector.alpha:g}; {file_size(found['bytes'])}"
+        f"{printable(output)}: {len(found['classes'])} classes, {found['n_images']} images, of which "
+        f"{found['n_held_out']} set the threshold for alpha = {detector.alpha:g}; {file_size(found['bytes'])}"
     )
     say(f"next: skdfb score {output} NEW_IMAGES --csv scores.csv")

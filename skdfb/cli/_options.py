@@ -6,7 +6,9 @@ import typer
 
 __all__ = ["Debug", "Device", "Force", "Json", "Model", "NJobs", "Ood", "Seed", "ood_folders"]
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model, as written by 'skdfb fit'.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The model, as written by 'skdfb fit'.", show_default=False)
+]
 Device = Annotated[str, typer.Option(help="'cpu', 'cuda', ...; 'auto' is the GPU if there is one.")]
 NJobs = Annotated[int | None, typer.Option(help="Threads that read images; by default 1.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes all random choices.")]
@@ -38,7 +40,9 @@ def ood_folders(given: list[str]) -> dict[str, str]:
         if not equals:
             name, folder = text.rstrip("/").rpartition("/")[2], text
         if not name or not folder:
-            raise typer.BadParameter(f"{text!r}: expected NAME=DIR, such as textures=images/textures", param_hint="--ood")
+            raise typer.BadParameter(
+                f"{text!r}: expected NAME=DIR, such as textures=images/textures", param_hint="--ood"
+            )
         if name in folders:
             raise typer.BadParameter(f"the name {name!r} is given twice: expected one per folder", param_hint="--ood")
         folders[name] = folder

@@ -10,7 +10,17 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["file_size", "messages_on_stderr", "one_line", "on_terminal", "printable", "say", "write", "write_json", "write_table"]
+__all__ = [
+    "file_size",
+    "messages_on_stderr",
+    "on_terminal",
+    "one_line",
+    "printable",
+    "say",
+    "write",
+    "write_json",
+    "write_table",
+]
 
 _WIDE = 10_000  # characters: tables in files and pipes are not cut to the width of a terminal
 
@@ -32,15 +42,15 @@ def write_json(value: Any) -> None:
     write(json.dumps(_plain(value), allow_nan=False))
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """Write a table to stdout; numbers stand on the right."""
+def write_table(rows: Sequence[Sequence[Any]], columns: Sequence[str] = (), title: str | None = None) -> None:
+    """Write a table to stdout; numbers stand on the right. Without names of columns there is no header."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=None if title is None else Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for place, name in enumerate(columns):
+    table = Table(title=title and Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_header=bool(columns))
+    for place, name in enumerate(columns or [""] * len(rows[0])):
         numeric = any(isinstance(row[place], int | float) for row in rows)
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:

@@ -1,6 +1,5 @@
 """``skdfb score``: scores of new images, as a table and a CSV file."""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any
@@ -31,7 +30,7 @@ def score(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Score new images: which of them are of no known class?
+    """Score new images, and list those that are of no known class.
 
     A higher score is more like the known classes. The p-value is the share of known images that score as low; at most
     alpha means rejected. The label is the most probable class, also of rejected images. An image that cannot be read
@@ -93,7 +92,7 @@ def _show(summary: Summary, alpha: float | None) -> None:
     )
     if summary.surest:
         write_table(
-            ("image", "score", "p-value", "most like"),
             [(row.path, row.score, row.p_value, row.label) for row in summary.surest],
+            ("image", "score", "p-value", "most like"),
             title=f"The {len(summary.surest)} most surely rejected images",
         )

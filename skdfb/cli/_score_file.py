@@ -57,8 +57,8 @@ class ScoreFile:
             values = _values(record)
             if first and tuple(values) != _COLUMNS:
                 raise CommandError(
-                    f"{self.path!r} was not written by skdfb score (its first line is not {','.join(_COLUMNS)}): choose "
-                    "another --csv, or replace the file by --force"
+                    f"{self.path!r} was not written by skdfb score: expected the first line {','.join(_COLUMNS)}; "
+                    "choose another --csv, or replace the file by --force"
                 )
             if not first and (len(values) != len(_COLUMNS) or values[-1] != self.model):
                 raise CommandError(
@@ -67,7 +67,9 @@ class ScoreFile:
                 )
             size, first = size + len(record), False
         if first and os.path.getsize(self.path) and not _is_cut_header(self._file):
-            raise CommandError(f"{self.path!r} was not written by skdfb score: choose another --csv, or --force")
+            raise CommandError(
+                f"{self.path!r} was not written by skdfb score: choose another --csv, or replace the file by --force"
+            )
         self._file.truncate(size)
         if first:
             self._write([_COLUMNS])
