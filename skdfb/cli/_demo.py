@@ -40,9 +40,9 @@ def demo(
     fast = ["--preset", "fast", "--backbone", _BACKBONE, "--image-size", "128"]
     _run(context, "Learn the six digits:", ["fit", known, "-o", model, *fast])
     _run(context, "Which of the new images are of none of them?", ["score", model, new, "--csv", csv])
-    _run(context, "Why is this one rejected?", ["explain", model, example, "-o", picture])
+    _run(context, "Why is this one rejected?", ["explain", model, example, "--known", known, "-o", picture])
     _run(context, "What is in the model?", ["info", model])
-    write("\nCrops of the flower are rejected. Most of the other digits are not: they are too much like the known ones for")
+    write("\nCrops of the flower are rejected. Other digits are not: they are too much like the known ones for")
     write("the preset 'fast', which trains no network. The default, 'balanced', learns what tells the classes apart.")
     write(f"\nNow look at {picture} and {csv}, or begin with your own images:")
     write("$ skdfb fit YOUR_IMAGES -o model.safetensors")

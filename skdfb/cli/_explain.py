@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from skdfb.cli._detectors import load_detector
+from skdfb.cli._errors import CommandError
 from skdfb.cli._files import check_output, image_paths
 from skdfb.cli._options import Debug, Device, Force, Json, Model, NJobs
 from skdfb.cli._output import printable, say, write, write_json
@@ -20,6 +21,9 @@ def explain(
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="A picture, such as why.png; of several, why-1.png, ..."),
     ] = None,
+    known: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The folder of fit: the picture shows the nearest known images.")
+    ] = None,
     neighbors: Annotated[int, typer.Option(min=0, help="Number of nearest known images.")] = 3,
     n_jobs: NJobs = None,
     device: Device = "auto",
@@ -32,6 +36,8 @@ def explain(
     outputs = [] if output is None else _outputs(output, len(paths))
     for name in outputs:
         check_output(name, force=force)
+    if known is not None and not os.path.isdir(known):
+        raise CommandError(f"there is no folder {known!r}: expected that of fit")
     detector = load_detector(model, device, n_jobs)
     explanation = detector.explain(paths, n_neighbors=neighbors)
     if json:
@@ -40,7 +46,7 @@ def explain(
         for name, sentence in zip(explanation.names, explanation.sentences, strict=True):
             write(f"{printable(name)}: {sentence}")
     for index, name in enumerate(outputs):
-        _draw(detector, explanation, index, paths[index], name)
+        _draw(detector, explanation, index, name, known)
 
 
 def _outputs(output: str, n_images: int) -> list[str]:
@@ -73,12 +79,26 @@ def _as_dicts(explanation: Any, outputs: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _draw(detector: Any, explanation: Any, index: int, path: str, output: str) -> None:
+def _draw(detector: Any, explanation: Any, index: int, output: str, known: str | None) -> None:
     from skdfb.displays import RejectionDisplay
 
+    path = explanation.names[index]
     # One image at a time: the maps of all would fill the memory.
     segmentation = detector.segment([path])[0] if hasattr(detector, "segment") else None
-    display = RejectionDisplay.from_explanation(explanation, index, image=path, segmentation=segmentation)
+    # A model names known images by their path below the folder of fit.
+    nearest = None if known is None else [_known_image(known, name) for name in explanation.neighbors[index]]
+    display = RejectionDisplay.from_explanation(
+        explanation, index, image=path, segmentation=segmentation, neighbor_images=nearest
+    )
     display.figure_.savefig(output, bbox_inches="tight", dpi=150)
     display.figure_.clear()
     say(f"picture: {output}")
+
+
+def _known_image(folder: str, name: str) -> str:
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
+        raise CommandError(
+            f"--known {folder!r} holds no {name!r}, one of the nearest known images: expected the folder of fit"
+        )
+    return path
