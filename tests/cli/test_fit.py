@@ -213,9 +213,9 @@ def test_interrupt(
 
 
 def test_advice_names_options(run: Run, images: Path, tmp_path: Path) -> None:
-    for label in ("a", "b"):
+    for label in ("digit-0", "digit-1"):
         (tmp_path / "known" / label).mkdir(parents=True)
-        for path in sorted((images / "known" / "digit-0").iterdir())[:5]:
+        for path in sorted((images / "known" / label).iterdir())[:5]:
             shutil.copy(path, tmp_path / "known" / label)
     result = run("fit", tmp_path / "known", "-o", tmp_path / "m.safetensors", *FAST)
     assert result.code == 1
