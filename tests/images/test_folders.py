@@ -291,7 +291,9 @@ class TestRefused:
             as_images(tmp_path)
 
     def test_a_folder_in_a_list(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"image 0 cannot be read: .* it is a folder; pass it alone, not in a list"):
+        with pytest.raises(
+            ValueError, match=r"image 0 cannot be read: .* it is a folder; pass it alone, not in a list"
+        ):
             as_images([write(tmp_path, *CLASSES)])
 
 
