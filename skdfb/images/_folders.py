@@ -15,7 +15,7 @@ __all__ = ["Folder", "is_folder", "scan_folder"]
 
 # What file managers, notebooks and archives leave behind, in lower case; and all names that begin with a dot.
 _HIDDEN = {"__macosx", "__pycache__", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini"}
-_MOST_shown = 3  # names in a message
+_MOST_SHOWN = 3  # names in a message
 _HEIC = {".heic", ".heif"}
 _HEIC_REMEDY = "for HEIC files, install pillow-heif and call pillow_heif.register_heif_opener()"
 _LAYOUT = "expected images, or one sub-folder of images per class"
@@ -181,8 +181,8 @@ def _check_exists(path: Any, root: str, name: str) -> None:
     pattern = " For all files of a pattern, pass sorted(glob.glob(pattern))." if set("*?[") & set(root) else ""
     where = "" if os.path.isabs(root) else f" in {os.getcwd()!r}"
     raise FileNotFoundError(
-        f"{name} is the path {shown(str(path), 300)}, which does not exist{where}: expected a folder of images, or a list "
-        f"of paths.{pattern}"
+        f"{name} is the path {shown(str(path), 300)}, which does not exist{where}: expected a folder of "
+        f"images, or a list of paths.{pattern}"
     )
 
 
@@ -255,4 +255,4 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _first(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:_MOST_shown]) + (", ..." if len(texts) > _MOST_shown else "")
+    return ", ".join(texts[:_MOST_SHOWN]) + (", ..." if len(texts) > _MOST_SHOWN else "")
