@@ -209,7 +209,8 @@ def _check_classes(
     root: str, top: _Entries, classes: dict[str, _Entries], extensions: frozenset[str], given: str
 ) -> None:
     """Refuse a folder without images, class folders without images, and folders of images in class folders."""
-    for label, entries in classes.items():
+    # The message names the first: of a "test" and a "train" folder, the latter.
+    for label, entries in sorted(classes.items(), key=lambda item: not item[0].lower().startswith("train")):
         folder = os.path.join(root, label)
         holder = _first_holder(folder, entries.folders, extensions)
         if holder is not None:
