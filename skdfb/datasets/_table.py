@@ -77,11 +77,6 @@ def load_image_table(
           column of labels;
         - ``classes``: sorted list of the labels; None where there are none.
 
-    Warns
-    -----
-    UserWarning
-        If no column has a usual name for labels, but there are further columns.
-
     Raises
     ------
     FileNotFoundError
@@ -91,6 +86,11 @@ def load_image_table(
         a label is missing, if a file has two labels, or if the file is no such table.
     TypeError
         If `source` is of another type, or paths are no texts.
+
+    Warns
+    -----
+    UserWarning
+        If no column has a usual name for labels, but there are further columns.
 
     See Also
     --------
