@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 
 from skdfb import CAMMaskGenerator, DFBDetector, Trainer
 from skdfb.datasets import load_image_folder
+from skdfb.detector import FeatureDetector
 from skdfb.evaluation import (
     LeaveClassesOut,
     class_accuracy,
@@ -139,6 +140,20 @@ def test_masks_and_trainer(root: Path, train: Any) -> None:
     network = DenseClassifier(tiny_backbone(), 3, image_size=16)
     y = np.unique(train.labels, return_inverse=True)[1]
     assert len(Trainer(max_steps=1).train(network, root / "train", y)["loss"]) == 1
+
+
+def test_a_detector_of_features() -> None:
+    message = r"X is the path 'images/': expected features .* for a folder of images use DFBDetector or FrozenDetector"
+    with pytest.raises(TypeError, match=message):
+        FeatureDetector().fit("images/")
+    with pytest.raises(TypeError, match=message):
+        FeatureDetector(alpha=0.2).fit(*make_features()).predict("images/")
+
+
+def make_features() -> Any:
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    return rng.normal(y[:, None], 1, (60, 4)), y
 
 
 class TestEvaluation:
