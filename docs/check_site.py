@@ -33,7 +33,7 @@ SEARCHES = {  # what is typed: pages of which one must come first
     "DFBDetector": ["generated/skdfb.detector.DFBDetector.html"],
     "folder": ["tutorial.html", "generated/skdfb.datasets.load_image_folder.html"],
 }
-PICTURED = ("index.html", "user_guide.html", "api.html", "measured.html", "generated/skdfb.detector.DFBDetector.html")
+PICTURED = ("index.html", "tutorial.html", "api.html", "measured/index.html", "generated/skdfb.detector.DFBDetector.html")
 TIMEOUT = 20_000  # milliseconds
 
 # All that the page still waits for: pictures that would load when scrolled to, fonts, formulas.
@@ -67,7 +67,9 @@ TOO_WIDE = """() => {
     && element.getBoundingClientRect().right > edge + 1 && !scrolls(element));
   const name = (element) => element.tagName.toLowerCase() + (element.id ? "#" + element.id : "")
     + [...element.classList].map((kind) => "." + kind).join("");
-  const first = outside[0];
+  const right = (element) => element.getBoundingClientRect().right;
+  const first = outside.filter((element) => ![...element.children].some((child) => outside.includes(child)))
+    .sort((one, other) => right(other) - right(one))[0];
   return [wide.scrollWidth, name(wide), wide.clientWidth,
     first ? `${name(first)} "${first.textContent.trim().replace(/\\s+/g, " ").slice(0, 40)}"` : "unknown element"];
 }"""
