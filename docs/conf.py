@@ -42,11 +42,12 @@ autodoc_typehints = "none"  # the Parameters sections have them
 nitpicky = True  # a reference to a name that does not exist is an error
 
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "logo": {"text": project}}
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_show_sourcelink = False
+html_title = project  # with "0.1.0 documentation" the head of the page is too wide for a phone
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 toc_object_entries_show_parents = "hide"  # fit() and not DFBDetector.fit(): the column is narrow
-html_show_sourcelink = False
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
