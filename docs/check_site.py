@@ -33,7 +33,13 @@ SEARCHES = {  # what is typed: pages of which one must come first
     "DFBDetector": ["generated/skdfb.detector.DFBDetector.html"],
     "folder": ["tutorial.html", "generated/skdfb.datasets.load_image_folder.html"],
 }
-PICTURED = ("index.html", "tutorial.html", "api.html", "measured/index.html", "generated/skdfb.detector.DFBDetector.html")
+PICTURED = (
+    "index.html",
+    "tutorial.html",
+    "api.html",
+    "measured/index.html",
+    "generated/skdfb.detector.DFBDetector.html",
+)
 TIMEOUT = 20_000  # milliseconds
 
 # All that the page still waits for: pictures that would load when scrolled to, fonts, formulas.
@@ -237,10 +243,10 @@ def check_theme(visitor: Visitor, theme: str) -> Iterator[str]:
 def take_pictures(visitor: Visitor, theme: str, pages: dict[str, Page], folder: Path) -> None:
     """Write pictures of chosen pages in both widths."""
     for name in filter(pages.__contains__, PICTURED):
-        window = visitor.open(name)
+        window, stem = visitor.open(name), name.removesuffix(".html").replace("/", "-")
         for width in WIDTHS:
             visitor.resize(width)
-            window.screenshot(path=folder / f"{Path(name).stem}-{width}-{theme}.png")
+            window.screenshot(path=folder / f"{stem}-{width}-{theme}.png")
 
 
 def check(site: Path, browser: Any, searches: dict[str, list[str]], screenshots: Path | None) -> Iterator[str]:
