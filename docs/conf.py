@@ -28,6 +28,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",  # formulas without a network; after sphinx.ext.mathjax, whose address it sets
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/*.md5", "auto_examples/*.py.md5"]
@@ -43,6 +44,11 @@ nitpicky = True  # a reference to a name that does not exist is an error
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_show_sourcelink = False
+html_title = project  # with "0.1.0 documentation" the head of the page is too wide for a phone
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_search_scorer = "search_scorer.js"
+toc_object_entries_show_parents = "hide"  # fit() and not DFBDetector.fit(): the column is narrow
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -51,6 +57,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,  # its page loads scripts from other sites
     "plot_gallery": os.environ.get("SKDFB_DOCS_GALLERY", "1") == "1",
 }
 
