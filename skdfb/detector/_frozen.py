@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from skdfb._constraints import RANDOM_STATE, Interval
+from skdfb._progress import progress
 from skdfb.detector._calibration import checked_calibration, joined, known_labels, warn_of_duplicates
 from skdfb.detector._image_fit import ImageFit
 from skdfb.detector._input import named_parts
@@ -80,7 +81,7 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
     random_state : int, RandomState or None, default=None
         Fixes which images are held out.
     verbose : int, default=0
-        1 shows progress bars.
+        1 shows a progress bar for each step that takes more than a few batches of images.
 
     Attributes
     ----------
@@ -225,7 +226,7 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
         fitted = shallow_copy(self, fitted_state=False)
-        with own_torch_modes():
+        with own_torch_modes(), progress(self.verbose):
             fitted._fit(X, y, image_range, groups, X_calibration, y_calibration, groups_calibration)
         self.__dict__ = fitted.__dict__  # all at once
         return self

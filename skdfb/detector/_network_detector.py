@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb._progress import progress
 from skdfb.detector._outputs import Output, outputs_of
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.detector._views import NetworkViews, ViewRequest
@@ -36,6 +37,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     batch_size: int
     n_jobs: int | None
     on_error: str
+    verbose: int
 
     classifier_: DenseClassifier
     batch_size_: int
@@ -258,12 +260,12 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     ) -> list[Any]:
         """Run the networks over X once; see :func:`skdfb.detector._outputs.outputs_of`."""
         images = self._checked_images(X, lenient=lenient)
-        with batch_size_of(self) as batch_size:
+        with batch_size_of(self) as batch_size, progress(self.verbose, "scoring the images"):
             return outputs_of(self._views(batch_size), images, requests, outputs)
 
     @own_torch_modes()
     def _collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:
-        with batch_size_of(self) as batch_size:
+        with batch_size_of(self) as batch_size, progress(self.verbose, "computing features"):
             return self._views(batch_size).collect(images, requests)
 
     def __sklearn_tags__(self) -> Any:
