@@ -34,6 +34,7 @@ DOORS = {
     "lightning_fabric": {"training"},
     "tqdm": {"_progress.py"},
     "pytest": {"testing"},
+    "pooch": {"datasets/_remote.py"},
 }
 
 

@@ -62,7 +62,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         X : images
             The n training images, in any of the accepted forms.
         y : array-like of shape (n,)
-            Class labels. None takes the labels of a torch dataset of (image, label) items.
+            Class labels. None takes those of a folder of class folders, or of a dataset of (image, label) items.
         image_range : tuple of (float, float), default=None
             The numbers that are black and white, as in :meth:`skdfb.DFBDetector.fit`.
 
