@@ -11,7 +11,15 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from skdfb.displays._canvas import canvas_for
 from skdfb.displays._detectors import check_sets, method_of
-from skdfb.displays._pictures import draw_picture, listed, n_images_of, read_pictures, rows_of, stretch_over
+from skdfb.displays._pictures import (
+    draw_picture,
+    height_ratio,
+    listed,
+    n_images_of,
+    read_pictures,
+    rows_of,
+    stretch_over,
+)
 from skdfb.displays._style import as_text
 
 __all__ = ["MaskDisplay"]
@@ -131,7 +139,8 @@ class MaskDisplay:
         check_matplotlib_support(type(self).__name__)
         n_rows, n_columns = 1 + len(self.maps), len(self.pictures)
         side = min(2.0, max(0.75, 6 / n_columns))
-        canvas = canvas_for(ax, (side * n_columns + 1, side * n_rows + 0.1))
+        height = side * height_ratio(self.pictures)
+        canvas = canvas_for(ax, (side * n_columns + 1, height * n_rows + 0.1))
         axes = canvas.axes(n_rows, n_columns)
         for column, picture in enumerate(self.pictures):
             draw_picture(axes[0, column], picture)

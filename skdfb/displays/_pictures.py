@@ -15,7 +15,16 @@ from skdfb.images import as_images
 from skdfb.images._containers import unwrapped
 from skdfb.images._scale import PixelScale
 
-__all__ = ["Picture", "draw_picture", "listed", "n_images_of", "read_pictures", "rows_of", "stretch_over"]
+__all__ = [
+    "Picture",
+    "draw_picture",
+    "height_ratio",
+    "listed",
+    "n_images_of",
+    "read_pictures",
+    "rows_of",
+    "stretch_over",
+]
 
 Picture = npt.NDArray[Any]  # (H, W, 3), uint8 or floats in 0..1
 
@@ -122,6 +131,12 @@ def draw_picture(ax: Any, picture: Picture) -> None:
     """Draw an image without ticks."""
     ax.imshow(picture)
     ax.set(xticks=[], yticks=[])
+
+
+def height_ratio(pictures: list[Picture]) -> float:
+    """Return the height of panels for these images, as a share of their width."""
+    ratios = [picture.shape[0] / picture.shape[1] for picture in pictures]
+    return float(np.clip(max(ratios), 0.4, 2.0))
 
 
 def stretch_over(ax: Any, values: npt.NDArray[Any], picture: Picture, **options: Any) -> Any:

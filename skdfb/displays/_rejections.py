@@ -219,16 +219,20 @@ class RejectionDisplay:
         neighbors = [f"neighbor {place}" for place in self.neighbor_pictures]
         # Without maps there is space for the nearest images beside the image itself.
         rows = [["image", *maps], neighbors] if maps else [["image", *neighbors]]
-        heights = [2.1, 0.26 * len(self.p_values) + 0.6, *([1.9] if maps and neighbors else [])]
-        canvas = canvas_for(ax, (7, sum(heights) + 0.5))
-        places = canvas.place.subgridspec(len(heights), 1, height_ratios=heights)
-        n_columns = max(3, *map(len, rows))
+        lines = textwrap.wrap(self._sentence(), _WIDTH)
+        heights = [0.18 * len(lines), 2.2, 0.26 * len(self.p_values) + 0.6, *([1.9] if maps and neighbors else [])]
+        canvas = canvas_for(ax, (7, sum(heights) + 0.2))
+        title, *places = canvas.place.subgridspec(len(heights), 1, height_ratios=heights)
+        n_columns = max(map(len, rows))
         tiles: dict[str, Any] = {}
         for row, place in zip(rows, (places[0], places[-1]), strict=False):
             grid = place.subgridspec(1, n_columns)
             tiles |= {name: canvas.figure.add_subplot(grid[column]) for column, name in enumerate(row)}
-        canvas.set_title("\n".join(textwrap.wrap(self._sentence(), _WIDTH)), fontsize="medium")
-        self._draw_image(canvas.figure, tiles)
+        # As axes, since a title could not make space for itself where these panels are a part of a figure.
+        header = canvas.figure.add_subplot(title)
+        header.set_axis_off()
+        header.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", in_layout=False)
+        self._draw_image(canvas.figure, tiles, 24 if n_columns < 4 else 16)
         for name, (place, picture) in zip(neighbors, self.neighbor_pictures.items(), strict=True):
             draw_picture(tiles[name], picture)
             tiles[name].set_title(self._neighbor_title(place), fontsize="small")
@@ -247,13 +251,13 @@ class RejectionDisplay:
         distance = self.explanation.neighbor_distances[self.index][place]
         return f"known: {as_text(label, 20)}\ndistance {distance:.2f}"
 
-    def _draw_image(self, figure: Any, tiles: dict[str, Any]) -> None:
+    def _draw_image(self, figure: Any, tiles: dict[str, Any], most: int) -> None:
         """Draw the image and its maps."""
         from matplotlib.colors import to_rgba
 
         name = self.explanation.names[self.index]
         draw_picture(tiles["image"], self.picture)
-        tiles["image"].set_title(as_text(os.path.basename(name) or name, 24), fontsize="small")
+        tiles["image"].set_title(as_text(os.path.basename(name) or name, most), fontsize="small")
         if self.segmentation is None:
             return
         # The background fades into the page.
@@ -277,14 +281,8 @@ class RejectionDisplay:
         for row, (name, p) in enumerate(lengths.items()):
             # From 1, where the axis begins.
             ax.barh(row, p - 1, left=1, height=0.7, color=colors.get(name, _PART_COLOR))
-            ax.annotate(
-                f"{self.p_values[name]:.2g}",
-                (p, row),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize="small",
-            )
+            text = f"{p:.2g}" if self.p_values[name] >= _LEAST_P else f"< {_LEAST_P:g}"
+            ax.annotate(text, (p, row), (3, 0), textcoords="offset points", va="center", fontsize="small")
         if alpha is not None:
             ax.axvline(alpha, color=text_color(), linestyle="--", linewidth=1.2)
             ax.annotate(
