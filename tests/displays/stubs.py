@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-
 from sklearn.base import BaseEstimator
 
 from skdfb.scorers import MSP, Energy
