@@ -236,7 +236,8 @@ class RejectionDisplay:
         for name, (place, picture) in zip(neighbors, self.neighbor_pictures.items(), strict=True):
             draw_picture(tiles[name], picture)
             tiles[name].set_title(self._neighbor_title(place), fontsize="small")
-        bars = canvas.figure.add_subplot(places[1])
+        # In a grid of its own, so that its long names do not move the title.
+        bars = canvas.figure.add_subplot(places[1].subgridspec(1, 1)[0])
         self._draw_bars(bars)
         self.axes_ = {name: tiles[name] for name in ("image", *maps)}
         self.axes_ |= {"parts": bars, "neighbors": [tiles[name] for name in neighbors]}
@@ -295,7 +296,7 @@ class RejectionDisplay:
                 va="bottom",
                 fontsize="small",
             )
-        ax.set(xscale="log", xlim=(1, least / 3), ylim=(len(lengths) - 0.4, -0.6))
+        ax.set(xscale="log", xlim=(1, least / 6), ylim=(len(lengths) - 0.4, -0.6))
         ax.set_yticks(range(len(lengths)), [as_text(name.replace("_", " ")) for name in lengths])
         for label, name in zip(ax.get_yticklabels(), lengths, strict=True):
             label.set_fontweight("bold" if name in (_JOINT, deciding) else "normal")

@@ -174,11 +174,11 @@ class SegmentationDisplay:
         axes: npt.NDArray[Any] = above.subgridspec(n_rows, n_columns).subplots(squeeze=False)
         axes = axes if stacked else axes.T
         _write_titles(axes[0], stacked)
-        for row, *of_image in zip(axes, self.pictures, self.class_maps, self.probabilities, strict=True):
-            drawn = _draw_row(row, *of_image, colors)
+        for index, row in enumerate(axes):
+            background = self._draw(row, index, colors)
         # One bar for all: the maps share their limits.
         shape = {"fraction": 0.05, "aspect": 20 * n if stacked else 8, "ticks": [0, 0.5, 1] if stacked else [0, 1]}
-        canvas.figure.colorbar(drawn, ax=axes[:, 2].tolist(), **shape).ax.tick_params(labelsize="small")
+        canvas.figure.colorbar(background, ax=axes[:, 2].tolist(), **shape).ax.tick_params(labelsize="small")
         if handles:
             ax = canvas.figure.add_subplot(below[0])
             ax.set_axis_off()
@@ -186,6 +186,14 @@ class SegmentationDisplay:
             ax.legend(handles=handles, loc="upper center", ncols=n_legend_columns, fontsize="small", frameon=False)
         self.axes_, self.figure_ = axes, canvas.figure
         return self
+
+    def _draw(self, axes: Any, index: int, colors: npt.NDArray[np.float64]) -> Any:
+        """Draw an image and its maps; return the map of the background."""
+        picture = self.pictures[index]
+        draw_picture(axes[0], picture)
+        axes[1].imshow(grey_backdrop(picture))
+        stretch_over(axes[1], colors[self.class_maps[index]], picture, interpolation="nearest")
+        return draw_background(axes[2], self.probabilities[index], picture)
 
     def _colors(self) -> tuple[npt.NDArray[np.float64], list[Any]]:
         """Return the colour (K + 1, 4) of each class and of the background, and the legend."""
@@ -216,20 +224,6 @@ def _write_titles(axes: Any, stacked: bool) -> None:
             ax.set_title(title, fontsize="medium")
         else:
             ax.set_ylabel(title.replace(" ", "\n"), rotation=0, ha="right", va="center")
-
-
-def _draw_row(
-    axes: Any,
-    picture: Picture,
-    class_map: npt.NDArray[np.intp],
-    probabilities: npt.NDArray[np.floating],
-    colors: npt.NDArray[np.float64],
-) -> Any:
-    """Draw an image and its maps; return the map of the background."""
-    draw_picture(axes[0], picture)
-    axes[1].imshow(grey_backdrop(picture))
-    stretch_over(axes[1], colors[class_map], picture, interpolation="nearest")
-    return draw_background(axes[2], probabilities, picture)
 
 
 def check_probabilities(probabilities: Any, name: str = "probabilities") -> npt.NDArray[np.floating]:
