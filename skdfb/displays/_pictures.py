@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from skdfb.images import as_images
+from skdfb.images import Images, as_images
 from skdfb.images._containers import unwrapped
 from skdfb.images._scale import PixelScale
 
@@ -54,10 +53,13 @@ def n_images_of(images: Any) -> int:
 
 def rows_of(images: Any, indices: list[int]) -> Any:
     """Return some of the listed images, in the same form."""
+    if isinstance(images, Images):
+        return images.subset(np.array(indices))
     if isinstance(images, Dataset):
         return Subset(images, indices)
-    # scikit-learn takes lists for features, whose items are rows.
-    return [images[index] for index in indices] if isinstance(images, list) else _safe_indexing(images, indices)
+    if hasattr(images, "iloc"):
+        return images.iloc[indices]
+    return images[indices] if hasattr(images, "shape") else [images[index] for index in indices]
 
 
 def read_pictures(images: Any, *, estimator: Any = None, name: str = "images") -> list[Picture]:

@@ -121,7 +121,7 @@ class RejectionDisplay:
         index: int = 0,
         *,
         n_neighbors: int = 3,
-        neighbor_images: Sequence[Any] | None = None,
+        neighbor_images: str | os.PathLike[str] | Sequence[Any] | None = None,
         ax: Any = None,
     ) -> Self:
         """Explain one image by a fitted detector and plot the explanation.
@@ -136,9 +136,10 @@ class RejectionDisplay:
             Place of the image in `X`. Only this image is passed to the detector.
         n_neighbors : int, default=3
             Number of nearest known images.
-        neighbor_images : sequence of images, default=None
-            The nearest known images, in the order of the explanation, as paths, PIL images or arrays. None reads those
-            that the explanation names by a path that exists, and plots no others.
+        neighbor_images : path or sequence of images, default=None
+            The folder that was given to ``fit``, in which the nearest known images are looked up; or these images, in
+            the order of the explanation, as paths, PIL images or arrays. None looks the paths up as they are. Those
+            that are not found are left out.
         ax : matplotlib Axes, Figure or SubFigure, default=None
             Where to plot. Axes are divided into panels. None creates a new figure.
 
@@ -163,7 +164,7 @@ class RejectionDisplay:
         *,
         image: Any = None,
         segmentation: Segmentation | None = None,
-        neighbor_images: Sequence[Any] | None = None,
+        neighbor_images: str | os.PathLike[str] | Sequence[Any] | None = None,
         ax: Any = None,
     ) -> Self:
         """Plot one image of a given explanation.
@@ -179,9 +180,9 @@ class RejectionDisplay:
             names.
         segmentation : ndarray of shape (h, w, K + 1), default=None
             Its class probabilities per pixel, ``detector.segment(X)[index]``. None leaves the maps out.
-        neighbor_images : sequence of images, default=None
-            The nearest known images, in the order of the explanation. None reads those that the explanation names by
-            a path that exists, and plots no others.
+        neighbor_images : path or sequence of images, default=None
+            The folder that was given to ``fit``, in which the nearest known images are looked up; or these images, in
+            the order of the explanation. None looks the paths up as they are. Those that are not found are left out.
         ax : matplotlib Axes, Figure or SubFigure, default=None
             Where to plot. Axes are divided into panels. None creates a new figure.
 
@@ -321,16 +322,23 @@ def _one_image(image: Any) -> Any:
     return (array if array.ndim == 3 else array[..., None])[None]
 
 
-def _neighbor_pictures(explanation: Any, index: int, images: Sequence[Any] | None) -> dict[int, Picture]:
+def _neighbor_pictures(explanation: Any, index: int, images: Any) -> dict[int, Picture]:
     """Return the nearest known images that can be plotted, by their place."""
     names = explanation.neighbors[index]
-    if images is not None:
+    if isinstance(images, str | os.PathLike):
+        if not os.path.isdir(images):
+            raise ValueError(
+                f"neighbor_images={str(images)!r} is not a folder: expected that of fit, or a list of images."
+            )
+        names = [os.path.join(images, name) for name in names]
+    elif images is not None:
         if len(images) > len(names):
             raise ValueError(
                 f"neighbor_images has {len(images)} images: expected at most {len(names)}, those of {names}."
             )
-        pictures = [read_pictures(_one_image(image), name="neighbor_images")[0] for image in images]
-        return dict(enumerate(pictures))
+        return {
+            place: read_pictures(_one_image(image), name="neighbor_images")[0] for place, image in enumerate(images)
+        }
     found = {}
     for place, name in enumerate(names):
         if os.path.isfile(name):

@@ -164,12 +164,12 @@ class SegmentationDisplay:
         check_matplotlib_support(type(self).__name__)
         stacked, n = len(self.pictures) <= _IN_COLUMNS, len(self.pictures)
         colors, handles = self._colors()
-        side = 2.0 if stacked else min(1.3, max(0.52, 5.2 / n))
+        side = 2.0 if stacked else min(1.1, max(0.5, 5 / n))
         n_rows, n_columns = (n, len(_TITLES)) if stacked else (len(_TITLES), n)
         # The legend has a row of its own: in seven columns if names are short.
         n_legend_columns = 7 if max((len(handle.get_label()) for handle in handles), default=0) <= 10 else 4
         heights = [side * height_ratio(self.pictures) * n_rows + 0.3, 0.22 * -(-len(handles) // n_legend_columns)]
-        canvas = canvas_for(ax, (max(7, side * n_columns + 1.8), sum(heights) + 0.2))
+        canvas = canvas_for(ax, (max(7, side * n_columns + 2), sum(heights) + 0.2))
         above, *below = canvas.place.subgridspec(2 if handles else 1, 1, height_ratios=heights[: 2 if handles else 1])
         axes: npt.NDArray[Any] = above.subgridspec(n_rows, n_columns).subplots(squeeze=False)
         axes = axes if stacked else axes.T

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.decomposition import PCA
 
 from skdfb.displays import FeatureEmbeddingDisplay
@@ -81,6 +82,20 @@ def test_from_estimator():
     )
     assert display.id_embedding.shape == (9, 2)
     assert display.y_id.tolist() == ["ant", "bee", "cat"] * 3
+
+
+def test_labels_of_a_folder(tmp_path):
+    for label in ("ant", "bee"):
+        (tmp_path / label).mkdir()
+        for index in range(3):
+            Image.fromarray(np.full((4, 4, 3), index, np.uint8)).save(tmp_path / label / f"{index}.png")
+
+    class Features:
+        def transform(self, X):
+            return ID[:6]
+
+    display = FeatureEmbeddingDisplay.from_estimator(Features(), tmp_path, OOD | {"noise": tmp_path}, method="pca")
+    assert display.y_id.tolist() == ["ant"] * 3 + ["bee"] * 3
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,14 @@ def test_only_the_first_images_are_segmented():
     assert display.axes_.shape == (2, 2)
 
 
-@pytest.mark.parametrize("form", ["paths", "PIL images", "arrays of several sizes", "one path"])
+@pytest.mark.parametrize("form", ["folder", "paths", "PIL images", "arrays of several sizes", "one path"])
 def test_forms_of_images(form, tmp_path):
     pixels = [np.full((8, 8, 3), 40, np.uint8), np.full((4, 10, 3), 200, np.uint8)]
     paths = [tmp_path / f"{index}.png" for index in range(2)]
     for path, values in zip(paths, pixels, strict=True):
         Image.fromarray(values).save(path)
     given = {
+        "folder": tmp_path,
         "paths": paths,
         "PIL images": [Image.fromarray(values) for values in pixels],
         "arrays of several sizes": pixels,

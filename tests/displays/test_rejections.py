@@ -55,6 +55,15 @@ def test_from_estimator_passes_one_image():
     assert display.axes_["neighbors"] == []  # they are no files
 
 
+def test_an_image_of_a_folder(tmp_path):
+    for index in range(3):
+        Image.fromarray(np.full((4, 4, 3), index, np.uint8)).save(tmp_path / f"{index}.png")
+    detector = Detector()
+    display = RejectionDisplay.from_estimator(detector, tmp_path, 2)
+    assert (display.picture == 2).all()
+    assert detector.n_seen == [1, 1]
+
+
 def test_detectors_without_segmentation():
     class Frozen:
         explain = Detector().explain
@@ -75,12 +84,16 @@ def test_neighbours_that_are_files(tmp_path):
         neighbor_distances=np.array([[0.1, 0.2, 0.3, 0.4]]),
         names=[str(tmp_path / "a.png")],
     )
-    display = RejectionDisplay.from_explanation(found)
+    found.neighbors = [[name.removeprefix(f"{tmp_path}/") for name in neighbors[0]]]
+    # As of a detector that was fitted on the folder.
+    display = RejectionDisplay.from_explanation(found, neighbor_images=tmp_path)
     assert (display.picture == 10).all()
     assert list(display.neighbor_pictures) == [0, 2]
     titles = [ax.get_title() for ax in display.axes_["neighbors"]]
     assert titles == ["known: ant\ndistance 0.10", "known: cat\ndistance 0.30"]
     assert display.axes_["image"].get_title() == "a.png"
+    found.neighbors = neighbors
+    assert list(RejectionDisplay.from_explanation(found).neighbor_pictures) == [0, 2]
 
 
 def test_the_sentence_is_wrapped():
@@ -111,6 +124,7 @@ def test_the_deciding_part_is_marked():
         ({"image": np.zeros(3)}, TypeError, r"image has shape \(3,\): expected a path"),
         ({"segmentation": np.zeros((4, 4))}, ValueError, r"segmentation\[None\] has shape \(1, 4, 4\)"),
         ({"neighbor_images": images(5)}, ValueError, "neighbor_images has 5 images: expected at most 2"),
+        ({"neighbor_images": "no/such"}, ValueError, "neighbor_images='no/such' is not a folder: expected that of fit"),
     ],
 )
 def test_bad_arguments_are_refused(options, error, message):
