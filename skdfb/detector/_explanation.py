@@ -30,7 +30,7 @@ class Explanation:
     Images that cannot be read, with ``on_error="nan"``, have NaN in all numbers, None as labels, no neighbours, and ""
     as deciding part. They count as rejected, as in ``predict``.
 
-    Attributes
+    Parameters
     ----------
     names : list of str
         Path of each image, or "image 0" where it is no file.
