@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 import skdfb
+from skdfb import FrozenDetector
 from skdfb.detector import Explanation
 from skdfb.detector._reference import ReferenceImages, _chosen, image_names
 from skdfb.detector._sentences import Finding, sentence
@@ -22,7 +23,7 @@ from skdfb.images import as_images
 from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, ViM
 from skdfb.scoring import JointScore
 from skdfb.utils import shallow_copy
-from tests.detector.conftest import make_detector, make_images
+from tests.detector.conftest import make_detector, make_images, tiny_backbone
 from tests.helpers import TinyBackbone
 
 FAR = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
@@ -122,6 +123,20 @@ def detector(request, X, y):
 
 def test_every_layout(detector, X_all):
     assert_explains(detector, X_all, detector.explain(X_all))
+
+
+@pytest.mark.parametrize(
+    "scorer", [None, [("layer", "classifier.first", KNN(n_neighbors=3))], ODIN(input_perturbation=0.01)]
+)
+def test_a_frozen_detector(X, y, X_all, scorer, tmp_path):
+    detector = FrozenDetector(
+        tiny_backbone(), scorer=scorer, alpha=0.2, calibration_fraction=0.35, device="cpu", random_state=0
+    ).fit(X, np.array(["red", "green", "blue"])[y])
+    assert_explains(detector, X_all, explanation := detector.explain(X_all))
+    assert_allclose(explanation.neighbor_distances, slow_neighbors(detector, X, X_all, 3)[1], atol=1e-3)
+    detector.save(tmp_path / "model.safetensors")
+    loaded = skdfb.load(tmp_path / "model.safetensors", customs=[TinyBackbone], device="cpu")
+    assert_same(loaded.explain(X_all), explanation)
 
 
 def test_nothing_else_changes(fitted, X, y, X_all):
