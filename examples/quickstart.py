@@ -97,7 +97,7 @@ MaskDisplay.from_predictions(
         "CAM mask": cam_foreground[first],
         "dense network": 1 - detector.segment(data.images_test[first])[..., -1],
     },
-    fig=above,
+    ax=above,
 )
 ScoreHistogramDisplay.from_estimator(
     detector, {"known digits": data.images_test, **data.ood_images}, ax=below.subplots()
