@@ -19,7 +19,7 @@ LAYERS = {
     "training": 2, "scoring": 2, "displays": 2,
     "masks": 3, "persistence": 3,
     "detector": 4,
-    "evaluation": 5, "reports": 5,
+    "evaluation": 5, "reports": 5.5,  # pages show the tables
     "cli": 6, "integrations": 6,
     "__init__": 7,
 }  # fmt: skip

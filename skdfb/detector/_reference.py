@@ -71,9 +71,9 @@ class ReferenceImages:
 
 def _chosen(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return which images to keep: the same share of each class, spread evenly over its images."""
-    classes = np.unique(labels)
-    most = max(1, min(_MOST_PER_CLASS, _MOST // len(classes)))
-    of_class = [np.flatnonzero(labels == label) for label in classes]
+    sizes = np.unique(labels, return_counts=True)[1]
+    most = max(1, min(_MOST_PER_CLASS, _MOST // len(sizes)))
+    of_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
     rows = np.sort(np.concatenate([own[spread_evenly(len(own), most)] for own in of_class]))
     return rows[spread_evenly(len(rows), _MOST)]
 
