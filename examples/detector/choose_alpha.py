@@ -21,7 +21,9 @@ from skdfb import FeatureDetector
 
 X, y = load_digits(return_X_y=True)
 X, known = X / 16, y < 8
-X_train, X_test, y_train, y_test = train_test_split(X[known], y[known], test_size=0.4, stratify=y[known], random_state=0)
+X_train, X_test, y_train, y_test = train_test_split(
+    X[known], y[known], test_size=0.4, stratify=y[known], random_state=0
+)
 detector = FeatureDetector(calibration_fraction=0.25, random_state=0).fit(X_train, y_train)
 
 # %%
@@ -37,7 +39,9 @@ for alpha in alphas:
     stricter = detector.with_alpha(float(alpha))
     for name, rows in (("known digits", X_test), ("unknown digits", X[~known])):
         rejected[name].append(np.mean(stricter.predict(rows) == -1))
-    print(f"{alpha:5.2f} {stricter.offset_:10.3f} {rejected['known digits'][-1]:15.1%} {rejected['unknown digits'][-1]:17.1%}")
+    print(
+        f"{alpha:5.2f} {stricter.offset_:10.3f} {rejected['known digits'][-1]:15.1%} {rejected['unknown digits'][-1]:17.1%}"
+    )
 
 # %%
 # p-values instead of a threshold
@@ -47,7 +51,9 @@ for alpha in alphas:
 # later.
 
 p_values = detector.p_values(X_test)
-print(f"share of known digits with p <= 0.05: {np.mean(p_values <= 0.05):.1%}, rejected: {rejected['known digits'][2]:.1%}")
+print(
+    f"share of known digits with p <= 0.05: {np.mean(p_values <= 0.05):.1%}, rejected: {rejected['known digits'][2]:.1%}"
+)
 
 # %%
 # What the promise means

@@ -51,16 +51,23 @@ for scorer in (MSP(), Energy(), KNN(), ViM(), RelativeMahalanobis("auto", normal
     candidate = FeatureDetector(scorer, random_state=0).fit(features, data.target)
     known = candidate.score_samples(features_test)
     aurocs = [auroc_score(known, candidate.score_samples(F)) for F in features_ood.values()]
-    print(f"{type(scorer).__name__:20}", *(f"{name} {auroc:.3f}" for name, auroc in zip(features_ood, aurocs, strict=True)))
+    print(
+        f"{type(scorer).__name__:20}",
+        *(f"{name} {auroc:.3f}" for name, auroc in zip(features_ood, aurocs, strict=True)),
+    )
 
 # %%
-# The scores
-# ----------
+# A picture
+# ---------
+#
+# The features in two dimensions, by a principal component analysis: each point is an image.
 
 import matplotlib.pyplot as plt
 
-from skdfb.displays import ScoreHistogramDisplay
+from skdfb.displays import FeatureEmbeddingDisplay
 
-figure, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
-ScoreHistogramDisplay.from_estimator(detector, {"known classes": data.images_test, **data.ood_images}, ax=ax)
+figure, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
+FeatureEmbeddingDisplay.from_estimator(
+    detector, data.images_test, data.ood_images, data.target_test, method="pca", random_state=0, ax=ax
+)
 plt.show()

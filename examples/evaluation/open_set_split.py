@@ -33,7 +33,7 @@ for known, unknown in splitter.class_splits(y):
 from skdfb import FeatureDetector
 from skdfb.evaluation import evaluate
 from skdfb.metrics import open_set_f1_score
-from skdfb.scorers import MSP, KNN, ViM
+from skdfb.scorers import KNN, MSP, ViM
 
 scores, rows = {}, {}
 for scorer in (MSP(), KNN(), ViM(n_components=16)):
@@ -47,7 +47,7 @@ for scorer in (MSP(), KNN(), ViM(n_components=16)):
         f1 = open_set_f1_score(y[test], detector.predict_open_set(X[test]), detector.classes_)
         rows[name].append((table.auroc[0], table.oscr[0], f1))
     # The last split is plotted below.
-    scores[name] = {"known": detector.score_samples(X_known), "unknown": detector.score_samples(X_unknown)}
+    scores[name] = detector.score_samples(X_known), detector.score_samples(X_unknown)
 
 print("scorer  AUROC          OSCR           F1")
 for name, figures in rows.items():
@@ -58,15 +58,17 @@ for name, figures in rows.items():
 # The spread is that over the five splits. It is larger than some of the differences between scorers: compare scorers on the
 # same splits, and do not read much into the third digit.
 #
-# The scores of one split
-# -----------------------
+# One split as a picture
+# ----------------------
+#
+# The ROC curves of the last split.
 
 import matplotlib.pyplot as plt
 
-from skdfb.displays import ScoreHistogramDisplay
+from skdfb.displays import OODCurveDisplay
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
-for ax, (name, by_set) in zip(axes, scores.items(), strict=True):
-    ScoreHistogramDisplay.from_predictions(by_set, ax=ax)
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+for ax, (name, (known, unknown)) in zip(axes, scores.items(), strict=True):
+    OODCurveDisplay.from_predictions(known, {"unknown digits": unknown}, ax=ax)
     ax.set_title(name)
 plt.show()

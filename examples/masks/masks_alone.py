@@ -51,8 +51,8 @@ for name, mask in foreground.items():
     print(f"{name:13} IoU {mask_iou(mask, foreground['true mask']):.3f}, foreground {foreground_fraction(mask):.1%}")
 
 # %%
-# Digits have thin strokes, and the feature map has 4 x 4 places, so the masks are much larger than the digits. On other
-# images the order may differ: look at masks of your own images before you train on them.
+# The training is short and the feature map has 4 x 4 places: the maps are coarse, and some of them miss the digit, which no
+# refinement mends. Look at masks of your own images before you train on them.
 
 import matplotlib.pyplot as plt
 

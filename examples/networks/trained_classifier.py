@@ -97,5 +97,7 @@ import matplotlib.pyplot as plt
 from skdfb.displays import ScoreHistogramDisplay
 
 figure, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
-ScoreHistogramDisplay.from_estimator(detector, {"known digits": X_new, "unknown digits": images[~known], "turned digits": turned}, ax=ax)
+ScoreHistogramDisplay.from_estimator(
+    detector, {"known digits": X_new, "unknown digits": images[~known], "turned digits": turned}, ax=ax
+)
 plt.show()

@@ -22,7 +22,9 @@ from skdfb.scorers import KNN, ViM
 
 X, y = load_digits(return_X_y=True)
 X, known = X / 16, y < 8
-X_train, X_test, y_train, y_test = train_test_split(X[known], y[known], test_size=0.3, stratify=y[known], random_state=0)
+X_train, X_test, y_train, y_test = train_test_split(
+    X[known], y[known], test_size=0.3, stratify=y[known], random_state=0
+)
 pipeline = make_pipeline(PCA(32, random_state=0), FeatureDetector(KNN(), random_state=0))
 pipeline.fit(X_train, y_train)
 print("known digits:  ", pipeline.predict(X_test[:10]))
