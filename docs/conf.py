@@ -27,6 +27,8 @@ extensions = [
     "sphinx.ext.extlinks",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
+    "sphinx_design",
+    "changelog_page",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
