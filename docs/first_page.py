@@ -5,7 +5,6 @@ from skdfb import FrozenDetector
 detector = FrozenDetector("tf_efficientnet_lite0", random_state=0)
 detector.fit("images/")  # one sub-folder per class; no OOD images
 
-why = detector.explain("new/")
-for name, label, sentence in zip(why.names, detector.predict_open_set("new/"), why.sentences, strict=True):
-    print(name, label, sentence)  # the class, or "unknown" if it is rejected; and the reason
+print(detector.predict_open_set("new/"))  # the class, or "unknown"
+print(detector.explain("new/"))  # one sentence per image: the answer and its reason
 detector.save("detector.safetensors")
