@@ -11,13 +11,23 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "DFBDetector": "skdfb.detector",
     "FeatureDetector": "skdfb.detector",
+    "FrozenDetector": "skdfb.detector",
     "CAMMaskGenerator": "skdfb.masks",
     "Trainer": "skdfb.training",
     "load": "skdfb.persistence",
     "save": "skdfb.persistence",
 }
 
-__all__ = ["CAMMaskGenerator", "DFBDetector", "FeatureDetector", "Trainer", "__version__", "load", "save"]
+__all__ = [
+    "CAMMaskGenerator",
+    "DFBDetector",
+    "FeatureDetector",
+    "FrozenDetector",
+    "Trainer",
+    "__version__",
+    "load",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

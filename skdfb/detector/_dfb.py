@@ -1,4 +1,4 @@
-"""The detector: how it is fitted. What it computes once it is fitted is in ``_network_detector.py``."""
+"""The detector: how it is fitted. What it computes once it is fitted is in ``_dense_detector.py``."""
 
 import copy
 import os
@@ -17,7 +17,6 @@ from torch import nn
 
 from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.detector._calibration import (
-    Calibration,
     check_refit,
     checked_calibration,
     images_of_fit,
@@ -34,14 +33,15 @@ from skdfb.detector._checkpoints import (
     stage_of,
     training_checkpoints,
 )
+from skdfb.detector._dense_detector import DenseDetector
+from skdfb.detector._image_fit import ImageFit
 from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks
-from skdfb.detector._network_detector import NetworkDetector, requests_for
+from skdfb.detector._network_detector import requests_for
 from skdfb.detector._parts_parameters import PartsParameters
 from skdfb.detector._pretrained import fitted_heads, pretrained_parts, view_widths, with_head
-from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.fusion import Fusion, TemperatureFusion
-from skdfb.images import N_JOBS, Images, batch_size_of, check_images, check_labels, labels_given
+from skdfb.images import N_JOBS, Images, check_images, labels_given
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.networks._channels import input_channels
@@ -51,7 +51,7 @@ from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._class_order import check_order
-from skdfb.training._stages import build_classifier, start_dense_network, take_over
+from skdfb.training._stages import start_dense_network, take_over
 from skdfb.utils import own_torch_modes, resolve_device, shallow_copy, spawn_seeds
 
 __all__ = ["DFBDetector"]
@@ -79,7 +79,7 @@ class _Seeds(NamedTuple):
     order: int
 
 
-class DFBDetector(PartsParameters, NetworkDetector):
+class DFBDetector(PartsParameters, ImageFit, DenseDetector):
     r"""Out-of-distribution (OOD) image detector by disentangled foreground and background features.
 
     ``fit`` trains a classifier of K classes, makes pseudo masks from its class activation maps, trains a dense network
@@ -432,7 +432,7 @@ class DFBDetector(PartsParameters, NetworkDetector):
         widths = view_widths(dict.fromkeys(NETWORKS, classifier), list(joint_score.view_needs()))
 
         # 3. Hold out images for the threshold, unless the caller gave some; the others train.
-        self._hold_out(images, labels, calibration, joint_score, seeds)
+        self._hold_out(images, labels, calibration, joint_score, seeds.split, seeds.order)
         checkpoints = training_checkpoints(checkpoints, self._split_.train, seeds)
         # Clustered after the split, since the held-out images must not influence the clusters.
         if labels is None:
@@ -492,38 +492,6 @@ class DFBDetector(PartsParameters, NetworkDetector):
         )
         forget_masks(checkpoints)
 
-    def _checked_labels(self, images: Images, y: Any) -> npt.NDArray[np.intp] | None:
-        """Set ``classes_``, and return class indices; None without labels."""
-        # A trained classifier has its own classes: clusters would be others.
-        if y is None and not isinstance(self.backbone, DenseClassifier):
-            check_unlabelled(len(images))
-            return None
-        self.classes_, labels = check_labels(y, images)
-        return labels
-
-    def _hold_out(
-        self,
-        images: Images,
-        labels: npt.NDArray[np.intp] | None,
-        calibration: Calibration,
-        joint_score: JointScore,
-        seeds: _Seeds,
-    ) -> None:
-        """Set which images train, which set the threshold, and the groups of the latter."""
-        unlabelled = np.zeros(len(images), dtype=np.intp)
-        stratified_by: npt.NDArray[Any] = unlabelled if labels is None else self.classes_[labels]
-        # Two seeds: which images are held out does not depend on how their order is drawn.
-        split = calibration.split(stratified_by, self.calibration_fraction, joint_score, seeds.split, seeds.order)
-        self._split_, self._groups_, self._n_own_ = split, calibration.groups_of(split), calibration.n_own
-        self.calibration_fraction_ = split.fraction
-
-    def _clustered(self, network: DenseClassifier, images: Images, seed: int) -> npt.NDArray[np.intp]:
-        """Set ``classes_`` to clusters of the training images, and return the cluster of each image."""
-        with batch_size_of(self) as batch_size:
-            labels = pseudo_labels(network, images, self._split_.train, seed, batch_size, self.n_jobs)
-        self.classes_ = np.unique(labels)
-        return labels
-
     def _classifier(self, images: Images, seed: int) -> DenseClassifier:
         """Return the classifier before its training, with its trunk frozen; or the trained one that was given.
 
@@ -547,10 +515,6 @@ class DFBDetector(PartsParameters, NetworkDetector):
                 "expected the backbone from before the training; pass it, or leave the part out."
             )
         return copy.deepcopy(classifier).to(device).eval()
-
-    def _build(self, n_classes: int, images: Images, seed: int) -> DenseClassifier:
-        """Return an untrained network around the backbone."""
-        return build_classifier(self.backbone, n_classes, images, image_size=self.image_size, seed=seed)
 
     def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> Any:
         # A generator that is given keeps its own batch size.

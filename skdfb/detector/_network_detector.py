@@ -1,7 +1,8 @@
-"""What a fitted detector of images computes; how it is fitted is in ``_dfb.py``."""
+"""What a fitted detector of images computes, whichever networks it has; how it is fitted is in its own file."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skdfb.detector._outputs import Output, class_probability_maps, outputs_of
+from skdfb.detector._outputs import Output, outputs_of
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.detector._views import NetworkViews, ViewRequest
 from skdfb.fusion import Fusion
@@ -17,24 +18,26 @@ from skdfb.images import BatchSize, Images, batch_size_of, check_images, labels_
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import ScorerNeeds
-from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, VIEWS, is_view
+from skdfb.scoring._parts import VIEWS, is_view
 from skdfb.utils import own_torch_modes
 
 __all__ = ["NetworkDetector", "requests_for"]
 
-# Key of the dense view of inputs as they are, beside views of the inputs that scorers need. No view has this name.
+# Key of the view of whole images as they are, beside views of the inputs that scorers need. No view has this name.
 _WHOLE = "whole image"
 
 
 class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
-    """Scores, classes and maps of images, from two trained networks and a fitted joint score."""
+    """Scores, classes and features of images, from one or several networks and a fitted joint score."""
+
+    # The view of the network that gives classes and features of whole images.
+    _whole_view: ClassVar[str]
 
     batch_size: int
     n_jobs: int | None
     on_error: str
 
     classifier_: DenseClassifier
-    dense_network_: DenseClassifier
     batch_size_: int
 
     @property
@@ -84,40 +87,6 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         parts: dict[str, Scores] = self._run(X, self._score_requests(), [self.joint_score_.score_parts])[0]
         return parts
 
-    def score_foreground(self, X: Any) -> Scores:
-        """Return the score of the foreground parts.
-
-        Parameters
-        ----------
-        X : images
-            The n images.
-
-        Returns
-        -------
-        scores : ndarray of shape (n,)
-            The parts on other views than the background; several are joined by the fusion, fitted on them alone. Higher
-            is more in-distribution.
-        """
-        parts = self.score_parts(X)
-        return self.joint_score_.combine_group("foreground", parts)
-
-    def score_background(self, X: Any) -> Scores:
-        """Return the score of the background parts.
-
-        Parameters
-        ----------
-        X : images
-            The n images.
-
-        Returns
-        -------
-        scores : ndarray of shape (n,)
-            The parts on the background view; several are joined by the fusion, fitted on them alone. Higher is more
-            in-distribution.
-        """
-        parts = self.score_parts(X)
-        return self.joint_score_.combine_group("background", parts)
-
     def score_and_classify(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
         """Return what ``score_samples`` and ``classify`` return, from one pass over the images.
 
@@ -136,7 +105,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         # Beside the views of the scorers, since that of the dense network may be of perturbed inputs.
-        requests = self._score_requests() | {_WHOLE: ViewRequest(DENSE)}
+        requests = self._score_requests() | {_WHOLE: ViewRequest(self._whole_view)}
         parts, logits = self._run(X, requests, [self.joint_score_.score_parts, _logits])
         return self.joint_score_.combine(parts), self.classes_[logits.argmax(1)]
 
@@ -156,7 +125,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             In the order of ``classes_``. They do not tell whether an image is in-distribution.
         """
         # Of inputs as they are: a scorer that needs perturbed ones must not change the probabilities.
-        logits = torch.from_numpy(self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_logits])[0])
+        logits = torch.from_numpy(self._run(X, {_WHOLE: ViewRequest(self._whole_view)}, [_logits])[0])
         return logits.softmax(1).numpy()
 
     def classify(self, X: Any) -> npt.NDArray[Any]:
@@ -178,7 +147,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             If an image cannot be read, also with ``on_error="nan"``: there is no label for it.
         """
         # Not lenient: a label has no NaN that could mark an unreadable image.
-        (logits,) = self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_logits], lenient=False)
+        (logits,) = self._run(X, {_WHOLE: ViewRequest(self._whole_view)}, [_logits], lenient=False)
         labels: npt.NDArray[Any] = self.classes_[logits.argmax(1)]
         return labels
 
@@ -202,27 +171,8 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         found = self.classify(images) if y is None and images.has_labels else None
         return self._accuracy(images, labels_given(images, y), found)
 
-    @own_torch_modes()
-    def segment(self, X: Any) -> npt.NDArray[np.float32]:
-        """Return class probabilities per pixel.
-
-        Parameters
-        ----------
-        X : images
-            The n images.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n, H, W, K + 1)
-            In the order of ``classes_``, the background last. H, W are the images' own size if they come as an array,
-            else the network's input size.
-        """
-        images = self._checked_images(X)
-        with batch_size_of(self) as batch_size:
-            return class_probability_maps(self._views(batch_size), images)
-
     def transform(self, X: Any) -> npt.NDArray[np.floating]:
-        """Return the pooled features of the dense network.
+        """Return the pooled features of the network that gives the classes.
 
         Parameters
         ----------
@@ -234,7 +184,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         features : ndarray of shape (n, C)
             Mean of the feature map over its places.
         """
-        features: npt.NDArray[np.floating] = self._run(X, {_WHOLE: ViewRequest(DENSE)}, [_features])[0]
+        features: npt.NDArray[np.floating] = self._run(X, {_WHOLE: ViewRequest(self._whole_view)}, [_features])[0]
         return features
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
@@ -251,7 +201,9 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             Names like ``"dfb_feature0"``.
         """
         check_is_fitted(self)
-        return np.asarray([f"dfb_feature{index}" for index in range(self.dense_network_.num_features)], dtype=object)
+        return np.asarray(
+            [f"dfb_feature{index}" for index in range(self._networks[self._whole_view].num_features)], dtype=object
+        )
 
     def represent(
         self, X: Any, views: Sequence[str] | Mapping[str, ScorerNeeds] = ("dense",)
@@ -288,12 +240,9 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         return NetworkViews(self._networks, len(self.classes_), batch_size, self.n_jobs, getattr(self, "heads_", {}))
 
     @property
+    @abstractmethod
     def _networks(self) -> dict[str, DenseClassifier]:
         """The networks by the names of their views."""
-        # Models that were saved by older versions have no such network, and no heads.
-        pretrained = getattr(self, "pretrained_network_", None)
-        networks = {CLASSIFIER: self.classifier_, DENSE: self.dense_network_, PRETRAINED: pretrained}
-        return {view: network for view, network in networks.items() if network is not None}
 
     def _score_requests(self) -> dict[str, ViewRequest]:
         return requests_for(self.joint_score_.view_needs())
@@ -325,7 +274,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
 
 def _logits(found: dict[str, Representation]) -> npt.NDArray[np.floating]:
-    """Return the class logits of the dense network (Eq. 5)."""
+    """Return the class logits of whole images."""
     return found[_WHOLE].logits.numpy()
 
 

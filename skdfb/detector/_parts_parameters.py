@@ -19,7 +19,9 @@ class PartsParameters(NestedByName):
     @property
     def _listed_scorers(self) -> list[tuple[str, Any]]:
         """The scorers of both lists as (name, scorer) pairs; a single scorer is a nested parameter anyway."""
-        lists = [given if isinstance(given, list | tuple) else [] for given in (self.scorer, self.background_scorer)]
+        # A detector without a dense network has no background.
+        both = self.scorer, getattr(self, "background_scorer", ())
+        lists = [given if isinstance(given, list | tuple) else [] for given in both]
         try:
             return [(part.name, part.scorer) for part in named_parts(*lists)]
         except ValueError:  # fit refuses such lists; until then they must be shown and cloned

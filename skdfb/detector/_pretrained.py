@@ -66,7 +66,7 @@ def view_widths(networks: Mapping[str, DenseClassifier], views: Sequence[str]) -
     widths = {}
     for view in views:
         name, layer = split_view(view)
-        network = networks.get(name, networks[DENSE])
+        network = networks.get(name) or networks[DENSE]
         if not layer:
             widths[view] = network.num_features
             continue

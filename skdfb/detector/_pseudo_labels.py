@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from skdfb.detector._views import NetworkViews, ViewRequest
 from skdfb.images import BatchSize, Images
 from skdfb.networks import DenseClassifier
-from skdfb.scoring._parts import CLASSIFIER, DENSE
+from skdfb.scoring._parts import CLASSIFIER
 
 __all__ = ["check_unlabelled", "pseudo_labels"]
 
@@ -35,7 +35,7 @@ def pseudo_labels(
     dropped. If fewer than two are left, as for images that all have the same features, the images are split at random.
     The other images get the label of the nearest cluster.
     """
-    views = NetworkViews({CLASSIFIER: network, DENSE: network}, network.num_classes, batch_size, n_jobs)
+    views = NetworkViews({CLASSIFIER: network}, network.num_classes, batch_size, n_jobs)
     collected = views.collect(images, {CLASSIFIER: ViewRequest(CLASSIFIER)})
     features = collected[CLASSIFIER].features.numpy().astype(np.float64)
     # 1. Cluster the training images, if their features differ enough for as many clusters.

@@ -20,7 +20,7 @@ from skdfb.networks._shared_trunk import SharedTrunk
 from skdfb.networks._stages import recorded_stages
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
-from skdfb.scoring._parts import DENSE, PRETRAINED, split_view
+from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, split_view
 from skdfb.utils import evaluation_mode
 
 __all__ = ["NetworkViews", "ViewRequest"]
@@ -45,7 +45,8 @@ class NetworkViews:
     Parameters
     ----------
     networks : mapping of str to DenseClassifier
-        The networks by the names of their views: ``"classifier"``, ``"dense"`` and, if it is kept, ``"pretrained"``.
+        The networks by the names of their views: ``"classifier"``, and, where a detector has them, ``"dense"`` and
+        ``"pretrained"``.
     n_classes : int
         Number of classes K.
     batch_size : BatchSize
@@ -61,6 +62,11 @@ class NetworkViews:
     batch_size: BatchSize
     n_jobs: int | None = None
     heads: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=dict)
+
+    @property
+    def main(self) -> DenseClassifier:
+        """The dense network; without one, the classifier."""
+        return self.networks[DENSE if DENSE in self.networks else CLASSIFIER]
 
     def batches(
         self, images: Images, requests: Mapping[str, ViewRequest]
@@ -86,7 +92,7 @@ class NetworkViews:
         with ExitStack() as stack:
             for network in ordered:
                 stack.enter_context(evaluation_mode(network))
-            yield from run_over(self.networks[DENSE], images, self.batch_size, self.n_jobs, represent_batch)
+            yield from run_over(self.main, images, self.batch_size, self.n_jobs, represent_batch)
 
     def _views_of_network(
         self, network: DenseClassifier, requests: Mapping[str, ViewRequest], inputs: Tensor, trunk: SharedTrunk
@@ -157,7 +163,7 @@ class NetworkViews:
                 f"there is no view {view!r}: the network before its training was not kept, since no part of fit was on "
                 "it; fit with a part on the view 'pretrained'."
             )
-        return self.networks.get(name, self.networks[DENSE])
+        return self.networks.get(name, self.main)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

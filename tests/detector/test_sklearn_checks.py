@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from skdfb import CAMMaskGenerator, DFBDetector, Trainer
+from skdfb import CAMMaskGenerator, DFBDetector, FrozenDetector, Trainer
 from skdfb.scorers import Energy
 from tests.helpers import TinyBackbone
 
@@ -48,11 +48,13 @@ DETECTOR = DFBDetector(
     calibration_fraction=0.5,
     random_state=0,
 )
+FROZEN = FrozenDetector(**SMALL, alpha=0.4, calibration_fraction=0.5, random_state=0)
 MASK_GENERATOR = CAMMaskGenerator(**SMALL, trainer=TRAINER, scales=(1.0, 0.5), random_state=0)
 
 TRUE_AND_PREDICTED = "fit_transform gives masks of the true class, transform of the predicted class"
 EXPECTED_FAILURES = {
     "DFBDetector": {},
+    "FrozenDetector": {},
     "CAMMaskGenerator": {
         "check_transformer_general": TRUE_AND_PREDICTED,
         "check_transformer_data_not_an_array": TRUE_AND_PREDICTED,
@@ -61,7 +63,7 @@ EXPECTED_FAILURES = {
 
 
 @parametrize_with_checks(
-    [DETECTOR, DFBDetector(**DETECTOR.get_params(deep=False) | {"scorer": Energy()}), MASK_GENERATOR],
+    [DETECTOR, DFBDetector(**DETECTOR.get_params(deep=False) | {"scorer": Energy()}), FROZEN, MASK_GENERATOR],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES[type(estimator).__name__],
     xfail_strict=True,
 )
@@ -69,12 +71,14 @@ def test_sklearn_check(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(("estimator", "least"), [(DETECTOR, 50), (MASK_GENERATOR, 45)], ids=["detector", "masks"])
+@pytest.mark.parametrize(
+    ("estimator", "least"), [(DETECTOR, 50), (FROZEN, 50), (MASK_GENERATOR, 45)], ids=["DFB", "frozen", "masks"]
+)
 def test_the_checks_are_yielded(estimator, least):
     names = [check.func.__name__ for _, check in estimator_checks_generator(estimator)]
     assert len(names) >= least
     assert "check_methods_sample_order_invariance" in names
-    if estimator is DETECTOR:
+    if estimator is not MASK_GENERATOR:
         assert "check_outliers_train" in names
 
 

@@ -1,0 +1,67 @@
+"""Steps of ``fit`` that all detectors of images have: labels, held-out images, clusters, an untrained network."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from skdfb.detector._calibration import Calibration
+from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
+from skdfb.images import Images, batch_size_of, check_labels
+from skdfb.networks import DenseClassifier
+from skdfb.scoring import HeldOutSplit, JointScore
+from skdfb.training._stages import build_classifier
+
+__all__ = ["ImageFit"]
+
+
+class ImageFit:
+    """Sets ``classes_`` and which images train; see the steps of ``fit`` in the detectors."""
+
+    backbone: str | nn.Module
+    image_size: int | None
+    calibration_fraction: float | str
+    batch_size: int
+    n_jobs: int | None
+
+    classes_: npt.NDArray[Any]
+    calibration_fraction_: float
+    _split_: HeldOutSplit
+
+    def _checked_labels(self, images: Images, y: Any) -> npt.NDArray[np.intp] | None:
+        """Set ``classes_``, and return class indices; None without labels."""
+        # A trained classifier has its own classes: clusters would be others.
+        if y is None and not isinstance(self.backbone, DenseClassifier):
+            check_unlabelled(len(images))
+            return None
+        self.classes_, labels = check_labels(y, images)
+        return labels
+
+    def _hold_out(
+        self,
+        images: Images,
+        labels: npt.NDArray[np.intp] | None,
+        calibration: Calibration,
+        joint_score: JointScore,
+        choice_seed: int,
+        order_seed: int,
+    ) -> None:
+        """Set which images train, which set the threshold, and the groups of the latter."""
+        unlabelled = np.zeros(len(images), dtype=np.intp)
+        stratified_by: npt.NDArray[Any] = unlabelled if labels is None else self.classes_[labels]
+        # Two seeds: which images are held out does not depend on how their order is drawn.
+        split = calibration.split(stratified_by, self.calibration_fraction, joint_score, choice_seed, order_seed)
+        self._split_, self._groups_, self._n_own_ = split, calibration.groups_of(split), calibration.n_own
+        self.calibration_fraction_ = split.fraction
+
+    def _clustered(self, network: DenseClassifier, images: Images, seed: int) -> npt.NDArray[np.intp]:
+        """Set ``classes_`` to clusters of the training images, and return the cluster of each image."""
+        with batch_size_of(self) as batch_size:
+            labels = pseudo_labels(network, images, self._split_.train, seed, batch_size, self.n_jobs)
+        self.classes_ = np.unique(labels)
+        return labels
+
+    def _build(self, n_classes: int, images: Images, seed: int) -> DenseClassifier:
+        """Return an untrained network around the backbone."""
+        return build_classifier(self.backbone, n_classes, images, image_size=self.image_size, seed=seed)
