@@ -278,7 +278,7 @@ def main(argv=None):
     try:
         backbone = make_backbone(arguments)
         data = read_data(ood_names, arguments)
-    except (ValueError, paper_data.DataError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"{error}", file=sys.stderr)
         return 1
     print(f"{arguments.id}, {arguments.backbone}, recipe {arguments.recipe!r}; OOD: {', '.join(ood_names)}", end="")

@@ -170,6 +170,9 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         The share of the images that was held out.
     training_history_ : dict
         ``"classifier"`` and ``"dense"``: loss and learning rate of every step.
+    reference_ : ReferenceImages or None
+        Features, class indices and names of at most 50 training images of each class, 10,000 in all, for
+        :meth:`explain`; None in models that were saved by older versions.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     batch_size_ : int
@@ -199,9 +202,9 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
 
     Notes
     -----
-    Without labels (``y=None``, and no torch dataset that has them) the images that are not held out are clustered by
-    k-means on the features of the untrained backbone, and the clusters are the classes: ``min(10, n // 20)`` of them
-    for n images, at least 2.
+    Without labels (``y=None``, and no folder or dataset that has them) the images that are not held out are clustered
+    by k-means on the features of the untrained backbone, and the clusters are the classes: ``min(10, n // 20)`` of
+    them for n images, at least 2.
 
     The default differs from the paper in four places: a classification loss beside the pixel loss (see
     :class:`~skdfb.Trainer`), a Mahalanobis score of the background features beside S_b, tail probabilities instead of
@@ -375,10 +378,12 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         Parameters
         ----------
         X : images
-            The n images: an array (n, H, W, C) or (n, H, W), integers or floats in 0..1; a sequence of paths or PIL
-            images; a dataset; or a 2-d array, see ``image_shape``. C is 3, 1, or what the backbone takes.
+            The n images: the path of a folder with one sub-folder per class; an array (n, H, W, C) or (n, H, W),
+            integers or floats in 0..1; a sequence of paths or PIL images; a dataset; or a 2-d array, see
+            ``image_shape``. C is 3, 1, or what the backbone takes.
         y : array-like of shape (n,), default=None
-            Class labels of any kind; without them, see Notes.
+            Class labels of any kind. None takes the names of the class folders, or the labels of a dataset; without
+            any labels, see Notes.
         groups : array-like of shape (n,), default=None
             The group of each image, any labels, such as the video of a frame or the patient of a slice. Images of one
             group are held out together, and the promise of ``alpha`` is then for an image of a new group: see Notes.
@@ -386,7 +391,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
             Images of the known classes that set the threshold instead of held-out ones: all of X then trains. Of the
             form of X, and not from X.
         y_calibration : array-like of shape (n_calibration,), default=None
-            Their labels, for scorers that learn from held-out images. None takes those of a torch dataset.
+            Their labels, for scorers that learn from held-out images. None takes those of a folder or a dataset.
         groups_calibration : array-like of shape (n_calibration,), default=None
             The group of each of them.
         image_range : tuple of (float, float), default=None
@@ -541,19 +546,17 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
 
     def _views_of_fit(self, images: Images, joint_score: JointScore) -> tuple[LabelledViews, HeldOutViews]:
         # Training images are computed without what only scorers that do not learn from images need.
-        def views_of(rows: npt.NDArray[np.intp], training: bool) -> LabelledViews:
-            requests = requests_for(joint_score.view_needs(training=training))
-            return self._collect(images.subset(rows), requests), self._labels_[rows]
-
-        train, labels = views_of(self._split_.train, True)
+        rows, own = self._split_
+        labels = self._labels_[rows]
+        train = self._collect_training(images, rows, labels, requests_for(joint_score.view_needs(training=True)))
         # Layers and the untrained network have no head of their own: the training images give them one. Heads of other
         # views are kept, since the parts of this detector may read their logits.
         self.heads_ = getattr(self, "heads_", {}) | fitted_heads(train, labels)
         train = {view: with_head(part, self.heads_.get(view)) for view, part in train.items()}
-        held_out, held_out_labels = views_of(self._split_.held_out, False)
+        held_out = self._collect(images.subset(own), requests_for(joint_score.view_needs()))
         # The groups come third, if there are any; see JointScore.fit.
         groups = getattr(self, "_groups_", None)
-        return (train, labels), (held_out, known_labels(held_out_labels), *(() if groups is None else (groups,)))
+        return (train, labels), (held_out, known_labels(self._labels_[own]), *(() if groups is None else (groups,)))
 
     # ---------------------------------------------------------------- refit
 

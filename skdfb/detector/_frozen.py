@@ -93,6 +93,8 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
         The fitted scorers, fusion and threshold.
     calibration_fraction_ : float
         The share of the images that was held out.
+    reference_ : ReferenceImages
+        Features, class indices and names of some training images, for :meth:`explain`; see :class:`DFBDetector`.
     n_features_in_ : int
         Number of features of a 2-d ``X``.
     batch_size_ : int
@@ -255,8 +257,8 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
 
         # 4. Fit the head, the scorers and the fusion, and set the threshold.
         self.classifier_ = network.eval()
-        train, labels = images.subset(self._split_.train), self._labels_[self._split_.train]
-        views = self._fit_head(joint_score, train, labels)
+        labels = self._labels_[self._split_.train]
+        views = self._fit_head(joint_score, images, labels)
         held_out = self._collect(images.subset(self._split_.held_out), requests_for(joint_score.view_needs()))
         held_out_labels = known_labels(self._labels_[self._split_.held_out])
         # The groups come third, if there are any; see JointScore.fit.
@@ -266,13 +268,17 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
     def _fit_head(
         self, joint_score: JointScore, images: Images, labels: npt.NDArray[np.intp]
     ) -> dict[str, Representation]:
-        """Fit the head of the network and of layers, and return the views of the training images."""
-        needs = joint_score.view_needs(training=True)
+        """Fit the head of the network and of layers, and return the views of the training images.
+
+        The labels (n_train,) are those of the training images, the images are all of ``fit``.
+        """
+        needs, places = joint_score.view_needs(training=True), self._split_.train
         # A layer is scored without the features of the whole network, but these are needed for the head.
-        views = self._collect(images, requests_for(list(dict.fromkeys([CLASSIFIER, *needs]))))
+        requests = requests_for(list(dict.fromkeys([CLASSIFIER, *needs])))
+        views = self._collect_training(images, places, labels, requests)
         head = self.classifier_.head
         if isinstance(self.backbone, DenseClassifier):
-            check_order(self, self.classifier_, images, labels)
+            check_order(self, self.classifier_, images.subset(places), labels)
         else:
             weight, bias = fitted_head(None, views[CLASSIFIER].features.numpy(), labels)
             with torch.no_grad():
@@ -280,7 +286,7 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
                 head.bias.copy_(torch.from_numpy(bias))
         # Perturbed inputs and activations depend on the head, which the first pass did not have.
         if any(needs.values()):
-            views = self._collect(images, requests_for(needs))
+            views = self._collect(images.subset(places), requests_for(needs))
         else:
             weight, bias = (array.detach().cpu().numpy() for array in (head.weight, head.bias))
             views[CLASSIFIER] = with_head(views[CLASSIFIER], (weight, bias))

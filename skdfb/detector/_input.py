@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skdfb.fusion import Fusion
+from skdfb.networks._timm import check_weights
 from skdfb.scorers import BackgroundLogit, Mahalanobis
 from skdfb.scorers._composite import check_nested_parameters, named_scorers
 from skdfb.scoring import JointScore
@@ -108,3 +109,5 @@ def check_components(detector: Any) -> None:
         if getattr(detector, name) is not None:
             getattr(detector, name).validate(name)
     check_dense_start(detector.backbone, detector.dense_trainer)
+    # Before the images are read, which takes minutes for many files.
+    check_weights(detector.backbone)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb.detector._explanation import Explanation, check_n_neighbors, explained
 from skdfb.detector._outputs import Output, outputs_of
+from skdfb.detector._reference import ReferenceImages
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.detector._views import NetworkViews, ViewRequest
 from skdfb.fusion import Fusion
-from skdfb.images import BatchSize, Images, batch_size_of, check_images, labels_given
+from skdfb.images import BatchSize, Images, Indices, batch_size_of, check_images, labels_given
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import ScorerNeeds
@@ -39,6 +42,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
     classifier_: DenseClassifier
     batch_size_: int
+    reference_: ReferenceImages | None
 
     @property
     def fusion_(self) -> Fusion | None:
@@ -109,6 +113,40 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         parts, logits = self._run(X, requests, [self.joint_score_.score_parts, _logits])
         return self.joint_score_.combine(parts), self.classes_[logits.argmax(1)]
 
+    def explain(self, X: Any, *, n_neighbors: int = 3) -> Explanation:
+        """Tell why images are rejected or accepted.
+
+        Parameters
+        ----------
+        X : images
+            The n images. Each is read once.
+        n_neighbors : int, default=3
+            How many of the most similar training images to name for each image, at most as many as ``reference_``
+            holds.
+
+        Returns
+        -------
+        explanation : Explanation
+            Scores, p-values and the verdict; how unusual each part is; the two most probable classes; the most similar
+            training images; and a sentence per image.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``n_neighbors`` is no such number, or if the detector was saved by an older version, which did not keep
+            what is needed; the message tells what to do.
+
+        Examples
+        --------
+        >>> print(detector.explain(X_new))  # doctest: +SKIP
+        rejected (p = 0.004): the background is unlike that of the known images (more unusual than 99.2 % of them); ...
+        """
+        check_is_fitted(self)
+        n_neighbors = check_n_neighbors(n_neighbors, getattr(self, "reference_", None))
+        images = self._checked_images(X)
+        requests = self._score_requests() | {_WHOLE: ViewRequest(self._whole_view)}
+        return explained(self, images, partial(self._run, images, requests), _WHOLE, n_neighbors)
+
     # ----------------------------------------------------- classes and maps
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.floating]:
@@ -159,7 +197,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         X : images
             The n in-distribution images.
         y : array-like of shape (n,), default=None
-            Their labels. None takes those of a torch dataset of (image, label) items.
+            Their labels. None takes those of a folder of class folders, or of a dataset of (image, label) items.
 
         Returns
         -------
@@ -260,6 +298,19 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         images = self._checked_images(X, lenient=lenient)
         with batch_size_of(self) as batch_size:
             return outputs_of(self._views(batch_size), images, requests, outputs)
+
+    def _collect_training(
+        self, images: Images, places: Indices, labels: Indices, requests: dict[str, ViewRequest]
+    ) -> dict[str, Representation]:
+        """Return views of the training images, which are at ``places``; keep features of some, if none are kept."""
+        if getattr(self, "reference_", None) is not None:
+            return self._collect(images.subset(places), requests)
+        # In the same pass over the images. A view with what its scorers need may be of perturbed inputs.
+        given = requests.get(self._whole_view)
+        key = _WHOLE if given is None or given.needs else self._whole_view
+        views = self._collect(images.subset(places), requests | {key: ViewRequest(self._whole_view)})
+        self.reference_ = ReferenceImages.choose(views[key].features, labels, images, places)
+        return {name: view for name, view in views.items() if name in requests}
 
     @own_torch_modes()
     def _collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:

@@ -94,6 +94,7 @@ def _upgrade_fitted_dfb(state: State, views: Mapping[str, str]) -> State:
         "calibration_fraction_": len(split.held_out) / len(split.labels),
         "pretrained_network_": None,
         "heads_": {},
+        "reference_": None,
         "image_shape_": state["image_shape"],
         **IMAGES_BEFORE_RANGES,
     }
@@ -116,7 +117,7 @@ def _joint_score(parts: list[tuple[str, str, Any]], fusion: Any, alpha: float, c
     unfitted = [(name, view, clone(scorer, safe=False)) for name, view, scorer in parts]
     joint_score = JointScore(unfitted, fusion=fusion, alpha=alpha)
     joint_score.parts_, joint_score.fusion_, joint_score._group_fusions_ = parts, None, {}
-    joint_score.calibrator_, joint_score.offset_ = calibrator, calibrator.offset_
+    joint_score.calibrator_, joint_score.offset_, joint_score.part_tails_ = calibrator, calibrator.offset_, None
     return joint_score
 
 

@@ -1,5 +1,6 @@
 """What cross-validators by classes share: some classes are known, others appear in the test part alone."""
 
+import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -71,6 +72,11 @@ class ClassSplitter(BaseCrossValidator):
         if groups is not None:
             name = type(self).__name__
             warnings.warn(f"The groups parameter is ignored by {name}.", UserWarning, stacklevel=2)
+        if isinstance(X, str | os.PathLike):
+            raise TypeError(
+                f"X is the path {shown(str(X))}: expected a list, an array or a dataset, of which a split can take "
+                "some images; pass load_image_folder(X).paths and its labels."
+            )
         X, y = indexable(X, y)
         classes, indices, counts = distinct_classes(y)
         self._check_number(len(classes))

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skdfb.detector import DFBDetector
-from skdfb.evaluation._detectors import checked_labels
+from skdfb.evaluation._detectors import checked_labels, known_images
 from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.images import labels_given
 from skdfb.metrics import oscr_score
@@ -49,12 +49,13 @@ def compare_scorers(
     X : images
         The n images of the detector's ``fit``. The scorers are fitted on them.
     y : array-like of shape (n,)
-        The labels of the detector's ``fit``.
+        The labels of the detector's ``fit``. None takes those of a folder of class folders.
     scorers : sequence of ForegroundScorer, default=None
         None is ``MSP``, ``MaxLogit``, ``ODIN``, ``Energy`` and ``ViM``. The table names a scorer by its class, or by
         class and parameters if several are of this class.
     y_id : array-like of shape (n_id,), default=None
-        Labels of the n_id images of `X_id`. None leaves out the columns that need them.
+        Labels of the n_id images of `X_id`. None takes those of a folder of class folders, and else leaves out the
+        columns that need them.
     X_calibration : images, default=None
         Those of the detector's ``fit``, if it was given any.
 
@@ -111,8 +112,10 @@ def compare_scorers(
     """
     check_is_fitted(detector)
     scorers = [MSP(), MaxLogit(), ODIN(), Energy(), ViM()] if scorers is None else scorers
-    check_ood(ood)
+    ood = check_ood(ood)
     check_scorers(scorers)
+    X_id, y_id = known_images(detector, X_id, y_id, "X_id")
+    X, y = known_images(detector, X, y, "X")
     correct = None
     if y_id is not None:
         correct = _correct(detector, X_id, checked_labels(detector, y_id, _num_samples(X_id), "X_id", "y_id"))
@@ -213,7 +216,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     X : images
         The n in-distribution test images.
     y : array-like of shape (n,), default=None
-        Their labels. None takes those of a torch dataset of (image, label) items.
+        Their labels. None takes those of a folder of class folders, or of a dataset of (image, label) items.
 
     Returns
     -------
@@ -242,6 +245,7 @@ def class_accuracy(detector: DFBDetector, X: Any, y: Any = None) -> dict[str, fl
     ['dfb', 'plain']
     """
     check_is_fitted(detector)
+    X, y = known_images(detector, X, y, "X")
     y = labels_given(X, y)
     if y is None:
         raise ValueError("y is None: expected the label of each image.")

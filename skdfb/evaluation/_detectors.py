@@ -8,9 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline
 
-from skdfb.images import label_array, label_places, shown
+from skdfb.images import Folder, label_array, label_places, opened, shown
 
-__all__ = ["can_classify", "checked_labels", "labels_in", "scoring_method", "shown_labels", "unwrapped"]
+__all__ = [
+    "can_classify",
+    "checked_labels",
+    "known_images",
+    "labels_in",
+    "listed",
+    "scoring_method",
+    "shown_labels",
+    "unwrapped",
+]
 
 
 def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -51,6 +60,36 @@ def scoring_method(estimator: Any) -> Any:
         f"{estimator!r} has neither score_samples nor decision_function: expected a detector, or a pipeline that ends "
         "in one."
     )
+
+
+def listed(X: Any, name: str) -> Any:
+    """Return the paths of the images of a folder, if ``X`` is the path of one; anything else as it is."""
+    found = opened(X, name)
+    return found.paths if isinstance(found, Folder) else X
+
+
+def known_images(step: Any, X: Any, y: Any, name: str) -> tuple[Any, Any]:
+    """Return the paths of a folder and, if y is None, the names of its class folders; anything else as it is.
+
+    Raises
+    ------
+    ValueError
+        If y is None, the fitted last step classifies, and a class folder is none of its classes.
+    """
+    found = opened(X, name)
+    if not isinstance(found, Folder):
+        return X, y
+    if y is not None or found.labels is None or not (can_classify(step) and hasattr(step, "classes_")):
+        return found.paths, y
+    labels = np.asarray(found.labels)
+    others = np.unique(labels[~labels_in(labels, step.classes_)])
+    if len(others):
+        raise ValueError(
+            f"{name} is the folder {shown(str(X))} with the class folders {shown_labels(others)}, which are not "
+            f"classes of fit: expected some of {shown_labels(step.classes_)}. Images of other classes are OOD: move "
+            f"them to ood. To pass the images without labels, pass load_image_folder({shown(str(X))}).paths."
+        )
+    return found.paths, labels
 
 
 def shown_labels(classes: Any, most: int = 6) -> str:

@@ -10,7 +10,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import _num_samples
 
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
-from skdfb.evaluation._detectors import checked_labels, scoring_method, unwrapped
+from skdfb.evaluation._detectors import checked_labels, known_images, scoring_method, unwrapped
 from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.metrics import oscr_score
 from skdfb.utils import check_scores, spawn_seeds
@@ -57,9 +57,10 @@ def evaluate(
     X_id : images or features
         The n_id test images of the known classes, in any form that the detector takes.
     ood : mapping of str to images or features
-        OOD test images by name.
+        OOD test images by name, such as ``{"textures": "textures/"}`` for those of a folder.
     y_id : array-like of shape (n_id,), default=None
-        Labels of these images. None computes neither accuracy nor OSCR.
+        Labels of these images. None takes those of a folder of class folders, and else computes neither accuracy nor
+        OSCR.
     n_bootstrap : int, default=1000
         Number of bootstrap resamples for the intervals; 0 leaves the intervals out.
     confidence : float, default=0.95
@@ -76,9 +77,9 @@ def evaluate(
         - ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``: see :mod:`skdfb.metrics`. In-distribution is the positive
           class, except in ``aupr_out``;
         - ``oscr``: :func:`~skdfb.metrics.oscr_score`, which counts in-distribution images only if their label is
-          predicted correctly; NaN without `y_id`;
+          predicted correctly; NaN without labels;
         - ``accuracy``: share of the in-distribution images whose label is predicted correctly, including rejected
-          images; NaN without `y_id`;
+          images; NaN without labels;
         - ``id_rejected``, ``ood_rejected``: shares of the in-distribution and of the OOD images with a score below the
           threshold of the detector; NaN if it has none;
         - the ends of the interval of each of these eight metrics: ``auroc_low``, ``auroc_high``, and so on.
@@ -91,8 +92,8 @@ def evaluate(
         If `ood` is not a mapping or is empty, if the detector has no scores, or if there are labels, but the detector
         does not classify.
     ValueError
-        If `y_id` and `X_id` differ in length, if a label is not a class of ``fit``, if scores are not 1-d or hold NaN,
-        or if a parameter is out of range.
+        If `y_id` and `X_id` differ in length, if a label or a class folder is not a class of ``fit``, if scores are not
+        1-d or hold NaN, or if a parameter is out of range.
 
     See Also
     --------
@@ -153,9 +154,10 @@ def evaluation_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows of :func:`evaluate`."""
     # 1. Check all arguments before any image is scored.
-    check_ood(ood)
+    ood = check_ood(ood)
     seeds = _Seeds(*spawn_seeds(random_state, len(_Seeds._fields)))
     step, prepared = unwrapped(detector)
+    X_id, y_id = known_images(step, X_id, y_id, "X_id")
     labels = None if y_id is None else checked_labels(step, y_id, _num_samples(X_id), "X_id", "y_id")
     # 2. Score the in-distribution images once, then each OOD set.
     known = _scored(step, prepared(X_id), "X_id", labels)

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._compare import check_scorers, compare_scorers
-from skdfb.evaluation._detectors import can_classify, labels_in, shown_labels, unwrapped
+from skdfb.evaluation._detectors import can_classify, labels_in, listed, shown_labels, unwrapped
 from skdfb.evaluation._evaluate import evaluation_rows
 from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.fusion import TemperatureFusion
-from skdfb.images import Images, encode_labels, label_array, labels_given
+from skdfb.images import Folder, Images, encode_labels, label_array, labels_given, opened
 from skdfb.scorers import ForegroundScorer, scorer_output
 from skdfb.scoring._parts import BACKGROUND
 from skdfb.utils import spawn_seeds
@@ -112,14 +112,14 @@ def temperature_sweep(
     >>> table.temperature.tolist()
     [1.0, 2.5]
     """
-    check_ood(ood)
+    ood = check_ood(ood)
     temperatures = _checked_temperatures(temperatures)
     step, prepared = unwrapped(detector)
     if not hasattr(step, "score_parts"):
         raise TypeError(f"Expected a fitted DFBDetector, got {step!r}, which has no score_parts.")
     check_is_fitted(step)
     names = _part_names(step.joint_score_.parts_, parts)
-    known = _chosen(step.score_parts(prepared(X_id)), names)
+    known = _chosen(step.score_parts(prepared(listed(X_id, "X_id"))), names)
     unknown = {name: _chosen(step.score_parts(prepared(X)), names) for name, X in ood.items()}
     # Eq. 7 has a branch for probabilities: the chosen part decides, which need not be the first one.
     outputs = {"foreground": scorer_output(step.part_scorers_[names["foreground"]])}
@@ -214,13 +214,13 @@ def class_count_sweep(
         and ``score_samples`` or ``decision_function``, or a pipeline that ends in one. It is cloned and stays unfitted.
     X : images or features
         The n training images, in any form that the estimator takes: an array, a data frame, a sequence, a torch
-        dataset.
+        dataset, the path of a folder.
     y : array-like of shape (n,)
-        Their labels. None takes those of a torch dataset of (image, label) items.
+        Their labels. None takes those of a folder of class folders, or of a dataset of (image, label) items.
     X_test : images or features
         The m in-distribution test images, in any of these forms. Images with a label that is not in `y` are ignored.
     y_test : array-like of shape (m,)
-        Their labels. None takes those of a torch dataset of (image, label) items.
+        Their labels. None takes those of a folder of class folders, or of a dataset of (image, label) items.
     ood : mapping of str to images or features
         OOD test images by name. They must not belong to any of the classes.
     counts : sequence of int
@@ -281,7 +281,7 @@ def class_count_sweep(
     >>> table.n_classes.tolist()
     [2, 4, 8]
     """
-    check_ood(ood)
+    ood = check_ood(ood)
     check_scalar(n_repeats, "n_repeats", Integral, min_val=1)
     # 1. Check all arguments before anything is fitted.
     _check_scorers(estimator, scorers)
@@ -340,7 +340,9 @@ def _subset(X: Any, rows: npt.NDArray[np.intp]) -> Any:
 
 def _labelled(X: Any, y: Any, suffix: str) -> _LabelledImages:
     """Return images with their labels; refuse labels that do not fit the images."""
+    X = opened(X, f"X{suffix}")
     y = labels_given(X, y)
+    X = X.paths if isinstance(X, Folder) else X
     if y is None:
         raise ValueError(f"y{suffix} is None: expected one class label per image of X{suffix}.")
     y = label_array(y, f"y{suffix}")

@@ -1,5 +1,6 @@
 """The tables that the functions of this package return, and the metrics in them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import Bunch
 
+from skdfb.evaluation._detectors import listed
 from skdfb.metrics import aupr_score, auroc_score, fpr_at_tpr
 
 __all__ = ["METRICS", "Table", "check_ood", "metric_values"]
@@ -123,8 +125,12 @@ def metric_values(id_scores: npt.ArrayLike, ood_scores: npt.ArrayLike) -> dict[s
     }
 
 
-def check_ood(ood: Any) -> None:
-    """Refuse OOD images without names."""
+def check_ood(ood: Any) -> dict[str, Any]:
+    """Return OOD images by name, those of folders as lists of paths; refuse images without names."""
     if not isinstance(ood, Mapping) or not ood:
-        given = "empty" if isinstance(ood, Mapping) else f"a {type(ood).__name__}"
-        raise TypeError(f"ood is {given}: expected OOD images by name, like {{'noise': X_noise}}.")
+        given, example = f"a {type(ood).__name__}", "X_noise"
+        if isinstance(ood, str | os.PathLike):
+            given, example = f"the path {str(ood)!r}", repr(str(ood))
+        given = "empty" if isinstance(ood, Mapping) else given
+        raise TypeError(f"ood is {given}: expected OOD images by name, like {{'noise': {example}}}.")
+    return {name: listed(X, f"ood[{name!r}]") for name, X in ood.items()}

@@ -5,6 +5,8 @@ from skdfb.images._batch_size import BatchSize, batch_size_of, is_out_of_memory
 from skdfb.images._batches import Preprocessor, iterate_batches, read_batches
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
+from skdfb.images._containers import opened
+from skdfb.images._folders import Folder, scan_folder
 from skdfb.images._images import Images, Indices, LenientImages, spread_evenly
 from skdfb.images._joined import JoinedImages
 from skdfb.images._labels import encode_labels, label_array, label_places, shown
@@ -15,6 +17,7 @@ from skdfb.images._survey import survey
 __all__ = [
     "N_JOBS",
     "BatchSize",
+    "Folder",
     "Images",
     "Indices",
     "JoinedImages",
@@ -32,7 +35,9 @@ __all__ = [
     "label_places",
     "labels_given",
     "near_duplicates",
+    "opened",
     "read_batches",
+    "scan_folder",
     "shown",
     "spread_evenly",
     "survey",

@@ -1,6 +1,7 @@
 """From what users pass to readable images."""
 
 import numbers
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from skdfb.images._containers import is_dataset, unwrapped
 from skdfb.images._files import array_of, check_header, is_file
+from skdfb.images._folders import Folder
 from skdfb.images._images import ArrayImages, DatasetImages, Images, ItemImages, LenientImages, ScaledRows, scale_of
+from skdfb.images._labels import shown
 from skdfb.images._pixels import ACCEPTED_FORMS, layout_hint, tensor_to_array, value_bounds
 from skdfb.images._scale import PixelScale, is_wide
 
@@ -33,7 +36,7 @@ def as_images(
 
     Parameters
     ----------
-    X : array, sequence, dataset or Images
+    X : path of a folder, array, sequence, dataset or Images
         See *Images* in the user guide for the accepted forms.
     image_shape : tuple of int, default=None
         (H, W) or (H, W, C) of the images in the rows of a 2-d ``X``.
@@ -62,12 +65,16 @@ def as_images(
     ValueError, TypeError
         If ``X`` is not in an accepted form, is empty, has NaN, infinite or out-of-range pixels, or names a file that
         cannot be read as an image.
+    OSError
+        If ``X`` is the path of a folder that does not exist or cannot be read.
     """
     if isinstance(X, Images):
         return X
     if image_range is not None:
         scale = PixelScale(checked_range(image_range), given=True)
     X = unwrapped(X, name)
+    if isinstance(X, Folder):
+        return _from_sequence(X.paths, scale, n_channels, lenient, name, X.labels)
     # Images one by one, or one array: nested lists of numbers, data frames and arrays of paths become an array first.
     if is_sequence_of_images(X):
         return _from_sequence(X, scale, n_channels, lenient, name)
@@ -125,7 +132,12 @@ def _unmasked(X: Any, name: str) -> npt.NDArray[Any]:
 
 
 def _from_sequence(
-    items: Sequence[Any] | npt.NDArray[Any], scale: PixelScale | None, n_channels: int, lenient: bool, name: str
+    items: Sequence[Any] | npt.NDArray[Any],
+    scale: PixelScale | None,
+    n_channels: int,
+    lenient: bool,
+    name: str,
+    labels: list[str] | None = None,
 ) -> Images:
     # Wrong types are errors in the caller's code, also where unreadable images are accepted.
     if len(items) == 0:
@@ -133,7 +145,8 @@ def _from_sequence(
     for index, item in enumerate(items):
         if not (is_file(item) or isinstance(item, np.ndarray | Tensor | Image.Image)):
             raise TypeError(f"{name}[{index}] has type {type(item).__name__}: expected {ACCEPTED_FORMS}.")
-    images = ItemImages(list(items), scale, n_channels)
+    _check_whole_paths(items, name)
+    images = ItemImages(list(items), scale, n_channels, labels)
     if lenient:
         return LenientImages(images)
     # All that can be checked without decoding a file, so that an error comes early.
@@ -145,6 +158,15 @@ def _from_sequence(
             arrays[f"{name}[{index}]"] = array_of(item, f"{name}[{index}]", n_channels)
     _check_values(arrays, scale)
     return images
+
+
+def _check_whole_paths(items: Sequence[Any] | npt.NDArray[Any], name: str) -> None:
+    """Refuse the characters of a path, which are what a cross-validation takes for its items."""
+    if all(isinstance(item, str) and len(item) == 1 for item in items) and not any(map(os.path.exists, items)):
+        raise ValueError(
+            f"{name} holds single characters, {shown(items[0])} first, as of a path in a cross-validation, which "
+            "chooses among images by their place: expected paths; pass load_image_folder(path).paths and its labels."
+        )
 
 
 def _check_values(arrays: dict[str, npt.NDArray[Any]], scale: PixelScale | None) -> None:

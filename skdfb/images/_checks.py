@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skdfb.images._as_images import as_images, checked_range, is_sequence_of_images
 from skdfb.images._containers import is_dataset, unwrapped
+from skdfb.images._folders import Folder
 from skdfb.images._images import ArrayImages, Images
 from skdfb.images._labels import encode_labels, label_array, shown
 from skdfb.images._pixels import PixelFormat, tensor_to_array, value_bounds
@@ -179,7 +180,7 @@ def _check_formats(images: Images, estimator: Any) -> None:
 
 def _is_table(X: Any) -> bool:
     """Tell whether scikit-learn checks ``X``: a 2-d array, a data frame, a sparse matrix, lists of numbers."""
-    if isinstance(X, Images) or is_sequence_of_images(X) or is_dataset(X):
+    if isinstance(X, Images | Folder) or is_sequence_of_images(X) or is_dataset(X):
         return False
     if hasattr(X, "ndim"):
         # Arrays of strings or objects hold paths or PIL images.
@@ -189,7 +190,7 @@ def _is_table(X: Any) -> bool:
 
 
 def labels_given(X: Any, y: Any) -> Any:
-    """Return ``y`` or, if it is None, the labels that a dataset brings.
+    """Return ``y`` or, if it is None, the labels that a folder or a dataset brings.
 
     Parameters
     ----------
@@ -206,6 +207,8 @@ def labels_given(X: Any, y: Any) -> Any:
     """
     if y is None and not isinstance(X, Images):
         X = unwrapped(X, "X")
+    if y is None and isinstance(X, Folder):
+        return X.labels
     return as_images(X).labels() if y is None and (isinstance(X, Images) or is_dataset(X)) else y
 
 
@@ -215,7 +218,8 @@ def check_labels(y: Any, images: Images) -> tuple[npt.NDArray[Any], npt.NDArray[
     Parameters
     ----------
     y : array-like of shape (n,) or None
-        None takes the labels of a torch dataset whose items are (image, label); see :func:`labels_given`.
+        None takes the labels of a folder of class folders, or of a torch dataset whose items are (image, label); see
+        :func:`labels_given`.
     images : Images
         The n images.
 

@@ -9,26 +9,30 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skdfb.images._files import is_file
+from skdfb.images._files import image_extensions, is_file
+from skdfb.images._folders import is_folder, scan_folder
 from skdfb.images._pixels import ACCEPTED_FORMS
 
-__all__ = ["image_and_label", "is_dataset", "is_image_item", "unwrapped"]
+__all__ = ["image_and_label", "is_dataset", "is_image_item", "opened", "unwrapped"]
 
 # Names of the columns of image sets that are published as tables.
 _IMAGE_KEYS = ("image", "img", "pixel_values", "picture")
 _LABEL_KEYS = ("label", "labels", "target", "class", "fine_label", "coarse_label")
+_TABLES = (".csv", ".tsv")
 
 
 def unwrapped(X: Any, name: str) -> Any:
-    """Return the images that a container holds: a list, an array or a dataset; anything else as it is.
+    """Return the images that a container holds: a folder, a list, an array or a dataset; anything else as it is.
 
     Raises
     ------
     TypeError
-        If ``X`` is a table of numbers and other things, or of one column too many.
+        If ``X`` is a single image, or a table of numbers and other things, or of one column too many.
+    ValueError, OSError
+        If ``X`` is a path that does not exist, or a folder without images; see :func:`scan_folder`.
     """
-    if isinstance(X, str | os.PathLike | bytes | Image.Image) or is_file(X):
-        _refuse_single(X, name)
+    if isinstance(X, Image.Image) or is_file(X):
+        return opened(X, name)
     if isinstance(X, DataLoader):
         raise TypeError(f"{name} is a DataLoader, which gives batches: expected its images; pass {name}.dataset.")
     if isinstance(X, Dataset) and not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
@@ -39,6 +43,15 @@ def unwrapped(X: Any, name: str) -> Any:
         return X[:, 0]
     if isinstance(X, Mapping):
         return _of_columns(X, name)
+    return X
+
+
+def opened(X: Any, name: str) -> Any:
+    """Return what a folder holds, if ``X`` is the path of one; anything else as it is, but for single images."""
+    if isinstance(X, str | os.PathLike) and not _is_single(X):
+        return scan_folder(X, name)
+    if isinstance(X, Image.Image) or is_file(X):
+        _refuse_single(X, name)
     return X
 
 
@@ -88,14 +101,21 @@ def _is_record(item: Any) -> bool:
     return is_pair and not (isinstance(item, list) and is_image_item(item[1]))
 
 
+def _is_single(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is, or by its extension was meant to be, a file."""
+    if os.path.isfile(path):
+        return True
+    text = os.fsdecode(path)
+    is_pattern = any(character in text for character in "*?[")
+    meant = not is_pattern and os.path.splitext(text)[1].lower() in image_extensions() | set(_TABLES)
+    return meant and not is_folder(path)
+
+
 def _refuse_single(X: Any, name: str) -> None:
-    if isinstance(X, str | os.PathLike) and os.path.isdir(X):
-        raise TypeError(
-            f"{name} is the folder {str(X)!r}: expected a sequence of images; pass the paths of its images, "
-            f"sorted(Path({name}).glob('*/*.jpg')), or torchvision.datasets.ImageFolder({name})."
-        )
-    kind = type(X).__name__
-    raise TypeError(f"{name} is a single {kind}: expected a sequence of images; wrap it in a list: {name}=[...].")
+    kind, remedy = type(X).__name__, f"wrap it in a list: {name}=[...]"
+    if isinstance(X, str | os.PathLike) and os.fsdecode(X).lower().endswith(_TABLES):
+        remedy = f"for a table of paths, pass the paths and labels of load_image_table({name})"
+    raise TypeError(f"{name} is a single {kind}: expected a sequence of images; {remedy}.")
 
 
 def _of_frame(X: Any, name: str) -> Any:
@@ -116,9 +136,10 @@ def _of_columns(X: Mapping[Any, Any], name: str) -> Any:
     """Return the items of columns by name, as dataset libraries give several rows at once."""
     key = _image_key(X)
     if key is None:
+        listed = f" Pass {name}.paths and {name}.labels." if {"paths", "labels"} <= set(X) else ""
         raise TypeError(
             f"{name} is a {type(X).__name__} with the keys {_shortened(list(X))}: expected {ACCEPTED_FORMS}; or a "
-            f"column of images under one of the names {list(_IMAGE_KEYS)}."
+            f"column of images under one of the names {list(_IMAGE_KEYS)}.{listed}"
         )
     return [dict(zip(X, row, strict=True)) for row in zip(*X.values(), strict=True)]
 

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ from skdfb.exceptions import UnreadableImageError
 from skdfb.images._deep_files import deep_pixels, is_tiff, read_tiff
 from skdfb.images._pixels import layout_hint, tensor_to_array
 
-__all__ = ["FILES", "READING_ERRORS", "array_of", "check_header", "is_file", "read_item"]
+__all__ = [
+    "FILES",
+    "READING_ERRORS",
+    "array_of",
+    "check_header",
+    "image_extensions",
+    "is_file",
+    "names_of",
+    "read_item",
+]
 
 # What a file is given as. Files that are open already are read as a whole.
 FILES = (str, os.PathLike, bytes, bytearray, io.BufferedIOBase)
@@ -43,6 +53,19 @@ Array = npt.NDArray[Any]
 def is_file(item: Any) -> bool:
     """Tell whether an item is a path, an open file or the bytes of a file."""
     return isinstance(item, FILES)
+
+
+def image_extensions() -> frozenset[str]:
+    """Return the extensions of the files that can be read, in lower case."""
+    formats = set(_formats())
+    return frozenset([".npy", *(end for end, name in Image.registered_extensions().items() if name in formats)])
+
+
+def names_of(items: Sequence[Any]) -> list[str] | None:
+    """Return the paths of images; None if one of them did not come from a file, as far as it tells."""
+    # PIL's images know the file that they were opened from.
+    paths = [getattr(item, "filename", None) if isinstance(item, Image.Image) else _path_of(item) for item in items]
+    return [os.fsdecode(path) for path in paths if path] if all(paths) else None
 
 
 def check_header(item: Any, index: int) -> None:
@@ -204,7 +227,7 @@ def _reason(item: Any, error: Exception) -> object:
     """Return why a file cannot be opened, with the remedy where one is known."""
     path = _path_of(item)
     if path is not None and os.path.isdir(path):
-        return "it is a folder; pass the paths of its images, such as sorted(Path(folder).glob('*/*.jpg'))"
+        return "it is a folder; pass it alone, not in a list, or the paths of its images, load_image_folder(path).paths"
     try:
         head = _content(item)[:32] if path is None else _head(path)
     except (OSError, ValueError):  # such as a path with a null byte

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from skdfb.exceptions import UnreadableImageError
 from skdfb.images._containers import image_and_label
-from skdfb.images._files import read_item
-from skdfb.images._loader_checks import check_loader
+from skdfb.images._files import names_of, read_item
+from skdfb.images._loader_checks import check_loader, path_of
 from skdfb.images._loader_errors import is_reading_error
 from skdfb.images._near_duplicates import fingerprint
 from skdfb.images._pixels import PixelFormat, value_bounds
@@ -85,6 +85,11 @@ class Images(ABC):
 
     def labels(self) -> list[Any] | None:
         """Return one label per image if the images bring labels, as a dataset may; they are read only once."""
+        return None
+
+    @property
+    def names(self) -> list[str] | None:
+        """The path of each image; None if an image did not come from a file."""
         return None
 
     def fingerprints(self) -> dict[int, npt.NDArray[np.floating]]:
@@ -197,10 +202,13 @@ def scale_of(bounds: Sequence[tuple[float, float]]) -> PixelScale:
 
 
 class ItemImages(SingleImages):
-    """A sequence of single images: files, PIL images or (H, W[, c]) arrays."""
+    """A sequence of single images: files, PIL images or (H, W[, c]) arrays; those of a folder may have labels."""
 
-    def __init__(self, items: Sequence[Any], scale: PixelScale | None, n_channels: int) -> None:
+    def __init__(
+        self, items: Sequence[Any], scale: PixelScale | None, n_channels: int, labels: list[Any] | None = None
+    ) -> None:
         self.items, self.scale, self.n_channels, self.known = items, scale, n_channels, {}
+        self._labels = labels
         # Also arrays of one size have no common ``size`` here: only reading them tells.
         self.pixel_formats = frozenset(filter(None, (_format_of_item(item, n_channels) for item in items)))
 
@@ -209,6 +217,17 @@ class ItemImages(SingleImages):
 
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
         return read_item(self.items[index], index, self.n_channels, least_side)
+
+    @property
+    def has_labels(self) -> bool:
+        return self._labels is not None
+
+    def labels(self) -> list[Any] | None:
+        return self._labels
+
+    @property
+    def names(self) -> list[str] | None:
+        return names_of(self.items)
 
 
 class DatasetImages(SingleImages):
@@ -229,6 +248,13 @@ class DatasetImages(SingleImages):
         if index in self._compared:
             check_loader(self.dataset, index, image)
         return image
+
+    @property
+    def names(self) -> list[str] | None:
+        # Other datasets would have to read an image for its name.
+        if isinstance(self.dataset, list | tuple):
+            return names_of([image_and_label(item, index)[0] for index, item in enumerate(self.dataset)])
+        return names_of([path_of(self.dataset, index) for index in range(len(self))])
 
     def labels(self) -> list[Any] | None:
         if self._labels is None and self.has_labels:
@@ -303,6 +329,11 @@ class _Subset(Images):
         labels = self.images.labels()
         return None if labels is None else [labels[index] for index in self.indices]
 
+    @property
+    def names(self) -> list[str] | None:
+        names = self.images.names
+        return None if names is None else [names[index] for index in self.indices]
+
 
 def spread_evenly(n_images: int, most: int) -> Indices:
     """Return the indices of at most ``most`` images, spread evenly from the first to the last."""
@@ -340,6 +371,10 @@ class LenientImages(Images):
 
     def labels(self) -> list[Any] | None:
         return self.images.labels()  # an item that cannot be read has no label either: an error
+
+    @property
+    def names(self) -> list[str] | None:
+        return self.images.names
 
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         try:

@@ -46,3 +46,8 @@ class JoinedImages(Images):
     def fingerprints(self) -> dict[int, npt.NDArray[np.floating]]:
         second = {len(self.first) + index: found for index, found in self.second.fingerprints().items()}
         return self.first.fingerprints() | second
+
+    @property
+    def names(self) -> list[str] | None:
+        first, second = self.first.names, self.second.names
+        return None if first is None or second is None else first + second

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["check_loader"]
+__all__ = ["check_loader", "path_of"]
 
 
 def check_loader(dataset: Any, index: int, image: npt.NDArray[Any]) -> None:
@@ -23,7 +23,7 @@ def check_loader(dataset: Any, index: int, image: npt.NDArray[Any]) -> None:
     # uint16 as int16, which torch took for want of a type, has negative numbers.
     if image.dtype != np.uint8 and not (image.dtype == np.int16 and image.min() < 0):
         return
-    path = _path_of(dataset, index)
+    path = path_of(dataset, index)
     if path is None:
         return
     try:
@@ -39,7 +39,7 @@ def check_loader(dataset: Any, index: int, image: npt.NDArray[Any]) -> None:
         )
 
 
-def _path_of(dataset: Any, index: int) -> Any:
+def path_of(dataset: Any, index: int) -> Any:
     """Return the path of an item, for torchvision's folders and parts of them."""
     while hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
         dataset, index = dataset.dataset, dataset.indices[index]

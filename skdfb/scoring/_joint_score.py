@@ -19,7 +19,7 @@ from skdfb.scorers._composite import check_nested_parameters, fitted_clone, memb
 from skdfb.scorers._needs import ScorerNeeds
 from skdfb.scoring._hold_out import HeldOut, check_number, learning_share, least_to_learn_from, number_to_hold_out
 from skdfb.scoring._parts import BACKGROUND, Part, as_parts, check_parts, labelled, view_needs
-from skdfb.utils import NestedByName, check_groups, own_torch_modes, shallow_copy
+from skdfb.utils import NestedByName, TailProbability, check_groups, own_torch_modes, shallow_copy
 
 __all__ = ["JointScore", "Scores", "Views"]
 
@@ -69,6 +69,9 @@ class JointScore(NestedByName):
         Holds the joint scores of the held-out images that set the threshold.
     offset_ : float
         The threshold on the joint score.
+    part_tails_ : dict of str to TailProbability, or None
+        How the scores of each part are distributed among held-out images; see :meth:`part_p_values`. No score
+        depends on them. None in models that were saved by older versions.
 
     See Also
     --------
@@ -111,6 +114,8 @@ class JointScore(NestedByName):
     }
 
     _named: ClassVar[str] = "_named_scorers"
+
+    part_tails_: dict[str, TailProbability] | None
 
     def __init__(
         self,
@@ -316,9 +321,13 @@ class JointScore(NestedByName):
         joint = _combine(fusion, {name: part[rest] for name, part in scores.items()})
         calibrator = ConformalCalibrator(self.alpha).fit(_lowered_by_rounding(joint), groups)
 
+        # 4. The parts of images that no scorer learned from tell how unusual the part of a new image is.
+        unseen = rest if self._scorers_learn() else slice(None)
+        tails = {name: TailProbability.fit(part[unseen]) for name, part in scores.items()}
+
         # All at once: after a failed fit, new scores must not stand beside the threshold of an earlier fit.
         self.parts_, self.fusion_, self._group_fusions_ = [tuple(part) for part in fitted], fusion, group_fusions
-        self.calibrator_, self.offset_ = calibrator, calibrator.offset_
+        self.calibrator_, self.offset_, self.part_tails_ = calibrator, calibrator.offset_, tails
         return self
 
     def _divided(self, n_train: int, n_held_out: int, groups: Any) -> tuple[Any, Any, Any]:
@@ -368,8 +377,10 @@ class JointScore(NestedByName):
 
     def _learns(self) -> bool:
         """Return whether the fusion or a scorer learns from held-out images."""
-        scorers_learn = any(getattr(part[2], "learns_from_held_out", False) for part in self.parts)
-        return scorers_learn or _learns(self._fusion())
+        return self._scorers_learn() or _learns(self._fusion())
+
+    def _scorers_learn(self) -> bool:
+        return any(getattr(part[2], "learns_from_held_out", False) for part in self.parts)
 
     def _n_for_threshold(self) -> int:
         return 1 if self.alpha is None else ConformalCalibrator(self.alpha).number_needed
@@ -430,10 +441,13 @@ class JointScore(NestedByName):
             If ``parts`` has other names than the parts of this joint score.
         """
         check_is_fitted(self)
+        self._check_names(parts)
+        return _combine(self.fusion_, parts)
+
+    def _check_names(self, parts: Mapping[str, Scores]) -> None:
         expected = [part[0] for part in self.parts_]
         if set(parts) != set(expected):
             raise ValueError(f"parts has the names {list(parts)}: expected {expected}.")
-        return _combine(self.fusion_, parts)
 
     def combine_group(self, group: str, parts: Mapping[str, Scores]) -> Scores:
         """Return the score of the foreground parts alone, or of the background parts alone.
@@ -489,6 +503,48 @@ class JointScore(NestedByName):
         if readable.any():
             p_values[readable] = self.calibrator_.p_values(scores[readable])
         return p_values
+
+    def part_p_values(self, parts: Mapping[str, Scores], *, log: bool = False) -> dict[str, Scores]:
+        """Return how unusual the scores of each part are: the share of in-distribution images that score no higher.
+
+        Parameters
+        ----------
+        parts : mapping of str to ndarray of shape (n,)
+            As from :meth:`score_parts`.
+        log : bool, default=False
+            Whether to return logarithms. They tell images apart whose p-values round to 0.
+
+        Returns
+        -------
+        p_values : dict of str to ndarray of shape (n,)
+            By the name of the part, in [0, 1], learned from the held-out images and continued beyond their scores; NaN
+            for images that could not be read.
+
+        Raises
+        ------
+        ValueError
+            If ``parts`` has other names than the parts of this joint score, or if it was saved by an older version,
+            which did not keep what is needed.
+        """
+        check_is_fitted(self)
+        self._check_names(parts)
+        tails = self._tails()
+        found = {name: tails[name].log_p(np.asarray(parts[name], dtype=np.float64)) for name, *_ in self.parts_}
+        return found if log else {name: np.exp(log_p) for name, log_p in found.items()}
+
+    def _tails(self) -> dict[str, TailProbability]:
+        """Return the tail probabilities of the parts; older saved models have those of the fusion, if any."""
+        names = [name for name, *_ in self.parts_]
+        kept = getattr(self, "part_tails_", None) or getattr(self.fusion_, "tails_", None)
+        if kept is not None and set(kept) == set(names):
+            return dict(kept)
+        # A single part is the joint score, whose held-out scores are kept.
+        if self.fusion_ is None:
+            return {names[0]: TailProbability.fit(self.calibrator_.scores_)}
+        raise ValueError(
+            f"it is not known how the parts {names} are distributed, since this model was saved by an older version: "
+            "fit again, or call refit_scorer(X=X, y=y) of the detector with the images and labels of fit."
+        )
 
     def with_alpha(self, alpha: float | None) -> Self:
         """Return a copy with the threshold for another ``alpha``; every score stays as it is.

@@ -80,7 +80,7 @@ def test_from_download_to_tables(reproduce_paper, published, weights, tmp_path, 
 
 def test_sets_that_are_missing_are_left_out(reproduce_paper, paper_data, published, weights, tmp_path, capsys):
     for name in ("svhn", "textures"):
-        (published.folder / paper_data.FILES[name].name).unlink()
+        (published.folder / paper_data.file_of(name).name).unlink()
     json_path = tmp_path / "figures.json"
     more = ["--id", "cifar100", "--recipe", "default", "--json", str(json_path)]
     limits = ["--n-train", "80", "--n-test", "8", "--n-ood", "5"]
@@ -102,24 +102,24 @@ def test_nothing_to_run(reproduce_paper, paper_data, published, weights, tmp_pat
     folder = tmp_path / "data"
     folder.mkdir()
     for name in kept:
-        shutil.copy(published.folder / paper_data.FILES[name].name, folder)
+        shutil.copy(published.folder / paper_data.file_of(name).name, folder)
     assert reproduce_paper.main(settings(weights, folder, "--id", "cifar10")) == 1
     printed = capsys.readouterr().err
     assert "Nothing to run" in printed
     assert "--download fetches them" in printed
-    for name, file in paper_data.FILES.items():
-        assert (file.url in printed) == (name not in kept)
+    for name in ("cifar10", *reproduce_paper.OOD_SETS["cifar10"]):
+        assert (paper_data.file_of(name).url in printed) == (name not in kept)
     assert published.served == []
 
 
 def test_a_damaged_file_is_refused_before_any_training(
     reproduce_paper, paper_data, published, weights, capsys, monkeypatch
 ):
-    path = published.folder / paper_data.FILES["places365"].name
+    path = published.folder / paper_data.file_of("places365").name
     path.write_bytes(path.read_bytes()[:-1])
     monkeypatch.setattr(reproduce_paper, "run", lambda *args: pytest.fail("the experiment was run"))
     assert reproduce_paper.main(settings(weights, published.folder)) == 1
-    assert "val_256.tar has another MD5 sum" in capsys.readouterr().err
+    assert "val_256.tar has the digest sha256:" in capsys.readouterr().err
 
 
 def test_weights_are_not_downloaded_without_the_option(reproduce_paper, published, tmp_path, capsys, monkeypatch):

@@ -21,6 +21,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 from skdfb import Trainer
+from skdfb.datasets import load_image_folder
 from skdfb.images import as_images, check_images, labels_given
 from skdfb.scorers import MSP
 from tests.bad_images import CountingDataset, ItemDataset
@@ -46,10 +47,10 @@ class NoTraining(Trainer):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("folder")
+    root = tmp_path_factory.mktemp("data") / "folder"
     for index, (image, label) in enumerate(zip(*make_images(), strict=True)):
         path = root / NAMES[label] / f"{index:02d}.png"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(image).save(path)
     return root
 
@@ -266,11 +267,13 @@ def bad_row(folder: Path) -> Any:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "folder": (lambda folder: folder, r"X is the folder '.*': expected a sequence of images; pass the paths"),
-    "folder as text": (lambda folder: str(folder), r"X is the folder '.*'.*ImageFolder\(X\)"),
+    "folder of folders of classes": (
+        lambda folder: folder.parent,
+        r"X is the folder '.*', whose sub-folder .*; pass '",
+    ),
     "folder in a list": (
         lambda folder: [folder],
-        r"image 0 cannot be read: file '.*': it is a folder; pass the paths of",
+        r"image 0 cannot be read: file '.*': it is a folder; pass it alone, not in a list, or the paths",
     ),
     "loader": (
         lambda folder: DataLoader(ImageFolder(folder)),
@@ -344,15 +347,17 @@ class TestRemedies:
         assert remedy, str(error)
         return eval(remedy.group(1), names)
 
-    def test_paths_of_a_folder(self, folder: Path) -> None:
-        with pytest.raises(TypeError) as raised:
-            as_images(folder)
-        paths = self.evaluated(raised.value, r"(sorted\(Path\(X\).*?\)\)), or", X=folder, Path=Path)
-        assert paths == []  # the pattern of the message is for JPEG files
-        dataset = self.evaluated(
-            raised.value, r"or torchvision\.datasets\.(ImageFolder\(X\))", X=folder, ImageFolder=ImageFolder
-        )
-        assert detector().fit(dataset).classes_.tolist() == [0, 1, 2]
+    def test_paths_of_a_folder(self, folder: Path, expected: Any) -> None:
+        with pytest.raises(ValueError, match="it is a folder; pass it alone") as raised:
+            as_images([folder])
+        names = {"path": folder, "load_image_folder": load_image_folder}
+        paths = self.evaluated(raised.value, r"or the paths of its images, (load_image_folder\(path\)\.paths)", **names)
+        assert detector().fit(paths, expected[1]).classes_.tolist() == [0, 1, 2]
+
+    def test_a_folder_one_level_up(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match="whose sub-folder") as raised:
+            detector().fit(folder.parent)
+        assert detector().fit(self.evaluated(raised.value, r"pass ('.*?')\.")).classes_.tolist() == NAMES.tolist()
 
     def test_dataset_of_a_loader(self, folder: Path) -> None:
         loader = DataLoader(ImageFolder(folder, ToTensor()), batch_size=8)

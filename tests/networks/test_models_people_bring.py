@@ -17,7 +17,7 @@ from torch import nn
 import skdfb
 from skdfb import DFBDetector
 from skdfb.masks import CAMMaskGenerator
-from skdfb.networks import DenseClassifier, create_backbone
+from skdfb.networks import DenseClassifier, _published, create_backbone
 from skdfb.scorers import MSP
 from skdfb.training import Trainer
 from skdfb.utils import isolated_rng
@@ -330,6 +330,7 @@ def test_the_hub_without_a_connection(scheme, monkeypatch):
     def no_connection(*args, **kwargs):
         raise OSError("no connection")
 
+    monkeypatch.setattr(_published, "why_unreachable", lambda address: None)  # the connection breaks afterwards
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_connection)
     with pytest.raises(
         ValueError, match=r"cannot be read from the Hugging Face hub \(OSError: no connection\).*local-dir"
@@ -339,6 +340,7 @@ def test_the_hub_without_a_connection(scheme, monkeypatch):
 
 def test_the_hub(published, monkeypatch):
     folder, model = published
+    monkeypatch.setattr(_published, "why_unreachable", lambda address: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, file, revision: str(folder / file))
     backbone = create_backbone("hf-hub:someone/something@main")
     torch.testing.assert_close(backbone.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"])
