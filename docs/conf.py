@@ -45,9 +45,8 @@ nitpicky = True  # a reference to a name that does not exist is an error
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 # These pages have no pages below them, so there is nothing to list beside them.
-html_sidebars = dict.fromkeys(
-    ("install", "tutorial", "choosing_a_scorer", "when_it_helps", "changelog", "citing", "contributing"), []
-)
+SINGLE_PAGES = ("install", "tutorial", "choosing_a_scorer", "when_it_helps", "changelog", "citing", "contributing")
+html_sidebars: dict[str, list[str]] = {page: [] for page in SINGLE_PAGES}
 html_show_sourcelink = False
 
 sphinx_gallery_conf = {
