@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from skdfb.cli._errors import CommandError
+from skdfb.cli._output import on_terminal
 
 __all__ = ["Preset", "load_detector", "make_detector", "scorer_names"]
 
@@ -68,8 +69,8 @@ def _refuse_training_options(steps: int | None, given: dict[str, Any]) -> None:
             )
 
 
-def load_detector(path: str, device: str = "auto", n_jobs: int | None = None) -> Any:
-    """Return the fitted detector of images in a file.
+def load_detector(path: str, device: str = "auto", n_jobs: int | None = None, verbose: int | None = None) -> Any:
+    """Return the fitted detector of images in a file; it shows bars on a terminal, unless ``verbose`` is given.
 
     Raises
     ------
@@ -86,8 +87,8 @@ def load_detector(path: str, device: str = "auto", n_jobs: int | None = None) ->
         raise CommandError(f"{path!r} holds a {type(detector).__name__}: expected a detector of images; run skdfb fit")
     if not hasattr(detector, "joint_score_"):
         raise CommandError(f"{path!r} holds a {type(detector).__name__} that is not fitted: run skdfb fit")
-    detector.n_jobs = n_jobs
-    return detector
+    verbose = int(on_terminal()) if verbose is None else verbose
+    return detector.set_params(n_jobs=n_jobs, verbose=verbose)
 
 
 # ------------------------------------------------------------------ scorers

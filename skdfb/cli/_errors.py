@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from skdfb.cli._output import say
+from skdfb.cli._output import in_options, say
 
 __all__ = ["CommandError", "InterruptedCommandError", "failed", "interruptible"]
 
@@ -68,7 +68,7 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{os.fsdecode(error.filename)!r}: {error.strerror}"
     if isinstance(error, _EXPECTED) and str(error):
-        return str(error)
+        return in_options(str(error))
     if isinstance(error, MemoryError):
         return "out of memory: expected smaller images or batches, such as --image-size 128"
     return f"{type(error).__name__}: {error} (add --debug for the traceback)"

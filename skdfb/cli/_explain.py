@@ -8,7 +8,7 @@ import typer
 from skdfb.cli._detectors import load_detector
 from skdfb.cli._errors import CommandError
 from skdfb.cli._files import check_output, image_paths
-from skdfb.cli._options import Debug, Device, Force, Json, Model, NJobs
+from skdfb.cli._options import Debug, Device, Json, Model, NJobs
 from skdfb.cli._output import printable, say, write, write_json
 
 __all__ = ["explain"]
@@ -19,7 +19,12 @@ def explain(
     images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Files and folders.", show_default=False)],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="A picture, such as why.png; of several, why-1.png, ..."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A picture to write or replace, such as why.png; of several, why-1.png, ...",
+        ),
     ] = None,
     known: Annotated[
         str | None, typer.Option(metavar="DIR", help="The folder of fit: the picture shows the nearest known images.")
@@ -27,7 +32,6 @@ def explain(
     neighbors: Annotated[int, typer.Option(min=0, help="Number of nearest known images.")] = 3,
     n_jobs: NJobs = None,
     device: Device = "auto",
-    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -35,7 +39,9 @@ def explain(
     paths = image_paths(images)
     outputs = [] if output is None else _outputs(output, len(paths))
     for name in outputs:
-        check_output(name, force=force)
+        check_output(name, replace=True)
+        if os.path.realpath(name) in map(os.path.realpath, paths):
+            raise CommandError(f"-o {name!r} would replace an image that is explained: choose another name")
     if known is not None and not os.path.isdir(known):
         raise CommandError(f"there is no folder {known!r}: expected that of fit")
     detector = load_detector(model, device, n_jobs)

@@ -10,7 +10,7 @@ from skdfb.cli._errors import CommandError
 __all__ = ["check_output", "image_paths"]
 
 
-def check_output(path: str, *, force: bool) -> None:
+def check_output(path: str, *, replace: bool) -> None:
     """Refuse a file that cannot be written, or that exists and must not be replaced.
 
     Raises
@@ -20,7 +20,7 @@ def check_output(path: str, *, force: bool) -> None:
     """
     if os.path.isdir(path):
         raise CommandError(f"{path!r} is a folder: expected the name of a file to write")
-    if os.path.lexists(path) and not force:
+    if os.path.lexists(path) and not replace:
         raise CommandError(f"{path!r} exists already: choose another name, or replace it by --force")
     folder = os.path.dirname(path) or os.curdir
     if not os.path.isdir(folder):

@@ -1,15 +1,12 @@
 """``skdfb fit``: from a folder of class folders to a model."""
 
 import os
-import re
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from skdfb.cli._detectors import Preset, make_detector
-from skdfb.cli._errors import CommandError, interruptible
+from skdfb.cli._errors import interruptible
 from skdfb.cli._files import check_output
 from skdfb.cli._options import Debug, Device, Force, Json, NJobs, Seed
 from skdfb.cli._output import file_size, on_terminal, printable, say, write, write_json
@@ -56,7 +53,7 @@ def fit(
     DIR has one sub-folder of images per class. The threshold is set so that at most --alpha of new images of these
     classes are rejected.
     """
-    check_output(output, force=force)
+    check_output(output, replace=force)
     options = {
         "backbone": backbone,
         "alpha": alpha,
@@ -72,21 +69,10 @@ def fit(
 
     if scan_folder(folder, "DIR").labels is None:
         say(f"{folder!r} has no class folders: its images are sorted into classes by their looks")
-    with interruptible(_kept(output, checkpoint_dir)), _options_for_parameters(options):
+    with interruptible(_kept(output, checkpoint_dir)):
         detector.fit(folder)
-        detector.save(output)
+        detector.set_params(verbose=0).save(output)  # the file does not depend on where fit ran
     _show(detector, output, json)
-
-
-@contextmanager
-def _options_for_parameters(names: Iterable[str]) -> Generator[None]:
-    """Turn "alpha=0.1" in the library's messages into "--alpha 0.1"."""
-    try:
-        yield
-    except ValueError as error:
-        # There is no option for None.
-        pattern = rf"\b({'|'.join(names)})=(?!None)"
-        raise CommandError(re.sub(pattern, lambda found: f"--{found[1].replace('_', '-')} ", str(error))) from error
 
 
 def _kept(output: str, checkpoint_dir: str | None) -> str:

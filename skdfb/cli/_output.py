@@ -4,14 +4,16 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 __all__ = [
     "file_size",
+    "in_options",
     "messages_on_stderr",
     "on_terminal",
     "one_line",
@@ -22,6 +24,16 @@ __all__ = [
     "write_table",
 ]
 
+# Parameters and objects in the library's advice, and the options of 'skdfb fit' that are the same.
+_AS_OPTIONS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
+    # There is no option for None.
+    (
+        r"\b(backbone|alpha|image_size|n_jobs|device|checkpoint_dir)=(?!None)",
+        lambda found: f"--{found[1].replace('_', '-')} ",
+    ),
+    (r"\bTrainer\(max_steps=(\d+)\)", lambda found: f"--steps {found[1]}"),
+    (r"\bFrozenDetector\b(?=, which trains)", lambda found: "--preset fast"),
+]
 _WIDE = 10_000  # characters: tables in files and pipes are not cut to the width of a terminal
 
 
@@ -69,6 +81,13 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def in_options(text: str) -> str:
+    """Return a message of the library with "--image-size 128" in place of "image_size=128"."""
+    for pattern, option in _AS_OPTIONS:
+        text = re.sub(pattern, option, text)
+    return text
+
+
 def on_terminal() -> bool:
     """Tell whether somebody reads stderr, so that progress is shown."""
     return sys.stderr.isatty()
@@ -103,12 +122,14 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
+        from skdfb._progress import write_line
+
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        say(f"{prefix}{record.getMessage()}")
+        write_line(f"skdfb: {one_line(prefix + in_options(record.getMessage()))}")
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    say(f"warning: {message}")
+    say(f"warning: {in_options(str(message))}")
 
 
 def _cell(value: Any) -> str:

@@ -7,7 +7,7 @@ import typer
 from skdfb.cli._detectors import load_detector
 from skdfb.cli._evaluate import KnownFolder
 from skdfb.cli._files import check_output
-from skdfb.cli._options import Debug, Device, Force, Json, Model, NJobs, Ood, Seed, ood_folders
+from skdfb.cli._options import Debug, Device, Json, Model, NJobs, Ood, Seed, ood_folders
 from skdfb.cli._output import write, write_json
 
 __all__ = ["report"]
@@ -17,18 +17,19 @@ def report(
     model: Model,
     known: KnownFolder,
     ood: Ood,
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The page to write, *.html.")],
-    examples: Annotated[int, typer.Option(min=0, help="Number of explained images per folder.")] = 6,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The page to write or replace, *.html.")
+    ],
+    examples: Annotated[int, typer.Option(min=0, max=50, help="Most images to show of each kind.")] = 6,
     n_jobs: NJobs = None,
     device: Device = "auto",
     seed: Seed = 0,
-    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write an evaluation with tables, plots and explained images as one HTML file that needs no network."""
     folders = ood_folders(ood)
-    check_output(output, force=force)
+    check_output(output, replace=True)
     detector = load_detector(model, device, n_jobs)
     from skdfb.reports import write_report
 

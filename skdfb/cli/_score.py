@@ -39,8 +39,8 @@ def score(
     """
     paths = image_paths(images)
     if csv is not None:
-        check_output(csv, force=True)
-    detector = load_detector(model, device, n_jobs)
+        check_output(csv, replace=True)
+    detector = load_detector(model, device, n_jobs, verbose=0)
     kept = "" if csv is None else f"the rows written so far are in {csv!r}; the same command goes on from there"
     opened = nullcontext(None) if csv is None else ScoreFile(csv, digest_of_file(model), force)
     with interruptible(kept or "nothing is kept; with --csv FILE an interrupted run goes on"), opened as file:
@@ -79,9 +79,11 @@ def _add(rows: Sequence[Row], summary: Summary, as_json: bool) -> None:
 
 
 def _bar(n_images: int) -> Any:
-    from tqdm import tqdm
+    from skdfb._progress import progress, progress_bar
 
-    return tqdm(total=n_images, desc="score", unit="image", disable=not on_terminal())
+    # Not around the scoring, in which each batch would have a bar.
+    with progress(int(on_terminal())):
+        return progress_bar(n_images, "scoring the images")
 
 
 def _show(summary: Summary, alpha: float | None) -> None:

@@ -1,9 +1,7 @@
 """``skdfb evaluate`` and ``skdfb report``."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -61,23 +59,25 @@ def test_wrong_folders(run: Run, images: Path, model: Path, tmp_path: Path) -> N
 # --------------------------------------------------------------- report
 
 
-def test_a_report_gets_the_folders(
+def test_a_report(run: Run, images: Path, model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("an earlier one")
+    folders = ("--ood", f"flower={images / 'new'}")
+    result = run("report", model, images / "test", *folders, "-o", page, "--examples", 1)
+    assert (result.code, result.out) == (0, f"{page}\n")
+    assert "flower" in page.read_text()
+
+
+def test_a_report_gets_the_options(
     run: Run, images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-
-    def write_report(detector: Any, X_id: Any, ood: Any, path: Any, **options: Any) -> None:
-        calls.append((type(detector).__name__, X_id, ood, path, options))
-        Path(path).write_text("<html>")
-
-    module = ModuleType("skdfb.reports")
-    module.write_report = write_report  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "skdfb.reports", module)
+    monkeypatch.setattr("skdfb.reports.write_report", lambda *given, **options: calls.append((given[1:], options)))
     page = tmp_path / "report.html"
-    arguments = ("report", model, images / "test", "--ood", f"flower={images / 'new'}", "-o", page)
-    result = run(*arguments, "--examples", 2)
-    assert (result.code, result.out) == (0, f"{page}\n")
-    folders, options = {"flower": str(images / "new")}, {"n_examples": 2, "random_state": 0}
-    assert calls == [("FrozenDetector", str(images / "test"), folders, str(page), options)]
-    assert "--force" in run(*arguments).error
-    assert json.loads(run(*arguments, "--force", "--json").out) == {"report": str(page)}
+    arguments = ("report", model, images / "test", "--ood", f"flower={images / 'new'}", "-o")
+    result = run(*arguments, page, "--examples", 2, "--seed", 5, "--json")
+    assert json.loads(result.out) == {"report": str(page)}
+    folders = {"flower": str(images / "new")}
+    assert calls == [((str(images / "test"), folders, str(page)), {"n_examples": 2, "random_state": 5})]
+    # Refused before the model is loaded.
+    assert "there is no folder" in run(*arguments, tmp_path / "no" / "report.html").error

@@ -17,9 +17,10 @@ def test_sentences_and_a_picture(run: Run, images: Path, model: Path, tmp_path: 
     assert result.out == f"{image}: {skdfb.load(model).explain([str(image)]).sentences[0]}\n"
     with Image.open(picture) as opened:
         assert min(opened.size) > 300
-    again = run("explain", model, image, "-o", picture)
-    assert (again.code, again.out) == (1, "")
-    assert "--force" in again.error
+    before = image.read_bytes()
+    again = run("explain", model, image, "-o", image)
+    assert (again.code, again.out, image.read_bytes()) == (1, "", before)
+    assert "would replace an image" in again.error
 
 
 def test_several_images_have_numbered_pictures(run: Run, images: Path, model: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import skdfb
 from skdfb.cli import _demo, _info, _main
+from skdfb.cli._output import in_options
 from tests.cli.conftest import Run
 
 COMMANDS = ("fit", "score", "explain", "evaluate", "report", "info", "demo")
@@ -84,6 +85,15 @@ def test_errors_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, error: A
     assert result.code == code
     assert "Traceback" in result.err
     assert result.err.splitlines()[-1] == f"skdfb: {line}"
+
+
+def test_advice_is_in_options() -> None:
+    advice = (
+        "Pass alpha=0.1, or alpha=None. FrozenDetector, which trains no network; image_size=96; Trainer(max_steps=7)"
+    )
+    expected = "Pass --alpha 0.1, or alpha=None. --preset fast, which trains no network; --image-size 96; --steps 7"
+    assert in_options(advice) == expected
+    assert in_options("n_alpha=3, _device=3") == "n_alpha=3, _device=3"
 
 
 def test_warnings_and_logs_are_lines_on_stderr(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
