@@ -26,8 +26,8 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 4 images."""
     load = _score.load_detector
 
-    def load_detector(*args: Any) -> Any:
-        detector = load(*args)
+    def load_detector(*args: Any, **more: Any) -> Any:
+        detector = load(*args, **more)
         detector.batch_size = 4
         return detector
 
