@@ -69,8 +69,8 @@ def curves_section(known: ScoredSet, unknown: Sequence[ScoredSet], threshold: fl
         curve = OODCurveDisplay(known.scores, some, threshold=threshold if np.isfinite(threshold) else None)
         names = ", ".join(some)
         figures += [
-            _figure(histogram, (7, 4.2), f"Histograms of the scores of known images and of {names}"),
-            _figure(curve, (7, 4.2), f"ROC curves of known images against {names}"),
+            _figure(histogram, (5.6, 3.9), f"Histograms of the scores of known images and of {names}"),
+            _figure(curve, (5.6, 3.9), f"ROC curves of known images against {names}"),
         ]
     return _section("Scores", element("div", *figures, class_="figures"))
 
