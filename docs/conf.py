@@ -27,6 +27,8 @@ extensions = [
     "sphinx.ext.extlinks",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
+    "sphinx_design",
+    "changelog_page",
     "sphinx_gallery.gen_gallery",
     "sphinx-mathjax-offline",  # formulas without a network; after sphinx.ext.mathjax, whose address it sets
 ]
@@ -41,8 +43,12 @@ autodoc_typehints = "none"  # the Parameters sections have them
 
 nitpicky = True  # a reference to a name that does not exist is an error
 
+html_title = "skdfb"  # the header of a phone has no room for more
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+# These pages have no pages below them, so there is nothing to list beside them.
+SINGLE_PAGES = ("install", "tutorial", "choosing_a_scorer", "when_it_helps", "changelog", "citing", "contributing")
+html_sidebars: dict[str, list[str]] = {page: [] for page in SINGLE_PAGES}
 html_show_sourcelink = False
 html_title = project  # with "0.1.0 documentation" the head of the page is too wide for a phone
 html_static_path = ["_static"]
