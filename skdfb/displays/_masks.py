@@ -143,6 +143,8 @@ class MaskDisplay:
         size = side * n_columns + 0.3 + 0.09 * max(map(len, names)), side * height_ratio(self.pictures) * n_rows + 0.1
         canvas = canvas_for(ax, size)
         axes = canvas.axes(n_rows, n_columns)
+        for ax in axes.flat:
+            ax.set_anchor("W")  # beside the names, whose space is measured before images get their form
         for column, picture in enumerate(self.pictures):
             draw_picture(axes[0, column], picture)
             for row, maps in enumerate(self.maps.values(), start=1):

@@ -297,7 +297,7 @@ class RejectionDisplay:
                 va="bottom",
                 fontsize="small",
             )
-        ax.set(xscale="log", xlim=(1, least / 6), ylim=(len(lengths) - 0.4, -0.6))
+        ax.set(xscale="log", xlim=(1, least / 10), ylim=(len(lengths) - 0.4, -0.6))
         ax.set_yticks(range(len(lengths)), [as_text(name.replace("_", " ")) for name in lengths])
         for label, name in zip(ax.get_yticklabels(), lengths, strict=True):
             label.set_fontweight("bold" if name in (_JOINT, deciding) else "normal")

@@ -174,6 +174,8 @@ class SegmentationDisplay:
         axes: npt.NDArray[Any] = above.subgridspec(n_rows, n_columns).subplots(squeeze=False)
         axes = axes if stacked else axes.T
         _write_titles(axes[0], stacked)
+        for ax in () if stacked else axes.flat:
+            ax.set_anchor("W")  # beside the titles, whose space is measured before images get their form
         for index, row in enumerate(axes):
             background = self._draw(row, index, colors)
         # One bar for all: the maps share their limits.

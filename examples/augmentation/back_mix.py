@@ -3,7 +3,7 @@ BackMix
 =======
 
 Keep a classifier from learning the background of a class: :class:`~skdfb.augmentation.BackMix` pastes patches of the
-backgrounds of other images into the training images. Nothing is downloaded; on two CPU cores this takes half a minute.
+backgrounds of other images into the training images.
 """
 
 # %%
@@ -19,9 +19,9 @@ from skdfb.augmentation import BackMix
 from skdfb.datasets import load_digits_on_photos
 from skdfb.networks import create_backbone
 
-data = load_digits_on_photos(n_train=1000, random_state=0)
+data = load_digits_on_photos(n_train=800, n_test=6, n_ood=1, random_state=0)
 trainer = Trainer(
-    max_steps=250, batch_size=32, learning_rate=0.3, flip=False, schedule="cosine", augmentation=BackMix()
+    max_steps=150, batch_size=32, learning_rate=0.3, flip=False, schedule="cosine", augmentation=BackMix()
 )
 backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
 generator = CAMMaskGenerator(backbone, trainer=trainer, image_size=32, random_state=0).fit(data.images, data.target)
@@ -55,4 +55,4 @@ for row, (name, pictures) in zip(axes, rows.items(), strict=True):
         axis.imshow(picture)
         axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(name)
-figure.savefig("back_mix.png", dpi=120)
+plt.show()
