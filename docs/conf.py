@@ -27,7 +27,10 @@ extensions = [
     "sphinx.ext.extlinks",
     "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
+    "sphinx_design",
+    "changelog_page",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",  # formulas without a network; after sphinx.ext.mathjax, whose address it sets
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/*.md5", "auto_examples/*.py.md5"]
@@ -40,9 +43,18 @@ autodoc_typehints = "none"  # the Parameters sections have them
 
 nitpicky = True  # a reference to a name that does not exist is an error
 
+html_title = "skdfb"  # the header of a phone has no room for more
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+# These pages have no pages below them, so there is nothing to list beside them.
+SINGLE_PAGES = ("install", "tutorial", "choosing_a_scorer", "when_it_helps", "changelog", "citing", "contributing")
+html_sidebars: dict[str, list[str]] = {page: [] for page in SINGLE_PAGES}
 html_show_sourcelink = False
+html_title = project  # with "0.1.0 documentation" the head of the page is too wide for a phone
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_search_scorer = str(Path(__file__).parent / "search_scorer.js")
+toc_object_entries_show_parents = "hide"  # fit() and not DFBDetector.fit(): the column is narrow
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -55,6 +67,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,  # its page loads scripts from other sites
     "plot_gallery": os.environ.get("SKDFB_DOCS_GALLERY", "1") == "1",
 }
 

@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 from inventories import FOREIGN_NAMES, read_projects, write_inventories  # noqa: E402
 
+BUILT = {"_build", "auto_examples", "generated"}
 PROJECTS = read_projects()
 NAMES = [foreign for project in PROJECTS.values() for foreign in project.names]
 
@@ -20,7 +21,8 @@ NAMES = [foreign for project in PROJECTS.values() for foreign in project.names]
 @pytest.fixture(scope="module")
 def sources() -> str:
     """Everything that Sphinx reads, and the comments around it."""
-    files = [*(ROOT / "docs").glob("*.rst"), *(ROOT / "skdfb").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+    pages = [page for page in (ROOT / "docs").rglob("*.rst") if not BUILT & {*page.parts}]
+    files = [*pages, *(ROOT / "skdfb").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 

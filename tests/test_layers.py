@@ -13,13 +13,13 @@ ROOT = Path(skdfb.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = {
-    "exceptions": -1, "_registry": -1, "_constraints": -1,
+    "exceptions": -1, "_registry": -1, "_constraints": -1, "_progress": -1,
     "images": 0, "utils": 0,
     "networks": 1, "scorers": 1, "fusion": 1, "calibration": 1, "metrics": 1, "datasets": 1, "augmentation": 1,
     "training": 2, "scoring": 2, "displays": 2,
     "masks": 3, "persistence": 3,
     "detector": 4,
-    "evaluation": 5, "reports": 5,
+    "evaluation": 5, "reports": 5.5,  # pages show the tables
     "cli": 6, "integrations": 6,
     "__init__": 7,
 }  # fmt: skip
@@ -32,6 +32,7 @@ DOORS = {
     "matplotlib": {"displays"},
     "safetensors": {"networks/_timm.py", "utils/_files.py"},
     "lightning_fabric": {"training"},
+    "tqdm": {"_progress.py"},
     "pytest": {"testing"},
     "pooch": {"datasets/_remote.py"},
 }

@@ -77,11 +77,6 @@ def load_image_table(
           column of labels;
         - ``classes``: sorted list of the labels; None where there are none.
 
-    Warns
-    -----
-    UserWarning
-        If no column has a usual name for labels, but there are further columns.
-
     Raises
     ------
     FileNotFoundError
@@ -91,6 +86,11 @@ def load_image_table(
         a label is missing, if a file has two labels, or if the file is no such table.
     TypeError
         If `source` is of another type, or paths are no texts.
+
+    Warns
+    -----
+    UserWarning
+        If no column has a usual name for labels, but there are further columns.
 
     See Also
     --------
@@ -141,13 +141,11 @@ def load_image_table(
 
 
 def _from_csv(path: str) -> _Table:
-    given = f"source is the file {shown(path)}, which"
+    given = f"source is the file {path!r}, which"
     if os.path.isdir(path):
-        raise IsADirectoryError(
-            f"source is the folder {shown(path)}: expected a CSV file; pass it to load_image_folder."
-        )
+        raise IsADirectoryError(f"source is the folder {path!r}: expected a CSV file; pass it to load_image_folder.")
     if not os.path.exists(path):
-        raise FileNotFoundError(f"source is the path {shown(path)}, which does not exist: expected a CSV file.")
+        raise FileNotFoundError(f"source is the path {shown(path, 300)}, which does not exist: expected a CSV file.")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = file.readlines()
@@ -263,7 +261,7 @@ def _paths(table: _Table, name: Any, root: str) -> list[str]:
     paths = [os.path.join(root, os.path.expanduser(os.fsdecode(value))) for value in values]
     absent = [row for row, path in enumerate(paths) if not os.path.isfile(path)]
     if absent:
-        first = [f"{shown(paths[row])} ({table.named([row])})" for row in absent[:_MOST_SHOWN]]
+        first = [f"{paths[row]!r} ({table.named([row])})" for row in absent[:_MOST_SHOWN]]
         raise FileNotFoundError(
             f"{len(absent)} of {len(paths)} files of column {shown(name)} are missing: {', '.join(first)}"
             f"{_dots(absent)}. {_remedy(os.fsdecode(values[absent[0]]), paths[absent[0]], root)}"
@@ -279,8 +277,8 @@ def _remedy(value: str, path: str, root: str) -> str:
         return "The files are there as seen from the working directory: pass root='.'."
     added = next((end for end in _EXTENSIONS if os.path.isfile(path + end)), None)
     if added is not None:
-        return f"There is {shown(path + added)}: expected paths with the extension, {added!r}."
-    return f"Relative paths start from the folder {shown(root or os.getcwd())}: for another one pass root=."
+        return f"There is {path + added!r}: expected paths with the extension, {added!r}."
+    return f"Relative paths start from the folder {root or os.getcwd()!r}: for another one pass root=."
 
 
 def _labels(table: _Table, name: Any) -> npt.NDArray[Any]:
@@ -296,6 +294,6 @@ def _check_agree(table: _Table, paths: Sequence[str], labels: npt.NDArray[Any]) 
         other = first.setdefault(path, row)
         if labels[other] != labels[row]:
             raise ValueError(
-                f"{shown(path)} has two labels, {shown(labels.tolist()[other])} and {shown(labels.tolist()[row])}, in "
+                f"{path!r} has two labels, {shown(labels.tolist()[other])} and {shown(labels.tolist()[row])}, in "
                 f"{table.named([other, row])}: expected one label per file; images of several classes cannot be used."
             )

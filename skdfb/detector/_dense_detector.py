@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from skdfb._progress import progress
 from skdfb.detector._network_detector import NetworkDetector
 from skdfb.detector._outputs import class_probability_maps
 from skdfb.detector._thresholded import Scores
@@ -73,7 +74,7 @@ class DenseDetector(NetworkDetector):
             else the network's input size.
         """
         images = self._checked_images(X)
-        with batch_size_of(self) as batch_size:
+        with batch_size_of(self) as batch_size, progress(self.verbose, "segmenting the images"):
             return class_probability_maps(self._views(batch_size), images)
 
     # -------------------------------------------------------------- private

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skdfb._constraints import RANDOM_STATE, Interval
+from skdfb._progress import progress
 from skdfb.detector._calibration import (
     check_refit,
     checked_calibration,
@@ -36,7 +37,7 @@ from skdfb.detector._checkpoints import (
 from skdfb.detector._dense_detector import DenseDetector
 from skdfb.detector._image_fit import ImageFit
 from skdfb.detector._input import check_components, make_joint_score
-from skdfb.detector._masks import make_masks
+from skdfb.detector._masks import make_masks, work_after_classifier
 from skdfb.detector._network_detector import requests_for
 from skdfb.detector._parts_parameters import PartsParameters
 from skdfb.detector._pretrained import fitted_heads, pretrained_parts, view_widths, with_head
@@ -150,7 +151,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
     random_state : int, RandomState or None, default=None
         Fixes the split, the augmentation and the order of the images.
     verbose : int, default=0
-        1 shows progress bars of the training.
+        1 shows a progress bar for each long step, and says before each training what it is about to do and, measured
+        on its first steps, how long that takes. The logger ``skdfb`` gets the same at the level INFO.
 
     Attributes
     ----------
@@ -414,7 +416,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         """
         fitted = shallow_copy(self, fitted_state=False)
         # Gradients, also if the caller has switched them off, and full precision, unless a trainer asks for less.
-        with own_torch_modes(gradients=True):
+        with own_torch_modes(gradients=True), progress(self.verbose, later=partial(work_after_classifier, self)):
             fitted._fit(X, y, image_range, groups, X_calibration, y_calibration, groups_calibration)
         self.__dict__ = fitted.__dict__  # all at once
         return self

@@ -30,7 +30,7 @@ class Explanation:
     Images that cannot be read, with ``on_error="nan"``, have NaN in all numbers, None as labels, no neighbours, and ""
     as deciding part. They count as rejected, as in ``predict``.
 
-    Attributes
+    Parameters
     ----------
     names : list of str
         Path of each image, or "image 0" where it is no file.
@@ -70,7 +70,7 @@ class Explanation:
     >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
     >>> trainer = Trainer(max_steps=3, batch_size=32)  # far too few, only to keep the example short
     >>> detector = DFBDetector(
-    ...     create_backbone("test_resnet", pretrained=False, random_state=0),
+    ...     create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0),
     ...     classifier_trainer=trainer,
     ...     dense_trainer=trainer,
     ...     image_size=32,

@@ -1,5 +1,6 @@
 """The detector on features instead of images: a linear head, a scorer and a threshold."""
 
+import os
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -191,6 +192,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         if self.scorer is not None:
             _check_scorer(self.scorer)
             check_nested_parameters(self.scorer, "scorer")
+        _refuse_path(X)
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         # Labels and class indices: the head may be a classifier of the caller, which takes labels of any kind.
         self.classes_, indices = _class_indices(X, y)
@@ -322,11 +324,20 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
 
     def _checked(self, X: Any) -> Features:
         check_is_fitted(self)
+        _refuse_path(X)
         features: Features = validate_data(self, X, reset=False, dtype=_DTYPES)
         return features
 
     def _represent(self, X: Features) -> Representation:
         return Representation.from_numpy(features=X, weight=self.weight_, bias=self.bias_)
+
+
+def _refuse_path(X: Any) -> None:
+    if isinstance(X, str | os.PathLike):
+        raise TypeError(
+            f"X is the path {str(X)!r}: expected features of shape (n, n_features), as an array; for a folder of "
+            "images use DFBDetector or FrozenDetector."
+        )
 
 
 def _default_scorer(n_classes: int) -> ForegroundScorer:

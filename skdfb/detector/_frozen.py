@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from skdfb._constraints import RANDOM_STATE, Interval
+from skdfb._progress import progress
 from skdfb.detector._calibration import checked_calibration, joined, known_labels, warn_of_duplicates
 from skdfb.detector._image_fit import ImageFit
 from skdfb.detector._input import named_parts
@@ -23,6 +24,7 @@ from skdfb.fusion import Fusion
 from skdfb.images import N_JOBS, Images, check_images, labels_given
 from skdfb.networks import DenseClassifier
 from skdfb.networks._channels import input_channels
+from skdfb.networks._timm import check_weights
 from skdfb.scorers import ForegroundScorer, RelativeMahalanobis, Representation
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import CLASSIFIER, Part, split_view
@@ -79,7 +81,7 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
     random_state : int, RandomState or None, default=None
         Fixes which images are held out.
     verbose : int, default=0
-        1 shows progress bars.
+        1 shows a progress bar for each step that takes more than a few batches of images.
 
     Attributes
     ----------
@@ -226,7 +228,7 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
         fitted = shallow_copy(self, fitted_state=False)
-        with own_torch_modes():
+        with own_torch_modes(), progress(self.verbose):
             fitted._fit(X, y, image_range, groups, X_calibration, y_calibration, groups_calibration)
         self.__dict__ = fitted.__dict__  # all at once
         return self
@@ -234,6 +236,7 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
     def _fit(self, X: Any, y: Any, image_range: tuple[float, float] | None, groups: Any, *calibration_set: Any) -> None:
         # 1. Check all that can be checked before the network runs.
         device, joint_score = resolve_device(self.device), self._joint_score()
+        check_weights(self.backbone)  # before the images are read, which takes minutes for many files
         images = check_images(self, X, reset=True, n_channels=input_channels(self.backbone), image_range=image_range)
         y = labels_given(images, y)
         own, calibration = checked_calibration(self, images, y, groups, *calibration_set)

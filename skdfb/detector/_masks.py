@@ -5,12 +5,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skdfb._progress import LaterWork, progress
 from skdfb.images import Images
+from skdfb.masks import CAMMaskGenerator
 from skdfb.masks._inner import fit_pack, hand_over
+from skdfb.masks._network import MultiScaleMaskGenerator
 from skdfb.networks import DenseClassifier
+from skdfb.training import Trainer
 from skdfb.utils import PackedMasks
 
-__all__ = ["make_masks"]
+__all__ = ["make_masks", "work_after_classifier"]
 
 
 def make_masks(
@@ -35,4 +39,16 @@ def make_masks(
         "random_state": random_state,
         "n_jobs": n_jobs,
     }
-    return fit_pack(hand_over(generator, settings), images, labels, classifier.num_classes, "mask_generator")
+    with progress(label="making the masks"):
+        return fit_pack(hand_over(generator, settings), images, labels, classifier.num_classes, "mask_generator")
+
+
+def work_after_classifier(detector: Any, n_images: int) -> LaterWork:
+    """Return what ``fit`` of a detector does after the training of the classifier, to estimate how long it takes."""
+    trainer = Trainer() if detector.dense_trainer is None else detector.dense_trainer
+    generator = CAMMaskGenerator() if detector.mask_generator is None else detector.mask_generator
+    n_passed = 0.0
+    # A pass at twice the side takes four times as long. Of other generators nothing is known.
+    if isinstance(generator, MultiScaleMaskGenerator):
+        n_passed = float(n_images * (1 + generator.flip) * np.square(generator.scales).sum())
+    return LaterWork(float(trainer.n_steps(n_images) * min(trainer.batch_size, n_images)), n_passed)

@@ -11,6 +11,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb._progress import progress
 from skdfb.detector._explanation import Explanation, check_n_neighbors, explained
 from skdfb.detector._outputs import Output, outputs_of
 from skdfb.detector._reference import ReferenceImages
@@ -39,6 +40,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     batch_size: int
     n_jobs: int | None
     on_error: str
+    verbose: int
 
     classifier_: DenseClassifier
     batch_size_: int
@@ -296,7 +298,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     ) -> list[Any]:
         """Run the networks over X once; see :func:`skdfb.detector._outputs.outputs_of`."""
         images = self._checked_images(X, lenient=lenient)
-        with batch_size_of(self) as batch_size:
+        with batch_size_of(self) as batch_size, progress(self.verbose, "scoring the images"):
             return outputs_of(self._views(batch_size), images, requests, outputs)
 
     def _collect_training(
@@ -314,7 +316,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
     @own_torch_modes()
     def _collect(self, images: Images, requests: Mapping[str, ViewRequest]) -> dict[str, Representation]:
-        with batch_size_of(self) as batch_size:
+        with batch_size_of(self) as batch_size, progress(self.verbose, "computing features"):
             return self._views(batch_size).collect(images, requests)
 
     def __sklearn_tags__(self) -> Any:

@@ -1,10 +1,9 @@
 """Training images that a detector remembers, to name the nearest ones to a new image."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -72,22 +71,22 @@ class ReferenceImages:
 
 def _chosen(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return which images to keep: the same share of each class, spread evenly over its images."""
-    classes = np.unique(labels)
-    most = max(1, min(_MOST_PER_CLASS, _MOST // len(classes)))
-    of_class = [np.flatnonzero(labels == label) for label in classes]
+    sizes = np.unique(labels, return_counts=True)[1]
+    most = max(1, min(_MOST_PER_CLASS, _MOST // len(sizes)))
+    of_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
     rows = np.sort(np.concatenate([own[spread_evenly(len(own), most)] for own in of_class]))
     return rows[spread_evenly(len(rows), _MOST)]
 
 
 def image_names(images: Images) -> list[str]:
     """Return the path of each image, or names like "image 0"."""
-    names = _paths(images)
+    names = images.names
     return [f"image {place}" for place in range(len(images))] if names is None else names
 
 
 def _names_below_common_folder(images: Images, places: npt.NDArray[np.intp]) -> list[str]:
     """Return names of the images at ``places``, without the folders that all images have in common."""
-    paths = _paths(images)
+    paths = images.names
     if paths is None:
         return [f"image {place}" for place in places]
     # Absolute paths first: "../a.png" and "b.png" have a folder in common that neither of them names.
@@ -97,21 +96,3 @@ def _names_below_common_folder(images: Images, places: npt.NDArray[np.intp]) -> 
     except ValueError:  # on Windows: files on several drives
         return [PurePath(absolute[place]).name for place in places]
     return [PurePath(os.path.relpath(absolute[place], folder)).as_posix() for place in places]
-
-
-def _paths(images: Any) -> list[str] | None:
-    """Return the path of each image; None if one of them did not come from a file."""
-    names = getattr(images, "names", None)
-    if names is not None:
-        return list(names)
-    if hasattr(images, "first"):
-        first, second = _paths(images.first), _paths(images.second)
-        return None if first is None or second is None else first + second
-    if hasattr(images, "images"):
-        inner: list[str] | None = _paths(images.images)
-        rows: Sequence[int] = getattr(images, "indices", range(len(images)))
-        return None if inner is None else [inner[row] for row in rows]
-    items = getattr(images, "items", ())
-    if len(items) and all(isinstance(item, str | os.PathLike) for item in items):
-        return [os.fsdecode(item) for item in items]
-    return None

@@ -13,16 +13,12 @@ class Canvas(NamedTuple):
 
     figure: Any
     place: Any  # SubplotSpec
-    host: Any  # Axes, or None
 
-    def axes(self, n_rows: int, n_columns: int, **options: Any) -> npt.NDArray[Any]:
+    def axes(self, n_rows: int, n_columns: int, heights: Any = None, sharex: Any = False) -> npt.NDArray[Any]:
         """Return new axes of shape (n_rows, n_columns)."""
-        axes: npt.NDArray[Any] = self.place.subgridspec(n_rows, n_columns, **options).subplots(squeeze=False)
+        grid = self.place.subgridspec(n_rows, n_columns, height_ratios=heights)
+        axes: npt.NDArray[Any] = grid.subplots(squeeze=False, sharex=sharex)
         return axes
-
-    def set_title(self, text: str, **options: Any) -> None:
-        """Write above all axes."""
-        (self.figure.suptitle if self.host is None else self.host.set_title)(text, **options)
 
 
 def canvas_for(ax: Any, figsize: tuple[float, float]) -> Canvas:
@@ -32,14 +28,14 @@ def canvas_for(ax: Any, figsize: tuple[float, float]) -> Canvas:
     if ax is None:
         ax = plt.figure(figsize=figsize, layout="constrained")
     if _is_figure(ax):
-        return Canvas(ax, ax.add_gridspec(1, 1)[0], None)
+        return Canvas(ax, ax.add_gridspec(1, 1)[0])
     place = getattr(ax, "get_subplotspec", lambda: None)()
     if place is None:
         raise TypeError(
             f"ax={ax!r}: expected axes of plt.subplots(), a figure or a subfigure, which can be divided into panels."
         )
     ax.set_axis_off()
-    return Canvas(ax.get_figure(root=False), place, ax)
+    return Canvas(ax.get_figure(root=False), place)
 
 
 def single_axes(ax: Any, figsize: tuple[float, float]) -> Any:

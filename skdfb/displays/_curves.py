@@ -88,7 +88,7 @@ class OODCurveDisplay:
     >>> rng = np.random.default_rng(0)
     >>> display = OODCurveDisplay.from_predictions(rng.normal(3, 1, 99), {"noise": rng.normal(0, 1, 99)})
     >>> round(display.curves["noise"].area, 3)
-    0.981
+    0.994
     """
 
     def __init__(

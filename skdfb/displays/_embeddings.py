@@ -16,7 +16,7 @@ from skdfb.images import label_array, labels_given
 
 __all__ = ["FeatureEmbeddingDisplay"]
 
-_MOST_COLORED = len(PALETTE)  # more classes share a colour
+_MOST_COLORED = 6  # more classes share a colour
 _N_COMPONENTS = 50  # of PCA before t-SNE, as its authors do
 
 Points = npt.NDArray[np.floating]
@@ -210,7 +210,7 @@ class FeatureEmbeddingDisplay:
         if has_colors:
             for color, label in zip(PALETTE, classes, strict=False):
                 places = self.id_embedding[self.y_id == label]
-                ax.scatter(*places.T, s=16, color=color, alpha=0.7, linewidths=0, label=as_text(label, 26))
+                ax.scatter(*places.T, s=20, color=color, alpha=0.85, linewidths=0, zorder=3, label=as_text(label, 26))
         else:
             count = f" ({len(classes)} classes)" if classes else ""
             dots = {"s": 14, "color": text_color(), "alpha": 0.3, "linewidths": 0}
@@ -218,8 +218,8 @@ class FeatureEmbeddingDisplay:
         for index, (name, places) in enumerate(self.ood_embeddings.items()):
             color = text_color() if has_colors else PALETTE[index % len(PALETTE)]
             # Open markers leave the dots below visible.
-            face = {"facecolors": "none", "edgecolors": color, "linewidths": 0.9, "marker": marker_of(index + 1)}
-            ax.scatter(*places.T, s=24, **face, label=as_text(name, 26))
+            face = {"facecolors": "none", "edgecolors": color, "linewidths": 0.8, "marker": marker_of(index + 1)}
+            ax.scatter(*places.T, s=18, alpha=0.5 if has_colors else 0.8, **face, label=as_text(name, 26))
         # The axes of an embedding have no unit.
         ax.set(xticks=[], yticks=[])
         ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False)

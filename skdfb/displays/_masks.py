@@ -11,7 +11,15 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from skdfb.displays._canvas import canvas_for
 from skdfb.displays._detectors import check_sets, method_of
-from skdfb.displays._pictures import draw_picture, listed, n_images_of, read_pictures, rows_of, stretch_over
+from skdfb.displays._pictures import (
+    draw_picture,
+    height_ratio,
+    listed,
+    n_images_of,
+    read_pictures,
+    rows_of,
+    stretch_over,
+)
 from skdfb.displays._style import as_text
 
 __all__ = ["MaskDisplay"]
@@ -131,14 +139,18 @@ class MaskDisplay:
         check_matplotlib_support(type(self).__name__)
         n_rows, n_columns = 1 + len(self.maps), len(self.pictures)
         side = min(2.0, max(0.75, 6 / n_columns))
-        canvas = canvas_for(ax, (side * n_columns + 1, side * n_rows + 0.1))
+        names = [as_text(name) for name in ["image", *self.maps]]
+        size = side * n_columns + 0.3 + 0.09 * max(map(len, names)), side * height_ratio(self.pictures) * n_rows + 0.1
+        canvas = canvas_for(ax, size)
         axes = canvas.axes(n_rows, n_columns)
+        for ax in axes.flat:
+            ax.set_anchor("W")  # beside the names, whose space is measured before images get their form
         for column, picture in enumerate(self.pictures):
             draw_picture(axes[0, column], picture)
             for row, maps in enumerate(self.maps.values(), start=1):
                 stretch_over(axes[row, column], maps[column], picture, cmap="gray", vmin=0, vmax=1)
-        for ax, name in zip(axes[:, 0], ["image", *self.maps], strict=True):
-            ax.set_ylabel(as_text(name), rotation=0, ha="right", va="center")
+        for ax, name in zip(axes[:, 0], names, strict=True):
+            ax.set_ylabel(name, rotation=0, ha="right", va="center")
         self.axes_, self.figure_ = axes, canvas.figure
         return self
 

@@ -6,16 +6,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from skdfb.images import as_images
+from skdfb.images import Images, as_images
 from skdfb.images._containers import unwrapped
 from skdfb.images._scale import PixelScale
 
-__all__ = ["Picture", "draw_picture", "listed", "n_images_of", "read_pictures", "rows_of", "stretch_over"]
+__all__ = [
+    "Picture",
+    "draw_picture",
+    "height_ratio",
+    "listed",
+    "n_images_of",
+    "read_pictures",
+    "rows_of",
+    "stretch_over",
+]
 
 Picture = npt.NDArray[Any]  # (H, W, 3), uint8 or floats in 0..1
 
@@ -45,10 +53,13 @@ def n_images_of(images: Any) -> int:
 
 def rows_of(images: Any, indices: list[int]) -> Any:
     """Return some of the listed images, in the same form."""
+    if isinstance(images, Images):
+        return images.subset(np.array(indices))
     if isinstance(images, Dataset):
         return Subset(images, indices)
-    # scikit-learn takes lists for features, whose items are rows.
-    return [images[index] for index in indices] if isinstance(images, list) else _safe_indexing(images, indices)
+    if hasattr(images, "iloc"):
+        return images.iloc[indices]
+    return images[indices] if hasattr(images, "shape") else [images[index] for index in indices]
 
 
 def read_pictures(images: Any, *, estimator: Any = None, name: str = "images") -> list[Picture]:
@@ -122,6 +133,12 @@ def draw_picture(ax: Any, picture: Picture) -> None:
     """Draw an image without ticks."""
     ax.imshow(picture)
     ax.set(xticks=[], yticks=[])
+
+
+def height_ratio(pictures: list[Picture]) -> float:
+    """Return the height of panels for these images, as a share of their width."""
+    ratios = [picture.shape[0] / picture.shape[1] for picture in pictures]
+    return float(np.clip(max(ratios), 0.4, 2.0))
 
 
 def stretch_over(ax: Any, values: npt.NDArray[Any], picture: Picture, **options: Any) -> Any:

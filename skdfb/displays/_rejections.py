@@ -121,7 +121,7 @@ class RejectionDisplay:
         index: int = 0,
         *,
         n_neighbors: int = 3,
-        neighbor_images: Sequence[Any] | None = None,
+        neighbor_images: str | os.PathLike[str] | Sequence[Any] | None = None,
         ax: Any = None,
     ) -> Self:
         """Explain one image by a fitted detector and plot the explanation.
@@ -136,9 +136,10 @@ class RejectionDisplay:
             Place of the image in `X`. Only this image is passed to the detector.
         n_neighbors : int, default=3
             Number of nearest known images.
-        neighbor_images : sequence of images, default=None
-            The nearest known images, in the order of the explanation, as paths, PIL images or arrays. None reads those
-            that the explanation names by a path that exists, and plots no others.
+        neighbor_images : path or sequence of images, default=None
+            The folder that was given to ``fit``, in which the nearest known images are looked up; or these images, in
+            the order of the explanation, as paths, PIL images or arrays. None looks the paths up as they are. Those
+            that are not found are left out.
         ax : matplotlib Axes, Figure or SubFigure, default=None
             Where to plot. Axes are divided into panels. None creates a new figure.
 
@@ -163,7 +164,7 @@ class RejectionDisplay:
         *,
         image: Any = None,
         segmentation: Segmentation | None = None,
-        neighbor_images: Sequence[Any] | None = None,
+        neighbor_images: str | os.PathLike[str] | Sequence[Any] | None = None,
         ax: Any = None,
     ) -> Self:
         """Plot one image of a given explanation.
@@ -179,9 +180,9 @@ class RejectionDisplay:
             names.
         segmentation : ndarray of shape (h, w, K + 1), default=None
             Its class probabilities per pixel, ``detector.segment(X)[index]``. None leaves the maps out.
-        neighbor_images : sequence of images, default=None
-            The nearest known images, in the order of the explanation. None reads those that the explanation names by
-            a path that exists, and plots no others.
+        neighbor_images : path or sequence of images, default=None
+            The folder that was given to ``fit``, in which the nearest known images are looked up; or these images, in
+            the order of the explanation. None looks the paths up as they are. Those that are not found are left out.
         ax : matplotlib Axes, Figure or SubFigure, default=None
             Where to plot. Axes are divided into panels. None creates a new figure.
 
@@ -219,20 +220,25 @@ class RejectionDisplay:
         neighbors = [f"neighbor {place}" for place in self.neighbor_pictures]
         # Without maps there is space for the nearest images beside the image itself.
         rows = [["image", *maps], neighbors] if maps else [["image", *neighbors]]
-        heights = [2.1, 0.26 * len(self.p_values) + 0.6, *([1.9] if maps and neighbors else [])]
-        canvas = canvas_for(ax, (7, sum(heights) + 0.5))
-        places = canvas.place.subgridspec(len(heights), 1, height_ratios=heights)
-        n_columns = max(3, *map(len, rows))
+        lines = textwrap.wrap(self._sentence(), _WIDTH)
+        heights = [0.18 * len(lines), 2.2, 0.26 * len(self.p_values) + 0.6, *([1.9] if maps and neighbors else [])]
+        canvas = canvas_for(ax, (7, sum(heights) + 0.2))
+        title, *places = canvas.place.subgridspec(len(heights), 1, height_ratios=heights)
+        n_columns = max(map(len, rows))
         tiles: dict[str, Any] = {}
         for row, place in zip(rows, (places[0], places[-1]), strict=False):
             grid = place.subgridspec(1, n_columns)
             tiles |= {name: canvas.figure.add_subplot(grid[column]) for column, name in enumerate(row)}
-        canvas.set_title("\n".join(textwrap.wrap(self._sentence(), _WIDTH)), fontsize="medium")
-        self._draw_image(canvas.figure, tiles)
+        # As axes, since a title could not make space for itself where these panels are a part of a figure.
+        header = canvas.figure.add_subplot(title)
+        header.set_axis_off()
+        header.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", in_layout=False)
+        self._draw_image(canvas.figure, tiles, 24 if n_columns < 4 else 16)
         for name, (place, picture) in zip(neighbors, self.neighbor_pictures.items(), strict=True):
             draw_picture(tiles[name], picture)
             tiles[name].set_title(self._neighbor_title(place), fontsize="small")
-        bars = canvas.figure.add_subplot(places[1])
+        # In a grid of its own, so that its long names do not move the title.
+        bars = canvas.figure.add_subplot(places[1].subgridspec(1, 1)[0])
         self._draw_bars(bars)
         self.axes_ = {name: tiles[name] for name in ("image", *maps)}
         self.axes_ |= {"parts": bars, "neighbors": [tiles[name] for name in neighbors]}
@@ -247,13 +253,13 @@ class RejectionDisplay:
         distance = self.explanation.neighbor_distances[self.index][place]
         return f"known: {as_text(label, 20)}\ndistance {distance:.2f}"
 
-    def _draw_image(self, figure: Any, tiles: dict[str, Any]) -> None:
+    def _draw_image(self, figure: Any, tiles: dict[str, Any], most: int) -> None:
         """Draw the image and its maps."""
         from matplotlib.colors import to_rgba
 
         name = self.explanation.names[self.index]
         draw_picture(tiles["image"], self.picture)
-        tiles["image"].set_title(as_text(os.path.basename(name) or name, 24), fontsize="small")
+        tiles["image"].set_title(as_text(os.path.basename(name) or name, most), fontsize="small")
         if self.segmentation is None:
             return
         # The background fades into the page.
@@ -277,14 +283,8 @@ class RejectionDisplay:
         for row, (name, p) in enumerate(lengths.items()):
             # From 1, where the axis begins.
             ax.barh(row, p - 1, left=1, height=0.7, color=colors.get(name, _PART_COLOR))
-            ax.annotate(
-                f"{self.p_values[name]:.2g}",
-                (p, row),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize="small",
-            )
+            text = f"{p:.2g}" if self.p_values[name] >= _LEAST_P else f"< {_LEAST_P:g}"
+            ax.annotate(text, (p, row), (3, 0), textcoords="offset points", va="center", fontsize="small")
         if alpha is not None:
             ax.axvline(alpha, color=text_color(), linestyle="--", linewidth=1.2)
             ax.annotate(
@@ -297,7 +297,7 @@ class RejectionDisplay:
                 va="bottom",
                 fontsize="small",
             )
-        ax.set(xscale="log", xlim=(1, least / 3), ylim=(len(lengths) - 0.4, -0.6))
+        ax.set(xscale="log", xlim=(1, least / 10), ylim=(len(lengths) - 0.4, -0.6))
         ax.set_yticks(range(len(lengths)), [as_text(name.replace("_", " ")) for name in lengths])
         for label, name in zip(ax.get_yticklabels(), lengths, strict=True):
             label.set_fontweight("bold" if name in (_JOINT, deciding) else "normal")
@@ -322,16 +322,23 @@ def _one_image(image: Any) -> Any:
     return (array if array.ndim == 3 else array[..., None])[None]
 
 
-def _neighbor_pictures(explanation: Any, index: int, images: Sequence[Any] | None) -> dict[int, Picture]:
+def _neighbor_pictures(explanation: Any, index: int, images: Any) -> dict[int, Picture]:
     """Return the nearest known images that can be plotted, by their place."""
     names = explanation.neighbors[index]
-    if images is not None:
+    if isinstance(images, str | os.PathLike):
+        if not os.path.isdir(images):
+            raise ValueError(
+                f"neighbor_images={str(images)!r} is not a folder: expected that of fit, or a list of images."
+            )
+        names = [os.path.join(images, name) for name in names]
+    elif images is not None:
         if len(images) > len(names):
             raise ValueError(
                 f"neighbor_images has {len(images)} images: expected at most {len(names)}, those of {names}."
             )
-        pictures = [read_pictures(_one_image(image), name="neighbor_images")[0] for image in images]
-        return dict(enumerate(pictures))
+        return {
+            place: read_pictures(_one_image(image), name="neighbor_images")[0] for place, image in enumerate(images)
+        }
     found = {}
     for place, name in enumerate(names):
         if os.path.isfile(name):

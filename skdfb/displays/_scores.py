@@ -17,6 +17,7 @@ __all__ = ["ScoreHistogramDisplay"]
 
 _FEW = 50  # images of a set that are also plotted as points
 _FEWEST_BINS, _MOST_BINS = 8, 80
+_MANY = 4  # entries from which the legend gets a place of its own, above the histograms
 _STRIP = 0.07  # height of the points of one set, as a share of the height of the histograms
 
 Scores = npt.NDArray[np.float64]
@@ -182,13 +183,16 @@ class ScoreHistogramDisplay:
             # Extreme scores are counted in the first and the last bin.
             values, style = np.clip(values, edges[0], edges[-1]), line_style(index)
             shared = {"bins": edges, "density": stat == "density"}
-            ax.hist(values, **shared, histtype="stepfilled", color=style["color"], alpha=0.25)
+            ax.hist(values, **shared, histtype="stepfilled", color=style["color"], alpha=0.3)
             ax.hist(values, **shared, histtype="step", **style, linewidth=1.5)
             handles.append(self._handle(index, name))
         self._plot_points(ax, edges)
         self._plot_threshold(ax, edges, handles)
         ax.set(xlabel=self._x_label(edges), ylabel="density" if stat == "density" else "images per bin")
-        ax.legend(handles=handles, fontsize="small")
+        many = len(handles) > _MANY
+        if many:  # their legend finds no free place
+            ax.set_ylim(top=(1.1 + 0.07 * -(-len(handles) // 2)) * ax.get_ylim()[1])
+        ax.legend(handles=handles, fontsize="small", loc="upper left" if many else "best", ncols=1 + many)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

@@ -9,11 +9,12 @@ import numpy.typing as npt
 from sklearn.utils import check_scalar
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from skdfb.displays._canvas import Canvas, canvas_for
+from skdfb.displays._canvas import canvas_for
 from skdfb.displays._detectors import method_of
 from skdfb.displays._pictures import (
     Picture,
     draw_picture,
+    height_ratio,
     listed,
     n_images_of,
     read_pictures,
@@ -25,7 +26,8 @@ from skdfb.displays._style import OTHERS, PALETTE, as_text, text_color
 __all__ = ["SegmentationDisplay", "check_probabilities", "draw_background", "grey_backdrop"]
 
 _IN_COLUMNS = 3  # up to so many images stand below each other; more stand side by side
-_TITLES = ("image", "class map", "background")
+_MOST_COLORED = 6
+_TITLES = ("image", "class map", "background probability")
 
 
 class SegmentationDisplay:
@@ -160,42 +162,40 @@ class SegmentationDisplay:
             The display itself, with the attributes ``axes_`` and ``figure_``.
         """
         check_matplotlib_support(type(self).__name__)
-        n = len(self.pictures)
+        stacked, n = len(self.pictures) <= _IN_COLUMNS, len(self.pictures)
         colors, handles = self._colors()
-        canvas = canvas_for(ax, (7, 2.1 * n + 0.6) if n <= _IN_COLUMNS else (max(7, 0.75 * n), 3.2))
-        axes = self._panels(canvas, handles)
-        for row, picture, classes, probabilities in zip(
-            axes, self.pictures, self.class_maps, self.probabilities, strict=True
-        ):
-            draw_picture(row[0], picture)
-            row[1].imshow(grey_backdrop(picture))
-            stretch_over(row[1], colors[classes], picture, interpolation="nearest")
-            drawn = draw_background(row[2], probabilities, picture)
+        side = 2.0 if stacked else min(1.1, max(0.5, 5 / n))
+        n_rows, n_columns = (n, len(_TITLES)) if stacked else (len(_TITLES), n)
+        # The legend has a row of its own: in seven columns if names are short.
+        n_legend_columns = 7 if max((len(handle.get_label()) for handle in handles), default=0) <= 10 else 4
+        heights = [side * height_ratio(self.pictures) * n_rows + 0.3, 0.22 * -(-len(handles) // n_legend_columns)]
+        canvas = canvas_for(ax, (max(7, side * n_columns + 2), sum(heights) + 0.2))
+        above, *below = canvas.place.subgridspec(2 if handles else 1, 1, height_ratios=heights[: 2 if handles else 1])
+        axes: npt.NDArray[Any] = above.subgridspec(n_rows, n_columns).subplots(squeeze=False)
+        axes = axes if stacked else axes.T
+        _write_titles(axes[0], stacked)
+        for ax in () if stacked else axes.flat:
+            ax.set_anchor("W")  # beside the titles, whose space is measured before images get their form
+        for index, row in enumerate(axes):
+            background = self._draw(row, index, colors)
         # One bar for all: the maps share their limits.
-        canvas.figure.colorbar(drawn, ax=axes[:, 2].tolist(), label="probability", fraction=0.05, ticks=[0, 0.5, 1])
+        shape = {"fraction": 0.05, "aspect": 20 * n if stacked else 8, "ticks": [0, 0.5, 1] if stacked else [0, 1]}
+        canvas.figure.colorbar(background, ax=axes[:, 2].tolist(), **shape).ax.tick_params(labelsize="small")
+        if handles:
+            ax = canvas.figure.add_subplot(below[0])
+            ax.set_axis_off()
+            n_legend_columns = min(n_legend_columns, len(handles))
+            ax.legend(handles=handles, loc="upper center", ncols=n_legend_columns, fontsize="small", frameon=False)
         self.axes_, self.figure_ = axes, canvas.figure
         return self
 
-    def _panels(self, canvas: Canvas, handles: list[Any]) -> npt.NDArray[Any]:
-        """Return titled axes (n, 3), with the legend below them."""
-        n, n_rows = len(self.pictures), -(-len(handles) // 4)
-        stacked = n <= _IN_COLUMNS
-        n_panel_rows = n if stacked else len(_TITLES)
-        heights = [2.0 * n if stacked else 2.6, 0.25 * n_rows] if handles else [1]
-        places = canvas.place.subgridspec(len(heights), 1, height_ratios=heights)
-        grid = places[0].subgridspec(n_panel_rows, len(_TITLES) if stacked else n)
-        axes: npt.NDArray[Any] = grid.subplots(squeeze=False)
-        axes = axes if stacked else axes.T
-        for ax, title in zip(axes[0], _TITLES, strict=True):
-            if stacked:
-                ax.set_title(title, fontsize="medium")
-            else:
-                ax.set_ylabel(title)
-        if handles:
-            below = canvas.figure.add_subplot(places[1])
-            below.set_axis_off()
-            below.legend(handles=handles, loc="center", ncols=min(4, len(handles)), fontsize="small", frameon=False)
-        return axes
+    def _draw(self, axes: Any, index: int, colors: npt.NDArray[np.float64]) -> Any:
+        """Draw an image and its maps; return the map of the background."""
+        picture = self.pictures[index]
+        draw_picture(axes[0], picture)
+        axes[1].imshow(grey_backdrop(picture))
+        stretch_over(axes[1], colors[self.class_maps[index]], picture, interpolation="nearest")
+        return draw_background(axes[2], self.probabilities[index], picture)
 
     def _colors(self) -> tuple[npt.NDArray[np.float64], list[Any]]:
         """Return the colour (K + 1, 4) of each class and of the background, and the legend."""
@@ -204,7 +204,7 @@ class SegmentationDisplay:
 
         n_classes = self.probabilities.shape[-1] - 1
         areas = np.bincount(self.class_maps.ravel(), minlength=n_classes + 1)[:n_classes]
-        largest = [int(index) for index in np.argsort(-areas, kind="stable")[: len(PALETTE)] if areas[index]]
+        largest = [int(index) for index in np.argsort(-areas, kind="stable")[:_MOST_COLORED] if areas[index]]
         n_others = int(np.count_nonzero(areas)) - len(largest)
         colors = np.tile(to_rgba(OTHERS, 0.65), (n_classes + 1, 1))
         colors[n_classes] = 0
@@ -217,6 +217,15 @@ class SegmentationDisplay:
             label = f"{n_others} other class{'es' if n_others > 1 else ''}"
             handles.append(Patch(facecolor=OTHERS, edgecolor=text_color(), linewidth=0.5, label=label))
         return colors, handles
+
+
+def _write_titles(axes: Any, stacked: bool) -> None:
+    """Write above the panels of the first image, or to their left."""
+    for ax, title in zip(axes, _TITLES, strict=True):
+        if stacked:
+            ax.set_title(title, fontsize="medium")
+        else:
+            ax.set_ylabel(title.replace(" ", "\n"), rotation=0, ha="right", va="center")
 
 
 def check_probabilities(probabilities: Any, name: str = "probabilities") -> npt.NDArray[np.floating]:

@@ -7,9 +7,9 @@ __all__ = ["OTHERS", "PALETTE", "as_text", "line_style", "marker_of", "text_colo
 
 # Okabe and Ito's colours, which people with any colour vision tell apart. Without black and yellow: one of them is not
 # legible on a dark page, the other not on a white one.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
 OTHERS = "#F0E442"  # yellow: legible on pictures
-# Five and six have no common divisor: 30 curves differ.
+# Five and seven have no common divisor: 35 curves differ.
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 

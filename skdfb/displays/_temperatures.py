@@ -183,7 +183,7 @@ class TemperatureDisplay:
         below = canvas.figure.add_subplot(places[1])
         below.set_axis_off()
         handles = axes[0].get_legend_handles_labels()[0]
-        below.legend(handles=handles, loc="center", ncols=min(3, len(handles)), fontsize="small", frameon=False)
+        below.legend(handles=handles, loc="upper center", ncols=min(3, len(handles)), fontsize="small", frameon=False)
         self.axes_, self.figure_ = axes, canvas.figure
         return self
 

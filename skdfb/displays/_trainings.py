@@ -131,7 +131,7 @@ class TrainingDisplay:
         """
         check_matplotlib_support(type(self).__name__)
         canvas = canvas_for(ax, (7, 4))
-        axes = canvas.axes(2, len(self.history), height_ratios=(2, 1), sharex="col")
+        axes = canvas.axes(2, len(self.history), heights=(2, 1), sharex="col")
         for column, (stage, values) in zip(axes.T, self.history.items(), strict=True):
             self._plot_loss(column[0], stage, values["loss"])
             column[0].set_title(as_text(_TITLES.get(stage, stage)), fontsize="medium")

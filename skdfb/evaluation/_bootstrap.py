@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from skdfb._progress import progress_bar
+
 __all__ = ["bootstrap_metrics", "bootstrap_share", "metrics_of_counts", "oscr_of_counts", "percentile_interval"]
 
 Floats = npt.NDArray[np.float64]
@@ -12,6 +14,7 @@ Counts = npt.NDArray[np.intp]
 
 # Counts per side that are processed at once. They fit into a processor's cache: 2**18 take three times as long.
 _MOST_COUNTS = 2**16
+_FEW = 100  # such pieces that need no progress bar
 
 
 def bootstrap_metrics(
@@ -40,15 +43,17 @@ def bootstrap_metrics(
     n_at_once = max(1, _MOST_COUNTS // len(levels))
     batches = [min(n_at_once, n_bootstrap - start) for start in range(0, n_bootstrap, n_at_once)]
     found = []
-    for id_counts, ood_counts in zip(
-        _drawn_counts(id_places, 2 * len(levels), batches, id_seed),
-        _drawn_counts(ood_places, len(levels), batches, ood_seed),
-        strict=True,
-    ):
-        correct_counts = id_counts[:, 1::2]
-        values = metrics_of_counts(id_counts[:, ::2] + correct_counts, ood_counts)
-        oscr = {} if correct is None else {"oscr": oscr_of_counts(correct_counts, ood_counts, len(id_scores))}
-        found.append(values | oscr)
+    with progress_bar(n_bootstrap, "bootstrap", unit="resample", is_long=len(batches) > _FEW) as bar:
+        for id_counts, ood_counts in zip(
+            _drawn_counts(id_places, 2 * len(levels), batches, id_seed),
+            _drawn_counts(ood_places, len(levels), batches, ood_seed),
+            strict=True,
+        ):
+            correct_counts = id_counts[:, 1::2]
+            values = metrics_of_counts(id_counts[:, ::2] + correct_counts, ood_counts)
+            oscr = {} if correct is None else {"oscr": oscr_of_counts(correct_counts, ood_counts, len(id_scores))}
+            found.append(values | oscr)
+            bar.update(len(id_counts))
     return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
 
 

@@ -74,7 +74,7 @@ class ClassSplitter(BaseCrossValidator):
             warnings.warn(f"The groups parameter is ignored by {name}.", UserWarning, stacklevel=2)
         if isinstance(X, str | os.PathLike):
             raise TypeError(
-                f"X is the path {shown(str(X))}: expected a list, an array or a dataset, of which a split can take "
+                f"X is the path {str(X)!r}: expected a list, an array or a dataset, of which a split can take "
                 "some images; pass load_image_folder(X).paths and its labels."
             )
         X, y = indexable(X, y)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from skdfb._progress import progress
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._detectors import checked_labels, known_images
 from skdfb.evaluation._table import Table, check_ood, metric_values
@@ -32,6 +33,7 @@ def compare_scorers(
     scorers: Sequence[ForegroundScorer] | None = None,
     y_id: Any = None,
     X_calibration: Any = None,
+    verbose: int = 0,
 ) -> Table:
     """Compare scorers on the classifier alone with the same scorers in DFB.
 
@@ -58,6 +60,8 @@ def compare_scorers(
         columns that need them.
     X_calibration : images, default=None
         Those of the detector's ``fit``, if it was given any.
+    verbose : int, default=0
+        1 shows progress bars for image sets that take long.
 
     Returns
     -------
@@ -116,20 +120,31 @@ def compare_scorers(
     check_scorers(scorers)
     X_id, y_id = known_images(detector, X_id, y_id, "X_id")
     X, y = known_images(detector, X, y, "X")
-    correct = None
-    if y_id is not None:
-        correct = _correct(detector, X_id, checked_labels(detector, y_id, _num_samples(X_id), "X_id", "y_id"))
+    labels = None if y_id is None else checked_labels(detector, y_id, _num_samples(X_id), "X_id", "y_id")
     image_sets: dict[Any, Any] = {_ID: X_id} | {(name,): images for name, images in ood.items()}
+    with progress(verbose):
+        return Table.from_rows(_rows(detector, _labelled(scorers), image_sets, labels, (X, y, X_calibration)))
+
+
+def _rows(
+    detector: DFBDetector,
+    scorers: Mapping[str, Any],
+    image_sets: Mapping[Any, Any],
+    labels: npt.NDArray[Any] | None,
+    of_fit: tuple[Any, Any, Any],
+) -> list[dict[str, Any]]:
+    """Return the rows of the table."""
+    correct = None if labels is None else _correct(detector, image_sets[_ID], labels)
     rows = []
-    for label, method, scores in _all_scores(detector, _labelled(scorers), image_sets, (X, y, X_calibration)):
-        for name in ood:
-            values = metric_values(scores[_ID], scores[(name,)])
+    for label, method, scores in _all_scores(detector, scorers, image_sets, of_fit):
+        for key in (key for key in scores if key != _ID):
+            values = metric_values(scores[_ID], scores[key])
             if correct is not None:
                 hits = correct["plain" if method == "plain" else "dfb"]
-                oscr = oscr_score(scores[_ID], scores[(name,)], hits)
+                oscr = oscr_score(scores[_ID], scores[key], hits)
                 values |= {"oscr": oscr, "accuracy": float(np.mean(hits))}
-            rows.append({"scorer": label, "method": method, "ood": name} | values)
-    return Table.from_rows(rows)
+            rows.append({"scorer": label, "method": method, "ood": key[0]} | values)
+    return rows
 
 
 def check_scorers(scorers: Any) -> None:

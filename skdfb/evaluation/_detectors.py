@@ -85,9 +85,9 @@ def known_images(step: Any, X: Any, y: Any, name: str) -> tuple[Any, Any]:
     others = np.unique(labels[~labels_in(labels, step.classes_)])
     if len(others):
         raise ValueError(
-            f"{name} is the folder {shown(str(X))} with the class folders {shown_labels(others)}, which are not "
+            f"{name} is the folder {str(X)!r} with the class folders {shown_labels(others)}, which are not "
             f"classes of fit: expected some of {shown_labels(step.classes_)}. Images of other classes are OOD: move "
-            f"them to ood. To pass the images without labels, pass load_image_folder({shown(str(X))}).paths."
+            f"them to ood. To pass the images without labels, pass load_image_folder({str(X)!r}).paths."
         )
     return found.paths, labels
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import _num_samples
 
+from skdfb._progress import progress
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
 from skdfb.evaluation._detectors import checked_labels, known_images, scoring_method, unwrapped
 from skdfb.evaluation._table import Table, check_ood, metric_values
@@ -43,6 +44,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     confidence: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
+    verbose: int = 0,
 ) -> Table:
     r"""Measure how well a fitted detector separates in-distribution from OOD images.
 
@@ -67,6 +69,8 @@ def evaluate(
         Confidence level of the intervals, in (0, 1).
     random_state : int, RandomState or None, default=None
         Fixes the resamples. With an int, the row of an OOD set does not depend on the other sets.
+    verbose : int, default=0
+        1 shows progress bars for image sets and resamples that take long.
 
     Returns
     -------
@@ -136,9 +140,10 @@ def evaluate(
     """
     check_scalar(n_bootstrap, "n_bootstrap", Integral, min_val=0)
     check_scalar(confidence, "confidence", Real, min_val=0, max_val=1, include_boundaries="neither")
-    rows = evaluation_rows(
-        detector, X_id, ood, y_id, n_bootstrap=n_bootstrap, confidence=confidence, random_state=random_state
-    )
+    with progress(verbose):
+        rows = evaluation_rows(
+            detector, X_id, ood, y_id, n_bootstrap=n_bootstrap, confidence=confidence, random_state=random_state
+        )
     return Table.from_rows(rows)
 
 
@@ -206,7 +211,8 @@ def _hits(known: _Scored, unknown: _Scored) -> list[tuple[str, Hits | None]]:
 
 def _scored(step: Any, X: Any, name: str, y: npt.NDArray[Any] | None = None) -> _Scored:
     """Return the scores, which images are rejected and, with labels y, which are classified correctly."""
-    scores, labels = _scores_and_labels(step, X, y is not None)
+    with progress(label=f"scoring {name}"):
+        scores, labels = _scores_and_labels(step, X, y is not None)
     scores = check_scores(scores, f"the scores of {name}", allow_infinite=True)
     # As in scikit-learn's outlier detectors: decision_function = score_samples - offset_.
     threshold = getattr(step, "offset_", None) if hasattr(step, "score_samples") else 0.0

@@ -162,7 +162,7 @@ def _from_sequence(
 
 def _check_whole_paths(items: Sequence[Any] | npt.NDArray[Any], name: str) -> None:
     """Refuse the characters of a path, which are what a cross-validation takes for its items."""
-    if all(isinstance(item, str) and len(item) == 1 for item in items) and not any(map(os.path.exists, items)):
+    if all(isinstance(item, str) and len(item) == 1 for item in items) and not any(map(os.path.isfile, items)):
         raise ValueError(
             f"{name} holds single characters, {shown(items[0])} first, as of a path in a cross-validation, which "
             "chooses among images by their place: expected paths; pass load_image_folder(path).paths and its labels."

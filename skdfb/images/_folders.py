@@ -82,7 +82,7 @@ def scan_folder(path: str | os.PathLike[str], name: str = "X", extensions: Any =
     _check_exists(path, root, name)
     root = "" if root == os.curdir else root  # adds nothing to a path
     taken = image_extensions() if extensions is None else _checked_extensions(extensions)
-    top, given = _entries(root, taken), f"{name} is the folder {shown(str(path))}"
+    top, given = _entries(root, taken), f"{name} is the folder {str(path)!r}"
     if top.images:
         _check_alone(root, top, taken, given)
         paths, labels, others = _joined(root, top.images), None, _joined(root, top.others)
@@ -126,13 +126,13 @@ def _entries(folder: str, extensions: frozenset[str]) -> _Entries:
                     kind.append(entry.name)
                 elif entry.is_symlink():
                     raise FileNotFoundError(
-                        f"{shown(entry.path)} is a link to {shown(os.readlink(entry.path))}, which is missing: "
+                        f"{entry.path!r} is a link to {os.readlink(entry.path)!r}, which is missing: "
                         "expected a file or a folder; mend the link, or remove it."
                     )
     except PermissionError as error:
         raise PermissionError(
-            f"the folder {shown(folder or os.curdir)} cannot be read ({error.strerror}): expected the right to list its files; "
-            "change its permissions, or move it away."
+            f"the folder {folder or os.curdir!r} cannot be read ({error.strerror}): expected the right to list "
+            "its files; change its permissions, or move it away."
         ) from error
     for names in found:
         names.sort()
@@ -177,12 +177,12 @@ def _check_exists(path: Any, root: str, name: str) -> None:
     if not root:
         raise ValueError(f"{name} is an empty path: expected a folder; for the current folder, pass '.'.")
     if os.path.exists(root):
-        raise NotADirectoryError(f"{name} is the file {shown(str(path))}: expected a folder of images.")
+        raise NotADirectoryError(f"{name} is the file {str(path)!r}: expected a folder of images.")
     pattern = " For all files of a pattern, pass sorted(glob.glob(pattern))." if set("*?[") & set(root) else ""
-    where = "" if os.path.isabs(root) else f" in {shown(os.getcwd())}"
+    where = "" if os.path.isabs(root) else f" in {os.getcwd()!r}"
     raise FileNotFoundError(
-        f"{name} is the path {shown(str(path))}, which does not exist{where}: expected a folder of images, or a list "
-        f"of paths.{pattern}"
+        f"{name} is the path {shown(str(path), 300)}, which does not exist{where}: expected a folder of "
+        f"images, or a list of paths.{pattern}"
     )
 
 
@@ -200,8 +200,8 @@ def _check_alone(root: str, top: _Entries, extensions: frozenset[str], given: st
     holder = _first_holder(root, top.folders, extensions)
     if holder is not None:
         raise ValueError(
-            f"{given}, which holds {len(top.images)} images, such as {shown(top.images[0])}, beside a folder of "
-            f"images, {shown(holder)}: {_LAYOUT}; move either of them to another folder, or pass the paths in a list."
+            f"{given}, which holds {len(top.images)} images, such as {top.images[0]!r}, beside a folder of "
+            f"images, {holder!r}: {_LAYOUT}; move either of them to another folder, or pass the paths in a list."
         )
 
 
@@ -209,16 +209,16 @@ def _check_classes(
     root: str, top: _Entries, classes: dict[str, _Entries], extensions: frozenset[str], given: str
 ) -> None:
     """Refuse a folder without images, class folders without images, and folders of images in class folders."""
-    for label, entries in classes.items():
+    # The message names the first: of a "test" and a "train" folder, the latter.
+    for label, entries in sorted(classes.items(), key=lambda item: not item[0].lower().startswith("train")):
         folder = os.path.join(root, label)
         holder = _first_holder(folder, entries.folders, extensions)
         if holder is not None:
-            remedy = f"pass {shown(os.path.dirname(holder))}"
+            remedy = f"pass {os.path.dirname(holder)!r}"
             if entries.images:
-                remedy = f"move the images of {shown(holder)} to {shown(folder)}, or away"
+                remedy = f"move the images of {holder!r} to {folder!r}, or away"
             raise ValueError(
-                f"{given}, whose sub-folder {shown(folder)} holds a folder of images, {shown(holder)}: {_LAYOUT}; "
-                f"{remedy}."
+                f"{given}, whose sub-folder {folder!r} holds a folder of images, {holder!r}: {_LAYOUT}; {remedy}."
             )
     empty = {label: entries for label, entries in classes.items() if not entries.images}
     if len(empty) == len(classes):
@@ -226,7 +226,7 @@ def _check_classes(
         hint = f"; {_HEIC_REMEDY}" if _HEIC & set(map(_extension, others)) else ""
         raise ValueError(f"{given}, which holds no images{_but(others)}: {_LAYOUT}{hint}.")
     if empty:
-        named = [f"{shown(label)} ({_counted(entries.others) or 'empty'})" for label, entries in empty.items()]
+        named = [f"{label!r} ({_counted(entries.others) or 'empty'})" for label, entries in empty.items()]
         raise ValueError(
             f"{given}, of which {len(empty)} of {len(classes)} class folders hold no images: {_first(named)}; expected "
             "images in each; add some, or move these folders away."
@@ -238,8 +238,8 @@ def _warn_of_others(path: Any, paths: Sequence[str], others: Sequence[str], give
     heic = f" ({_HEIC_REMEDY})" if _HEIC & set(found) else ""
     warnings.warn(
         f"{given}, of which {len(others)} files are left out, since they are no images by their extension: "
-        f"{_counted(others)}, such as {shown(others[0])}. If they are images, pass the paths and labels of "
-        f"load_image_folder({shown(str(path))}, extensions={tuple(found)}){heic}.",
+        f"{_counted(others)}, such as {others[0]!r}. If they are images, pass the paths and labels of "
+        f"load_image_folder({str(path)!r}, extensions={tuple(found)}){heic}.",
         UserWarning,
         stacklevel=4,
     )

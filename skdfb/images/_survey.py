@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
+from skdfb._progress import progress_bar
 from skdfb.exceptions import UnreadableImageError
 from skdfb.images._images import N_FINGERPRINTS, Images, SingleImages, scale_of, spread_evenly
 from skdfb.images._near_duplicates import fingerprint
@@ -107,7 +108,9 @@ def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
         # A digest takes time, so only of the images that are compared.
         return _look(image, low, high) if index in compared else _Look(image.dtype, low, high, b"")
 
-    looks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(look_at)(index) for index in range(len(images)))
+    n_images = len(images)
+    with progress_bar(n_images, "reading the images", over=range(n_images), is_long=n_images > _N_COMPARED) as places:
+        looks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(look_at)(index) for index in places)
     if images.scale is None:
         images.scale = scale_of([(look.low, look.high) for look in looks if is_wide(look.dtype)])
     for index, look in enumerate(looks):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from joblib import Parallel, delayed
 
 from skdfb._constraints import Interval
+from skdfb._progress import progress_bar
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
@@ -63,6 +64,8 @@ class AffinityMaskGenerator(BaseMaskGenerator):
     n_jobs : int, default=None
         Number of threads that read images, as in joblib; None is 1. If ``n_jobs`` of ``generator`` is None, it gets
         this number.
+    verbose : int, default=0
+        1 shows a progress bar where the images take more than a few batches.
 
     Attributes
     ----------
@@ -121,6 +124,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "n_jobs": N_JOBS,
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -135,6 +139,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         batch_size: int = 128,
         device: str | torch.device = "auto",
         n_jobs: int | None = None,
+        verbose: int = 0,
     ) -> None:
         self.generator = generator
         self.dilations = dilations
@@ -145,6 +150,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         self.batch_size = batch_size
         self.device = device
         self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -166,7 +172,10 @@ class AffinityMaskGenerator(BaseMaskGenerator):
         self, images: Images, labels: npt.NDArray[np.intp] | None
     ) -> Iterator[tuple[Indices, torch.Tensor, torch.Tensor]]:
         device = resolve_device(self.device)
-        with batch_size_of(self) as batch_size:
+        with (
+            batch_size_of(self) as batch_size,
+            progress_bar(len(images), is_long=len(images) > 3 * self.batch_size) as bar,
+        ):
             for indices in batch_size.batches(len(images)):
                 # The other generator makes the maps of a batch in batches of its own; they are refined in pieces
                 # that fit into the device's memory.
@@ -179,6 +188,7 @@ class AffinityMaskGenerator(BaseMaskGenerator):
 
                 found = torch.cat(list(batch_size.pieces(len(indices), refined)))
                 yield indices, found, torch.from_numpy(targets).to(device)
+                bar.update(len(indices))
             batch_size.warn_if_halved("refining by colour")
 
     def _refined(self, images: Images, maps: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
+from skdfb._progress import progress
 from skdfb.images import Images, Indices, check_images, check_labels, label_array, label_places
 from skdfb.networks._channels import input_channels
 from skdfb.networks._timm import check_weights
@@ -19,13 +20,15 @@ __all__ = ["BaseMaskGenerator"]
 
 Masks = npt.NDArray[np.unsignedinteger]
 
+_LABEL = "making the masks"
+
 
 class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     """Masks that are attention maps at or above a threshold.
 
     A subclass defines how it learns (``_train``), how it computes attention maps batch by batch (``_stream``), and how
     it predicts the class of an image (``_classify``). In all three, classes are indices 0..K-1. It has the parameters
-    ``threshold``, ``image_shape``, ``batch_size``, ``device`` and ``n_jobs``.
+    ``threshold``, ``image_shape``, ``batch_size``, ``device``, ``n_jobs`` and ``verbose``.
     """
 
     threshold: float
@@ -34,6 +37,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     batch_size_: int
     device: str | torch.device
     n_jobs: int | None
+    verbose: int = 0  # of generators that were saved before they had the parameter
 
     @abstractmethod
     def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
@@ -85,7 +89,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     def _fit(self, X: Any, y: Any, image_range: tuple[float, float] | None) -> tuple[Images, npt.NDArray[np.intp]]:
         """Fit a copy and take over its state at the end, so that a failed fit leaves the generator as it was."""
         fitted = shallow_copy(self, fitted_state=False)
-        with own_torch_modes(gradients=True):  # also where the caller has switched them off
+        # Gradients, also where the caller has switched them off.
+        with own_torch_modes(gradients=True), progress(self.verbose):
             resolve_device(self.device)
             backbone = self._innermost_backbone()
             check_weights(backbone)  # before the images are read, which takes minutes for many files
@@ -117,7 +122,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             Class indices 0..K-1 on the foreground, K on the background, in the smallest unsigned integer type.
         """
         images, labels = self._fit(X, y, image_range)
-        with own_torch_modes():
+        with own_torch_modes(), progress(self.verbose, _LABEL):
             return self._masks(images, self._mask_classes(labels))
 
     def iter_masks(self, images: Images, labels: npt.NDArray[np.intp]) -> Iterator[tuple[Indices, Masks]]:
@@ -161,7 +166,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         masks : ndarray of shape (n, H, W)
             Class indices 0..K-1 on the foreground, K on the background, in the smallest unsigned integer type.
         """
-        return self._masks(*self._check_input(X, y))
+        with progress(self.verbose, _LABEL):
+            return self._masks(*self._check_input(X, y))
 
     @own_torch_modes()
     def attention_maps(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
@@ -182,9 +188,9 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         images, labels = self._check_input(X, y)
         # A float64 network gives maps in float64; maps of all images are large, so float32 has to do.
         stream = self._stream(images, labels)
-        maps: npt.NDArray[np.float32] = _gather(
-            len(images), ((indices, maps.float().cpu().numpy()) for indices, maps, _ in stream)
-        )
+        batches = ((indices, maps.float().cpu().numpy()) for indices, maps, _ in stream)
+        with progress(self.verbose, "making the attention maps"):
+            maps: npt.NDArray[np.float32] = _gather(len(images), batches)
         return maps
 
     @own_torch_modes()
@@ -202,7 +208,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
             Labels of ``classes_``: the classes whose masks :meth:`transform` returns without ``y``.
         """
         images, _ = self._check_input(X, None)
-        labels: npt.NDArray[Any] = self.classes_[self._classify(images)]
+        with progress(self.verbose, "classifying the images"):
+            labels: npt.NDArray[Any] = self.classes_[self._classify(images)]
         return labels
 
     def _check_input(self, X: Any, y: Any) -> tuple[Images, npt.NDArray[np.intp] | None]:

@@ -73,7 +73,7 @@ class CAMMaskGenerator(MultiScaleMaskGenerator):
     random_state : int, RandomState or None, default=None
         Seed of the training.
     verbose : int, default=0
-        1 shows a progress bar of the training.
+        1 shows progress bars of the training and of the masks; see :meth:`skdfb.Trainer.train`.
 
     Attributes
     ----------

@@ -82,7 +82,7 @@ class DenseMaskGenerator(MultiScaleMaskGenerator):
     random_state : int, RandomState or None, default=None
         Seed of the training.
     verbose : int, default=0
-        1 shows progress bars of the training.
+        1 shows progress bars of the trainings and of the masks; see :meth:`skdfb.Trainer.train`.
 
     Attributes
     ----------

@@ -44,6 +44,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "n_jobs": N_JOBS,
+        "verbose": ["verbose"],
     }
 
     backbone: str | nn.Module
@@ -103,14 +104,12 @@ class MultiScaleMaskGenerator(NetworkMaskGenerator):
         "flip": ["boolean"],
         "trainer": [Trainer, None],
         "random_state": RANDOM_STATE,
-        "verbose": ["verbose"],
     }
 
     scales: Sequence[float]
     flip: bool
     trainer: Trainer | None
     random_state: int | np.random.RandomState | None
-    verbose: int
 
     @abstractmethod
     def _network_maps(

@@ -85,6 +85,8 @@ class NormalizedCutMaskGenerator(NetworkMaskGenerator):
         A torch device; "auto" is the GPU where there is one.
     n_jobs : int, default=None
         Number of threads that read images, as in joblib; None is 1.
+    verbose : int, default=0
+        1 shows a progress bar where the images take more than a few batches.
 
     Attributes
     ----------
@@ -174,6 +176,7 @@ class NormalizedCutMaskGenerator(NetworkMaskGenerator):
         batch_size: int = 128,
         device: str | torch.device = "auto",
         n_jobs: int | None = None,
+        verbose: int = 0,
     ) -> None:
         self.backbone = backbone
         self.layer = layer
@@ -187,6 +190,7 @@ class NormalizedCutMaskGenerator(NetworkMaskGenerator):
         self.batch_size = batch_size
         self.device = device
         self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def _train(self, images: Images, labels: npt.NDArray[np.intp]) -> None:
         is_trained = isinstance(self.backbone, DenseClassifier)

@@ -5,12 +5,15 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from skdfb._progress import progress_bar
 from skdfb.images import BatchSize, Images, Indices, read_batches
 from skdfb.networks._dense_classifier import DenseClassifier
 
 __all__ = ["run_over"]
 
 Result = TypeVar("Result")
+
+_FEW = 3  # batches that need no progress bar
 
 
 def run_over(
@@ -26,11 +29,13 @@ def run_over(
     that needs the device's memory, and return little: if a batch does not fit, it is tried again in smaller parts.
     """
     preprocessor, device, dtype = network.preprocessor, network.device, network.dtype
-    for indices, pixels in read_batches(images, batch_size.batches(len(images)), preprocessor, n_jobs=n_jobs):
-        # The defaults bind the arrays of this batch.
-        def process_rows(rows: slice, indices: Indices = indices, pixels: Tensor = pixels) -> Result:
-            inputs = preprocessor(pixels[rows].to(device, non_blocking=True)).to(dtype)
-            return process(indices[rows], inputs)
+    with progress_bar(len(images), is_long=len(images) > _FEW * batch_size.size) as bar:
+        for indices, pixels in read_batches(images, batch_size.batches(len(images)), preprocessor, n_jobs=n_jobs):
+            # The defaults bind the arrays of this batch.
+            def process_rows(rows: slice, indices: Indices = indices, pixels: Tensor = pixels) -> Result:
+                inputs = preprocessor(pixels[rows].to(device, non_blocking=True)).to(dtype)
+                return process(indices[rows], inputs)
 
-        yield from batch_size.pieces(len(indices), process_rows)
+            yield from batch_size.pieces(len(indices), process_rows)
+            bar.update(len(indices))
     batch_size.warn_if_halved()

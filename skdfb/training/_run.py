@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from skdfb.augmentation import Batch
 from skdfb.augmentation._geometry import zoom_and_flip
@@ -25,6 +24,7 @@ from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
+from skdfb.training._pace import Pace
 from skdfb.training._sampling import (
     AUGMENTATION,
     DONORS,
@@ -41,7 +41,7 @@ from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng, launched_proces
 
 __all__ = ["TrainingRun"]
 
-_BAR_LABELS = {"classifier": "training the classifier", "dense": "training the dense network"}
+_LABELS = {"classifier": "training the classifier", "dense": "training the dense network"}
 # Reading a loss on the CPU waits until the GPU has finished the step. In every step this would leave the GPU idle while
 # the next step is prepared.
 _STEPS_BETWEEN_CHECKS = 50
@@ -93,7 +93,7 @@ class TrainingRun:
                 "expected at least one image per process; raise batch_size or launch fewer processes."
             )
 
-    def train(self, verbose: int, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
+    def train(self, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
         """Train the network in place and return the loss and the learning rate of every step."""
         # A stage that was finished before the interruption is loaded, not trained.
         if checkpoints is not None and (losses := checkpoints.load_finished(self.network)) is not None:
@@ -108,7 +108,7 @@ class TrainingRun:
         try:
             model.train()
             keep_frozen(self.network)
-            losses = self._run_steps(model, optimizer, verbose, checkpoints)
+            losses = self._run_steps(model, optimizer, checkpoints)
             # Only now: during the training each process has its own batch statistics.
             self._share_buffers()
             self._warn_if_halved()
@@ -120,19 +120,16 @@ class TrainingRun:
             checkpoints.finish(self.network, losses)
         return {"loss": losses.tolist(), "learning_rate": self.rates}
 
-    def _run_steps(
-        self, model: nn.Module, optimizer: Any, verbose: int, checkpoints: StageCheckpoints | None
-    ) -> Tensor:
+    def _run_steps(self, model: nn.Module, optimizer: Any, checkpoints: StageCheckpoints | None) -> Tensor:
         """Run all steps, or the rest of them after a checkpoint, and return the loss of each step."""
         settings, size = self.settings, self.network.preprocessor.image_size
         # (n_steps,), on the device: storing a loss there does not wait for the GPU.
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
-        precision = self.fabric.strategy.precision
-        state = TrainingState(self.network, optimizer, precision, losses, self.at_once, self.bank)
+        state = TrainingState(self.network, optimizer, self.fabric.strategy.precision, losses, self.at_once, self.bank)
         first = n_checked = 0 if checkpoints is None else checkpoints.load(state)
         with (
             closing(self._batches(first)) as batches,  # stops the reading threads, also if a step fails
-            tqdm(total=self.n_steps, initial=first, desc=_BAR_LABELS[self.stage], disable=not verbose) as bar,
+            self._pace(first).shown(first) as pace,
         ):
             for step, batch in enumerate(batches, first):
                 # 1. Augment: user-defined, zoom and mirror, mixup. The random numbers follow from seed and step alone,
@@ -160,10 +157,23 @@ class TrainingRun:
                 if due or (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
                     self._check_losses(losses, n_checked, step + 1)
                     n_checked = step + 1
+                    pace.show(losses[step], self.rates[step])
                 if checkpoints is not None and due and self.fabric.global_rank == 0:
                     checkpoints.keep(step + 1, state)
-                bar.update()
+                pace.step_done(losses[step])
         return losses
+
+    def _pace(self, first_step: int) -> Pace:
+        """Return what shows the progress from a step on, and says how long it takes."""
+        return Pace(
+            _LABELS[self.stage],
+            self.n_steps - first_step,
+            min(self.settings.batch_size, len(self.images)),
+            len(self.images),
+            self.network,
+            self.fabric.device,
+            is_first=self.stage == "classifier",
+        )
 
     def _set_gradients(self, model: nn.Module, optimizer: Any, batch: Batch, step: int) -> Tensor:
         """Set the gradients of the mean loss of a batch, and return the loss.

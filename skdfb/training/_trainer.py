@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from skdfb._progress import progress
 from skdfb.images import Images, as_images, survey
 from skdfb.networks import DenseClassifier
 from skdfb.networks._stages import freeze_stages, has_trained_weights, n_trunk_stages
@@ -193,7 +194,7 @@ class Trainer(TrainingSettings):
         n_jobs : int, default=None
             As in :class:`~skdfb.DFBDetector`.
         verbose : int, default=0
-            As in :class:`~skdfb.DFBDetector`.
+            1 shows a progress bar with loss and learning rate, what is about to be done, and how long it takes.
         checkpoints : StageCheckpoints, default=None
             Checkpoints of this stage, which the detector passes. The training continues from the newest one.
 
@@ -214,15 +215,16 @@ class Trainer(TrainingSettings):
         # An unreadable file is reported now, not in the middle of the training. `Images` were checked when they were
         # made.
         if not isinstance(X, Images):
-            survey(images, n_jobs, compare=False)
+            with progress(verbose):
+                survey(images, n_jobs, compare=False)
         pixel_labels = masks if masks is None or isinstance(masks, PackedMasks) else np.asarray(masks)
         _check_targets(network, len(images), labels, pixel_labels)
         self.freeze_trunk(network, dense=masks is not None)
         (seed,) = spawn_seeds(random_state, 1)
         # Gradients and full precision, whatever modes the caller is in.
-        with own_torch_modes(gradients=True):
+        with own_torch_modes(gradients=True), progress(verbose):
             run = TrainingRun(self, network, images, labels, pixel_labels, resolve_device(device), seed, n_jobs)
-            return run.train(verbose, checkpoints)
+            return run.train(checkpoints)
 
     def freeze_trunk(self, network: DenseClassifier, *, dense: bool = False) -> None:
         """Freeze the first stages of a network, as :meth:`train` does.

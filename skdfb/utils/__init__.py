@@ -8,7 +8,7 @@ from skdfb.utils._devices import (
     resolve_device,
 )
 from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
-from skdfb.utils._files import digest_of, read_file, write_file
+from skdfb.utils._files import digest_of, read_file, write_file, write_text
 from skdfb.utils._groups import check_groups, group_labels
 from skdfb.utils._packed_masks import PackedMasks
 from skdfb.utils._random import NetworkDraws, isolated_rng, spawn_seeds
@@ -37,4 +37,5 @@ __all__ = [
     "shallow_copy",
     "spawn_seeds",
     "write_file",
+    "write_text",
 ]

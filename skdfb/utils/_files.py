@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skdfb.exceptions import InvalidModelError
 
-__all__ = ["digest_of", "read_file", "write_file"]
+__all__ = ["digest_of", "read_file", "write_file", "write_text"]
 
 _KEY = "skdfb"  # the only key of the metadata: safetensors writes several keys in random order
 
@@ -44,6 +44,12 @@ def write_file(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
             save_file(dict(tensors), unfinished, {_KEY: f"{digest_of(text, tensors)} {text}"})
         except SafetensorError as error:  # safetensors raises it also for a full disk
             raise OSError(f"{str(path)!r} cannot be written: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8; an older file is replaced at the end, in one step."""
+    with _replaced(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_file(path: Path) -> tuple[str, dict[str, Tensor]]:

@@ -205,6 +205,7 @@ class TestRefused:
         [
             (["train/cat/1.png", "val/cat/1.png"], r"sub-folder '.*train' holds a folder of images, '.*train/cat': "),
             (["train/cat/1.png", "val/cat/1.png"], r"; pass '\S*train'\."),
+            (["test/cat/1.png", "training/cat/1.png"], r"; pass '\S*training'\."),
             (["a/b/c/cat/1.png"], r"; pass '\S*a/b/c'\."),
             (["cat/1.png", "cat/more/2.png", "dog/1.png"], r"; move the images of '\S*cat/more' to '\S*cat', or away"),
             (["1.png", "cat/2.png"], r"holds 1 images, such as '1\.png', beside a folder of images, '\S*cat'"),
@@ -291,7 +292,9 @@ class TestRefused:
             as_images(tmp_path)
 
     def test_a_folder_in_a_list(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"image 0 cannot be read: .* it is a folder; pass it alone, not in a list"):
+        with pytest.raises(
+            ValueError, match=r"image 0 cannot be read: .* it is a folder; pass it alone, not in a list"
+        ):
             as_images([write(tmp_path, *CLASSES)])
 
 

@@ -47,7 +47,7 @@ class NoTraining(Trainer):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "folder"
+    root = tmp_path_factory.mktemp("data") / "sets" / "folder"
     for index, (image, label) in enumerate(zip(*make_images(), strict=True)):
         path = root / NAMES[label] / f"{index:02d}.png"
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -312,8 +312,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 def pickled(folder: Path) -> Any:
-    np.save(folder / "objects.npy", np.array([{}], object), allow_pickle=True)
-    return [folder / "objects.npy"] * 4
+    np.save(folder.parents[1] / "objects.npy", np.array([{}], object), allow_pickle=True)
+    return [folder.parents[1] / "objects.npy"] * 4
 
 
 # Estimators refuse iterators.

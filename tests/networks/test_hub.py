@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from skdfb import DFBDetector
+from skdfb import DFBDetector, FrozenDetector
 from skdfb.images import _checks
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import _hub, _timm, create_backbone
@@ -162,7 +162,7 @@ def test_wrong_options_are_named_first() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["resnetv2_50x1_bit.goog_in21k", "resnet51", f"hf-hub:{REPOSITORY}"])
-@pytest.mark.parametrize("estimator", [DFBDetector, CAMMaskGenerator])
+@pytest.mark.parametrize("estimator", [DFBDetector, FrozenDetector, CAMMaskGenerator])
 @pytest.mark.usefixtures("silent")
 def test_fit_asks_before_it_reads_images(estimator: Any, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_checks, "survey", lambda *args: pytest.fail("images were read"))
