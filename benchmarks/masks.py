@@ -3,9 +3,9 @@
     python benchmarks/masks.py --seeds 10 11 12
     python benchmarks/masks.py --seeds 10 --json masks.json
 
-The images are digits on photographs, whose true masks are known. All generators of a seed share one classifier. The masks
-are those of training images for their true classes, at the size of the images. Compare "foreground" with that of the
-true masks. Each digit has one colour that differs from its surroundings, which suits refinement by colour: on other
+The images are digits on photographs, whose true masks are known. All generators of a seed share one classifier. The
+masks are those of training images for their true classes, at the size of the images. Compare "foreground" with that of
+the true masks. Each digit has one colour that differs from its surroundings, which suits refinement by colour: on other
 images it may gain less.
 """
 

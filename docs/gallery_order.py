@@ -8,7 +8,7 @@ EXAMPLES = {
     "scorers": ["numpy_scorer", "compare_scorers"],
     "masks": ["masks_alone"],
     "augmentation": ["back_mix"],
-    "evaluation": ["tune_without_ood", "open_set_split"],
+    "evaluation": ["report", "tune_without_ood", "open_set_split"],
     "scikit_learn": ["grid_search"],
     "networks": ["trained_classifier"],
 }
