@@ -59,8 +59,8 @@ print(table.to_frame()[["ood", "auroc", "fpr95", "oscr", "accuracy", "id_rejecte
 
 import matplotlib.pyplot as plt
 
-from skdfb.displays import OODCurveDisplay
+from skdfb.displays import ScoreHistogramDisplay
 
-figure, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
-OODCurveDisplay.from_estimator(detector, data.images_test, data.ood_images, ax=ax)
+figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+ScoreHistogramDisplay.from_estimator(detector, {"known classes": data.images_test, **data.ood_images}, ax=ax)
 plt.show()
