@@ -60,6 +60,10 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"\.py$",
+    "subsection_order": "gallery_order.by_folder",
+    "within_subsection_order": "gallery_order.by_name",
+    "doc_module": "skdfb",  # pages of the reference list the examples that use them
+    "backreferences_dir": "generated/backreferences",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
