@@ -52,7 +52,7 @@ html_show_sourcelink = False
 html_title = project  # with "0.1.0 documentation" the head of the page is too wide for a phone
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
-html_search_scorer = "search_scorer.js"
+html_search_scorer = str(Path(__file__).parent / "search_scorer.js")
 toc_object_entries_show_parents = "hide"  # fit() and not DFBDetector.fit(): the column is narrow
 
 sphinx_gallery_conf = {
