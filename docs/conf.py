@@ -43,7 +43,6 @@ autodoc_typehints = "none"  # the Parameters sections have them
 
 nitpicky = True  # a reference to a name that does not exist is an error
 
-html_title = "skdfb"  # the header of a phone has no room for more
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 # These pages have no pages below them, so there is nothing to list beside them.
