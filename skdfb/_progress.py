@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-__all__ = ["LaterWork", "later_work", "progress", "progress_bar", "say", "warn_once"]
+__all__ = ["LaterWork", "later_work", "progress", "progress_bar", "say", "warn_once", "write_line"]
 
 _logger = logging.getLogger("skdfb")
 
@@ -103,7 +103,12 @@ def say(message: str, level: int = logging.INFO) -> None:
     if is_logged or not _current.get().verbose:
         _logger.log(level, message)
     else:
-        tqdm.write(message, file=sys.stderr)  # above the bars, not through them
+        write_line(message)
+
+
+def write_line(line: str) -> None:
+    """Write a line to standard error, above the bars and not through them."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def warn_once(message: str) -> None:

@@ -9,6 +9,6 @@ Changes:
 - 2: Detectors hold a joint score. The path of a value in a mapping ends with its position instead of its key.
 """
 
-# A newer file is refused, not guessed at: see _check_document in _save_load.py.
+# A newer file is refused, not guessed at: see check_document in _save_load.py.
 FORMAT = 2
 OLDEST_FORMAT = 1

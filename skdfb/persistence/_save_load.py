@@ -22,7 +22,7 @@ from skdfb.persistence._format import FORMAT, OLDEST_FORMAT
 from skdfb.persistence._probe import TrialOutputs, same_outputs, trial_outputs
 from skdfb.utils import isolated_rng, own_torch_modes, read_file, resolve_device, write_file
 
-__all__ = ["load", "save"]
+__all__ = ["check_document", "invalid_file", "load", "save"]
 
 _ROOT = "model"  # the path of the model itself, with which all paths begin
 # Recorded for the error message of a file that is too new; loading does not depend on them.
@@ -161,12 +161,12 @@ def load(
     target = resolve_device(device)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
-    with _invalid_file(path):
+    with invalid_file(path):
         # 1. Read the file and compare its digest. The digest finds damage but no attack, since anyone can compute it:
         # the steps below do not trust the content.
         text, tensors = read_file(path)
         document = json.loads(text, parse_constant=_no_constant)
-        _check_document(document)
+        check_document(document)
         # 2. Build the model. A new network draws random weights, which are then replaced: the caller's random state
         # must not change.
         decoder = Decoder(tensors, by_name, document["format"])
@@ -182,7 +182,7 @@ def load(
 
 
 @contextmanager
-def _invalid_file(path: Path) -> Generator[None]:
+def invalid_file(path: Path) -> Generator[None]:
     """Turn any error in the block into an InvalidModelError that names the file."""
     # A changed file can lead to any error: KeyError, TypeError, errors of torch and timm.
     try:
@@ -197,7 +197,7 @@ def _no_constant(name: str) -> Any:
     raise InvalidModelError(f"its JSON holds {name}: expected finite numbers")
 
 
-def _check_document(document: Any) -> None:
+def check_document(document: Any) -> None:
     if not isinstance(document, dict) or set(document) != {"format", "versions", "model", "trial"}:
         raise InvalidModelError("the entries of its JSON are not exactly format, versions, model and trial")
     number = document["format"]

@@ -1,0 +1,51 @@
+"""``skdfb explain``: the sentences of the detector, and pictures."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import skdfb
+from tests.cli.conftest import Run
+
+
+def test_sentences_and_a_picture(run: Run, images: Path, model: Path, tmp_path: Path) -> None:
+    image, picture = images / "new" / "000.png", tmp_path / "why.png"
+    result = run("explain", model, image, "-o", picture, "--known", images / "known")
+    assert result.code == 0
+    assert result.out == f"{image}: {skdfb.load(model).explain([str(image)]).sentences[0]}\n"
+    with Image.open(picture) as opened:
+        assert min(opened.size) > 300
+    before = image.read_bytes()
+    again = run("explain", model, image, "-o", image)
+    assert (again.code, again.out, image.read_bytes()) == (1, "", before)
+    assert "would replace an image" in again.error
+
+
+def test_several_images_have_numbered_pictures(run: Run, images: Path, model: Path, tmp_path: Path) -> None:
+    paths = [images / "new" / "000.png", images / "new" / "001.png"]
+    result = run("explain", model, *paths, "-o", tmp_path / "why.png", "--json", "--neighbors", 2)
+    found = json.loads(result.out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["why-1.png", "why-2.png"]
+    assert [entry["picture"] for entry in found] == [str(tmp_path / "why-1.png"), str(tmp_path / "why-2.png")]
+    expected = skdfb.load(model).explain([str(path) for path in paths], n_neighbors=2)
+    assert [entry["path"] for entry in found] == expected.names
+    assert [entry["score"] for entry in found] == pytest.approx(expected.scores)
+    assert [entry["neighbors"] for entry in found] == expected.neighbors
+    assert [entry["sentence"] for entry in found] == expected.sentences
+    assert all(isinstance(entry["rejected"], bool) for entry in found)
+
+
+def test_wrong_folders_and_images(run: Run, images: Path, model: Path, tmp_path: Path) -> None:
+    image = images / "new" / "000.png"
+    assert "there is no folder" in run("explain", model, image, "--known", tmp_path / "no").error
+    result = run("explain", model, image, "-o", tmp_path / "why.png", "--known", images / "new")
+    assert result.code == 1
+    assert "one of the nearest known images: expected the folder of fit" in result.error
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(image.read_bytes()[:300])
+    result = run("explain", model, broken)
+    assert (result.code, result.out) == (1, "")
+    assert str(broken) in result.error
+    assert run("explain", model).code == 2
