@@ -3,10 +3,10 @@
     python benchmarks/masks.py --seeds 10 11 12
     python benchmarks/masks.py --seeds 10 --json masks.json
 
-The images are digits on photographs, whose true masks are known. Classifier and dense networks are trained with the
-settings of the quickstart; all generators of a seed share one classifier. The masks are those of training images for
-their true classes, at the size of the images. Compare "foreground" with that of the true masks. Each digit has one
-colour that differs from its surroundings, which suits refinement by colour: on other images it may gain less.
+The images are digits on photographs, whose true masks are known. All generators of a seed share one classifier. The
+masks are those of training images for their true classes, at the size of the images. Compare "foreground" with that of
+the true masks. Each digit has one colour that differs from its surroundings, which suits refinement by colour: on other
+images it may gain less.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IMAGE_SIZE = 64
 
 
 def make_trainer(learning_rate: float, max_steps: int) -> Trainer:
-    """Return a trainer with the settings of the quickstart."""
+    """Return a trainer with settings for tiny networks from random weights."""
     return Trainer(
         learning_rate=learning_rate,
         max_steps=max_steps,

@@ -250,7 +250,7 @@ def make_trainer(experiment, arguments, file, *, dense=False, stages=1, **change
     """Return the trainer of a stage; ``stages=2`` trains for as long as both stages together."""
     rate = arguments.learning_rate / 3 if dense else arguments.learning_rate
     recipe = {"learning_rate": rate, "weight_decay": 5e-4, "schedule": "cosine", "mixup": None}
-    if experiment.endswith("embedded"):  # as in the quickstart; digits change their meaning in a mirror
+    if experiment.endswith("embedded"):  # digits change their meaning in a mirror
         recipe |= {"max_steps": stages * arguments.steps, "batch_size": 32, "flip": False}
     else:
         recipe |= {"max_epochs": stages * arguments.epochs, "batch_size": arguments.batch_size}

@@ -6,7 +6,6 @@ of scripts; it tries the search and the dark theme. The exit status is 1 if ther
 Chromium nothing is checked, and the exit status is 0.
 """
 
-
 import argparse
 import functools
 import shutil

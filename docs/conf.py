@@ -43,7 +43,6 @@ autodoc_typehints = "none"  # the Parameters sections have them
 
 nitpicky = True  # a reference to a name that does not exist is an error
 
-html_title = "skdfb"  # the header of a phone has no room for more
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 # These pages have no pages below them, so there is nothing to list beside them.
@@ -53,13 +52,17 @@ html_show_sourcelink = False
 html_title = project  # with "0.1.0 documentation" the head of the page is too wide for a phone
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
-html_search_scorer = "search_scorer.js"
+html_search_scorer = str(Path(__file__).parent / "search_scorer.js")
 toc_object_entries_show_parents = "hide"  # fit() and not DFBDetector.fit(): the column is narrow
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"\.py$",
+    "subsection_order": "gallery_order.by_folder",
+    "within_subsection_order": "gallery_order.by_name",
+    "doc_module": "skdfb",  # pages of the reference list the examples that use them
+    "backreferences_dir": "generated/backreferences",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,

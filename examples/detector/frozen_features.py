@@ -60,7 +60,8 @@ for scorer in (MSP(), Energy(), KNN(), ViM(), RelativeMahalanobis("auto", normal
 # A picture
 # ---------
 #
-# The features in two dimensions, by a principal component analysis: each point is an image.
+# The features in two dimensions, by a principal component analysis: each point is an image. In these two directions some trees
+# are near the OOD images. The scorer separates them, since it uses all directions.
 
 import matplotlib.pyplot as plt
 

@@ -29,6 +29,13 @@ detector = DFBDetector(
 detector.fit(data.images, data.target)
 
 # %%
+# Loss and learning rate of both stages: a loss that still falls at the end needs more steps.
+
+from skdfb.displays import TrainingDisplay
+
+TrainingDisplay.from_estimator(detector)
+
+# %%
 # The table
 # ---------
 #

@@ -60,7 +60,7 @@ class Explanation:
     neighbor_distances : ndarray of shape (n, k)
         Cosine distances of their features, in 0..2, ascending.
     sentences : list of str
-        The reason in words, one sentence per image.
+        The reason in words, one sentence per image. Shares of the known images are estimates from the held-out ones.
 
     Examples
     --------

@@ -60,13 +60,14 @@ def _verdict(finding: Finding) -> str:
 
 def _reason(finding: Finding) -> str:
     """Tell what is unusual, or that nothing is."""
-    name = finding.deciding_part
-    p, alpha = finding.part_p_values[name], _USUAL_ALPHA if finding.alpha is None else finding.alpha
-    single = len(finding.part_p_values) == 1
-    if p <= alpha or (single and finding.rejected):
-        more = "" if single or finding.rejected or finding.alpha is None else ", but the parts together are usual"
+    name, alpha = finding.deciding_part, _USUAL_ALPHA if finding.alpha is None else finding.alpha
+    p, single = finding.part_p_values[name], len(finding.part_p_values) == 1
+    # Without an alpha there is no verdict, but the image as a whole may be unusual all the same.
+    unusual = finding.rejected if finding.alpha is not None else finding.p_value <= alpha
+    if p <= alpha or (single and unusual):
+        more = "" if single or unusual else ", but the parts together are usual"
         return _unusual(name, finding.views.get(name, ""), p) + more
-    if finding.rejected:
+    if unusual:
         return f"several parts together are unusual, though none alone is; the lowest is {name!r} (p = {p:.2g})"
     return "nothing is unusual" if single else "no part is unusual"
 

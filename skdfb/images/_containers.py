@@ -41,7 +41,7 @@ def unwrapped(X: Any, name: str) -> Any:
         return _of_frame(X, name)
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1 and X.dtype.kind in "OUS":
         return X[:, 0]
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "ndim"):  # a sparse matrix of scipy is a mapping, too
         return _of_columns(X, name)
     return X
 

@@ -1,6 +1,7 @@
 """The sections of a report."""
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from skdfb.displays._png import as_png
 from skdfb.evaluation import Table
 from skdfb.metrics import auroc_score
 from skdfb.reports._html import Html, data_uri, element, joined, table
-from skdfb.reports._sets import Example, Rows, ScoredSet, examples
+from skdfb.reports._sets import Example, Rows, ScoredSet, examples, short_name
 from skdfb.reports._verdict import percent, with_interval
 
 __all__ = [
@@ -68,8 +69,8 @@ def curves_section(known: ScoredSet, unknown: Sequence[ScoredSet], threshold: fl
         curve = OODCurveDisplay(known.scores, some, threshold=threshold if np.isfinite(threshold) else None)
         names = ", ".join(some)
         figures += [
-            _figure(histogram, (7, 4.2), f"Histograms of the scores of known images and of {names}"),
-            _figure(curve, (7, 4.2), f"ROC curves of known images against {names}"),
+            _figure(histogram, (5.6, 3.9), f"Histograms of the scores of known images and of {names}"),
+            _figure(curve, (5.6, 3.9), f"ROC curves of known images against {names}"),
         ]
     return _section("Scores", element("div", *figures, class_="figures"))
 
@@ -108,36 +109,26 @@ def images_section(detector: Any, known: ScoredSet, unknown: Sequence[ScoredSet]
         return Html("")
 
     def cards(images: ScoredSet, title: str, chosen: Rows, nothing: str) -> Html:
-        shown = [
-            _card(example)
-            for example in examples(detector, images, chosen[:n_examples], y if images is known else None)
-        ]
-        count = f"{title} ({len(shown)} of {len(chosen):,})" if shown else title
-        inside = element("div", *shown, class_="cards") if shown else element("p", nothing, class_="soft")
-        return joined(element("h3", count), inside)
-
-    order, rejected = _by_score(known), known.explanation.rejected
-    content = [cards(known, "Known images rejected, lowest scores first", order[rejected[order]], "None is rejected.")]
-    if y is not None:
-        wrong = ~rejected & np.array([a != b for a, b in zip(known.explanation.labels, y, strict=True)], dtype=bool)
-        content.append(
-            cards(
-                known,
-                "Known images accepted with a wrong class, highest scores first",
-                order[::-1][wrong[order[::-1]]],
-                "There is none.",
-            )
+        labels = y if images is known else None
+        shown = [_card(example) for example in examples(detector, images, chosen[:n_examples], labels)]
+        if not shown:
+            return joined(element("h3", title), element("p", nothing, class_="soft"))
+        return joined(
+            element("h3", f"{title} ({len(shown)} of {len(chosen):,})"), element("div", *shown, class_="cards")
         )
+
+    rejected, accepted = _surest(known)
+    content = [cards(known, "Known images rejected, lowest scores first", rejected, "None is rejected.")]
+    if y is not None:
+        labels = known.explanation.labels
+        wrong = np.array([row for row in accepted if labels[row] != y[row]], dtype=np.intp)
+        title = "Known images accepted with a wrong class, highest scores first"
+        content.append(cards(known, title, wrong, "There is none."))
     for images in unknown:
-        order, rejected = _by_score(images), images.explanation.rejected
+        rejected, accepted = _surest(images)
         content += [
-            cards(
-                images,
-                f"{images.name}: accepted, highest scores first",
-                order[::-1][~rejected[order[::-1]]],
-                "None is accepted.",
-            ),
-            cards(images, f"{images.name}: rejected, lowest scores first", order[rejected[order]], "None is rejected."),
+            cards(images, f"{images.name}: accepted, highest scores first", accepted, "None is accepted."),
+            cards(images, f"{images.name}: rejected, lowest scores first", rejected, "None is rejected."),
         ]
     return _section("Images", *content)
 
@@ -159,7 +150,7 @@ def settings_section(detector: Any, when: str) -> Html:
         ["threshold", f"{detector.offset_:.6g}"],
         ["set by", f"the scores of {len(detector.joint_score_.calibrator_.scores_):,} held-out images"],
         [f"{len(detector.classes_)} classes", ", ".join(classes) + (f" and {more} more" if more else "")],
-        *([f"parameter {name}", _cut(repr(value))] for name, value in detector.get_params(deep=False).items()),
+        *([f"parameter {name}", _described(value)] for name, value in detector.get_params(deep=False).items()),
         *([name, version] for name, version in _versions()),
         ["written at", when],
     ]
@@ -172,8 +163,10 @@ def _versions() -> list[tuple[str, str]]:
     return [("python", platform.python_version()), *((name, importlib.metadata.version(name)) for name in _PACKAGES)]
 
 
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
+def _described(value: Any) -> str:
+    """Return a parameter as a text, without the folders of a path."""
+    is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and os.path.isabs(value))
+    text = " ".join((short_name(os.fsdecode(value)) if is_path else repr(value)).split())
     return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
 
 
@@ -212,7 +205,8 @@ def _card(example: Example) -> Html:
     return element("figure", picture, element("figcaption", element("b", example.name), example.sentence, ".", more))
 
 
-def _by_score(images: ScoredSet) -> Rows:
-    """Return the places of readable images, lowest scores first."""
-    order: Rows = images.rows[np.argsort(images.scores, kind="stable")]
-    return order
+def _surest(images: ScoredSet) -> tuple[Rows, Rows]:
+    """Return the rejected images, lowest scores first, and the accepted ones, highest scores first."""
+    order = images.rows[np.argsort(images.scores, kind="stable")]
+    out = images.explanation.rejected[order]
+    return order[out], order[~out][::-1]

@@ -15,7 +15,7 @@ from skdfb.detector import Explanation
 from skdfb.displays._pictures import Picture, read_pictures, rows_of
 from skdfb.evaluation import Table, evaluate
 
-__all__ = ["Example", "ScoredSet", "evaluated", "examples", "scored"]
+__all__ = ["Example", "ScoredSet", "evaluated", "examples", "scored", "short_name"]
 
 _SIDE = 176  # pixels of the longer side of a small picture
 
@@ -103,13 +103,13 @@ def examples(detector: Any, images: ScoredSet, chosen: Rows, y: npt.NDArray[Any]
     found = []
     for row, picture in zip(chosen, pictures, strict=True):
         near = zip(explanation.neighbors[row], explanation.neighbor_labels[row], strict=True)
-        nearest = next((f"{_short(name)} ({label})" for name, label in near), None)
+        nearest = next((f"{short_name(name)} ({label})" for name, label in near), None)
         label = None if y is None else str(y[row])
-        found.append(Example(_short(explanation.names[row]), explanation.sentences[row], nearest, label, picture))
+        found.append(Example(short_name(explanation.names[row]), explanation.sentences[row], nearest, label, picture))
     return found
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """Return the end of a path: a report that is passed on must not tell the folders of a disk."""
     path = PurePath(name)
     return path.as_posix() if not path.is_absolute() and len(path.parts) < 3 else "/".join(path.parts[-2:])

@@ -32,7 +32,7 @@ td .soft { display: block; white-space: nowrap; font-size: .75rem; }
 table.settings td { overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .8rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
 .figures img { width: 100%; max-width: 720px; height: auto; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(172px, 1fr)); gap: 1rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 1rem; }
 .cards figure { margin: 0; padding: .5rem; background: var(--card); border-radius: 6px; }
 .cards img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; }
 .cards img.few-pixels { image-rendering: pixelated; }

@@ -459,6 +459,16 @@ BACKGROUND = "the background is unlike that of the known images (more unusual th
             f"no verdict, since alpha is None (p = 0.004): {BACKGROUND}; the image resembles daisy",
         ),
         (
+            finding(0.3, alpha=None, rejected=False),
+            f"no verdict, since alpha is None (p = 0.3): {BACKGROUND}, but the parts together are usual; the image "
+            "resembles daisy",
+        ),
+        (
+            finding(0.01, alpha=None, rejected=False, parts={"foreground": 0.06, "near": 0.07}),
+            "no verdict, since alpha is None (p = 0.01): several parts together are unusual, though none alone is; the "
+            "lowest is 'foreground' (p = 0.06); the image resembles daisy",
+        ),
+        (
             finding(probabilities=(0.5, 0.4)),
             f"rejected (p = 0.004): {BACKGROUND}; the image resembles daisy, or rose",
         ),

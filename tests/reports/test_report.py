@@ -1,5 +1,6 @@
 """The page of a detector: its numbers are those of ``evaluate``, and nothing that users name can do harm."""
 
+import pathlib
 import re
 from html.parser import HTMLParser
 
@@ -14,6 +15,7 @@ from skdfb.exceptions import UnreadableImageWarning
 from skdfb.metrics import auroc_score
 from skdfb.reports import write_report
 from skdfb.reports._html import data_uri, element, joined, table
+from skdfb.reports._sections import _described
 from skdfb.reports._sets import scored
 from skdfb.reports._verdict import cautions, percent, verdict
 from skdfb.utils import shallow_copy
@@ -178,6 +180,20 @@ def test_settings(detector, page):
     assert settings["parameter mask_generator"].startswith("CAMMaskGenerator(")
     assert {"skdfb", "torch", "python", "written at"} <= set(settings)
     assert {f"parameter {name}" for name in detector.get_params(deep=False)} <= set(settings)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (pathlib.Path("/home/somebody/runs/first"), "runs/first"),
+        ("/home/somebody/runs", "somebody/runs"),
+        ("tf_efficientnet_lite0", "'tf_efficientnet_lite0'"),
+        ("x" * 500, f"'{'x' * 398}…"),
+        (None, "None"),
+    ],
+)
+def test_parameters_tell_no_folders_and_are_short(value, text):
+    assert _described(value) == text
 
 
 def test_plots_have_a_light_and_a_dark_form(page):
