@@ -48,6 +48,9 @@ def unfitted(name: str, network: dict[str, Any] | None = None) -> Any:
     if name == "DFBDetector":
         trainers = dict.fromkeys(("classifier_trainer", "dense_trainer"), QUICK["trainer"]) if network else {}
         return make_detector(**trainers | (network or {}))
+    if name == "FrozenDetector":
+        backbone = create_backbone("test_resnet", pretrained=False, output_stride=8, random_state=0)
+        return cls(**{"backbone": backbone, "image_size": 32, "device": "cpu", "random_state": 0} | (network or {}))
     if name.endswith("MaskGenerator"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -73,7 +76,7 @@ def fitted(name: str, network: dict[str, Any] | None = None) -> tuple[Any, Any]:
     estimator = unfitted(name, network)
     X, y = make_images()
     rng = np.random.default_rng(0)
-    if name == "DFBDetector":
+    if name in ("DFBDetector", "FrozenDetector"):
         return estimator.fit(X, y), lambda model: model.score_samples(X)
     if name == "FeatureDetector":
         rows = rng.normal(size=(200, 6))
