@@ -6,7 +6,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
@@ -200,6 +200,7 @@ def test_masks_go_before_attention():
     assert torch.equal(augmented(batch).images, augmented(replace(batch, attention_maps=None)).images)
 
 
+@settings(deadline=None)  # speed is not tested
 @given(
     n=st.integers(1, 5),
     height=st.integers(1, 20),

@@ -120,20 +120,22 @@ WRONG_VALUES = st.one_of(
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_changed_json(saved, place, data):
+@given(
+    position=st.floats(0, 1, exclude_max=True), how=st.sampled_from(["replace", "add", "remove"]), value=WRONG_VALUES
+)
+def test_changed_json(saved, place, position, how, value):
     content, scores = saved
 
     def change(document):
-        *way, last = data.draw(st.sampled_from([path for path in places_in(document) if path]))
+        ways = [path for path in places_in(document) if path]
+        *way, last = ways[int(position * len(ways))]
         node = document
         for key in way:
             node = node[key]
-        how = data.draw(st.sampled_from(["replace", "add", "remove"]))
         if how == "replace" or (how == "add" and not isinstance(node, dict)):
-            node[last] = data.draw(WRONG_VALUES)
+            node[last] = value
         elif how == "add":
-            node["unknown"] = data.draw(WRONG_VALUES)
+            node["unknown"] = value
         else:
             del node[last]
         return document
