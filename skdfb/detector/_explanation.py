@@ -202,7 +202,7 @@ def explained(detector: Any, images: Images, run: Run, whole: str, n_neighbors: 
         neighbors=[[] if reference is None else [reference.names[row] for row in own] for own in rows],
         neighbor_labels=[_labels_of(detector.classes_, reference, own) for own in rows],
         neighbor_distances=near["distances"],
-        sentences=_sentences({name: view for name, view, _ in joint_score.parts_}, numbers),
+        sentences=_sentences(joint_score, numbers),
         **numbers,
     )
 
@@ -255,7 +255,8 @@ def _labels_of(classes: npt.NDArray[Any], reference: ReferenceImages | None, row
     return [] if reference is None else list(classes[reference.labels[rows]].tolist())
 
 
-def _sentences(views: dict[str, str], numbers: dict[str, Any]) -> list[str]:
+def _sentences(joint_score: JointScore, numbers: dict[str, Any]) -> list[str]:
+    views = {name: view for name, view, _ in joint_score.parts_}
     labels = zip(numbers["labels"].tolist(), numbers["runners_up"].tolist(), strict=True)
     return [
         sentence(
@@ -268,6 +269,7 @@ def _sentences(views: dict[str, str], numbers: dict[str, Any]) -> list[str]:
                 deciding_part=numbers["deciding_parts"][row],
                 classes=classes,
                 probabilities=tuple(numbers["probabilities"][row].tolist()),
+                n_held_out=len(joint_score.calibrator_.scores_),
             )
         )
         for row, classes in enumerate(labels)

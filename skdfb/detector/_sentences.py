@@ -29,7 +29,10 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one image; the parameters are those of :class:`Explanation`, of this image alone."""
+    """What is known of one image; the parameters are those of :class:`Explanation`, of this image alone.
+
+    ``n_held_out`` is the number of held-out images that the numbers were learned from; 0 if it is not known.
+    """
 
     p_value: float
     alpha: float | None
@@ -39,6 +42,7 @@ class Finding:
     deciding_part: str
     classes: tuple[Any, ...]
     probabilities: tuple[float, ...]
+    n_held_out: int = 0
 
 
 def sentence(finding: Finding) -> str:
@@ -66,7 +70,9 @@ def _reason(finding: Finding) -> str:
     unusual = finding.rejected if finding.alpha is not None else finding.p_value <= alpha
     if p <= alpha or (single and unusual):
         more = "" if single or unusual else ", but the parts together are usual"
-        return _unusual(name, finding.views.get(name, ""), p) + more
+        # The tail is continued below the lowest held-out score, but n images cannot show that a share is below 1 / n.
+        least = 1 / (finding.n_held_out + 1) if finding.n_held_out else 0.0
+        return _unusual(name, finding.views.get(name, ""), max(p, least)) + more
     if unusual:
         return f"several parts together are unusual, though none alone is; the lowest is {name!r} (p = {p:.2g})"
     return "nothing is unusual" if single else "no part is unusual"

@@ -3,6 +3,7 @@
 import enum
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -403,6 +404,13 @@ def finding(p_value=0.004, rejected=True, alpha=0.05, parts=None, classes=("dais
 
 
 BACKGROUND = "the background is unlike that of the known images (more unusual than 99.2 % of them)"
+
+
+def test_a_share_is_no_more_than_the_held_out_images_can_show():
+    """30 images cannot show that one in a thousand is as unusual."""
+    image = finding(parts={"foreground": 0.3, "background_logit": 1e-6})
+    assert "more unusual than 99.9 % of them" in sentence(image)
+    assert "more unusual than 96.7 % of them" in sentence(replace(image, n_held_out=30))
 
 
 @pytest.mark.parametrize(
