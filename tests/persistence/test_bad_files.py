@@ -146,7 +146,13 @@ def test_changed_json(saved, place, position, how, value):
     except InvalidModelError:
         return
     # The changed file may be valid: the change may be in a parameter that scoring does not use.
-    np.testing.assert_allclose(model.score_samples(X_NEW), scores, rtol=0.05, atol=0.05)
+    try:
+        found = model.score_samples(X_NEW)
+    except ValueError as error:  # or in the kind of arrays that fit was given, by which others are refused
+        if "expected the form that fit was given" not in str(error):
+            raise
+        return
+    np.testing.assert_allclose(found, scores, rtol=0.05, atol=0.05)
 
 
 class Payload:
