@@ -22,7 +22,6 @@ from skdfb.detector._calibration import (
     checked_calibration,
     images_of_fit,
     joined,
-    known_labels,
     warn_of_duplicates,
 )
 from skdfb.detector._checkpoints import (
@@ -35,7 +34,7 @@ from skdfb.detector._checkpoints import (
     training_checkpoints,
 )
 from skdfb.detector._dense_detector import DenseDetector
-from skdfb.detector._image_fit import ImageFit
+from skdfb.detector._image_fit import HeldOutViews, ImageFit
 from skdfb.detector._input import check_components, make_joint_score
 from skdfb.detector._masks import make_masks, work_after_classifier
 from skdfb.detector._network_detector import requests_for
@@ -64,8 +63,6 @@ BackgroundScorers = ForegroundScorer | Sequence[ForegroundScorer | tuple[str, Fo
 
 # Views of images and the class indices of these images: what scorers are fitted on.
 LabelledViews = tuple[dict[str, Representation], npt.NDArray[np.intp]]
-# The same of held-out images, whose classes may be unknown, and the group of each, if there are groups.
-HeldOutViews = tuple[Any, ...]
 
 _DEFAULT_BACKBONE = "resnetv2_50x1_bit.goog_in21k"
 _PAPER_IMAGE_SIZE = 128
@@ -548,17 +545,14 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
 
     def _views_of_fit(self, images: Images, joint_score: JointScore) -> tuple[LabelledViews, HeldOutViews]:
         # Training images are computed without what only scorers that do not learn from images need.
-        rows, own = self._split_
+        rows = self._split_.train
         labels = self._labels_[rows]
         train = self._collect_training(images, rows, labels, requests_for(joint_score.view_needs(training=True)))
         # Layers and the untrained network have no head of their own: the training images give them one. Heads of other
         # views are kept, since the parts of this detector may read their logits.
         self.heads_ = getattr(self, "heads_", {}) | fitted_heads(train, labels)
         train = {view: with_head(part, self.heads_.get(view)) for view, part in train.items()}
-        held_out = self._collect(images.subset(own), requests_for(joint_score.view_needs()))
-        # The groups come third, if there are any; see JointScore.fit.
-        groups = getattr(self, "_groups_", None)
-        return (train, labels), (held_out, known_labels(self._labels_[own]), *(() if groups is None else (groups,)))
+        return (train, labels), self._held_out_views(images, joint_score)
 
     # ---------------------------------------------------------------- refit
 

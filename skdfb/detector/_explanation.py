@@ -209,7 +209,7 @@ def explained(detector: Any, images: Images, run: Run, whole: str, n_neighbors: 
 
 def _numbers(joint_score: JointScore, parts: dict[str, Floats]) -> dict[str, Any]:
     """Return what follows from the scores of the parts, by the name of the attribute."""
-    scores = joint_score.combine(parts)
+    scores, log_p = joint_score.combine(parts), joint_score.part_p_values(parts, log=True)
     return {
         "scores": scores,
         "offset": float(joint_score.offset_),
@@ -217,8 +217,9 @@ def _numbers(joint_score: JointScore, parts: dict[str, Floats]) -> dict[str, Any
         "p_values": joint_score.p_values(scores),
         # The comparison is false for NaN, as in predict.
         "rejected": ~(scores - joint_score.offset_ >= 0),
-        "part_p_values": joint_score.part_p_values(parts),
-        "deciding_parts": _deciding(joint_score.part_p_values(parts, log=True)),
+        "part_p_values": {name: np.exp(values) for name, values in log_p.items()},
+        # By the logarithms, which tell parts apart whose p-values round to 0.
+        "deciding_parts": _deciding(log_p),
     }
 
 

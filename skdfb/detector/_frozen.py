@@ -13,11 +13,11 @@ from torch import nn
 
 from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb._progress import progress
-from skdfb.detector._calibration import checked_calibration, joined, known_labels, warn_of_duplicates
+from skdfb.detector._calibration import checked_calibration, joined, warn_of_duplicates
 from skdfb.detector._image_fit import ImageFit
 from skdfb.detector._input import named_parts
 from skdfb.detector._linear_head import fitted_head
-from skdfb.detector._network_detector import NetworkDetector, requests_for
+from skdfb.detector._network_detector import requests_for
 from skdfb.detector._parts_parameters import PartsParameters
 from skdfb.detector._pretrained import fitted_heads, view_widths, with_head
 from skdfb.fusion import Fusion
@@ -38,7 +38,7 @@ __all__ = ["FrozenDetector"]
 Scorers = ForegroundScorer | Sequence[tuple[str, str, ForegroundScorer]]
 
 
-class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
+class FrozenDetector(PartsParameters, ImageFit):
     """Out-of-distribution (OOD) image detector on the features of a pre-trained network, which is not trained.
 
     ``fit`` runs the network once over the images, fits a linear classifier and a scorer on its features, and sets the
@@ -262,11 +262,7 @@ class FrozenDetector(PartsParameters, ImageFit, NetworkDetector):
         self.classifier_ = network.eval()
         labels = self._labels_[self._split_.train]
         views = self._fit_head(joint_score, images, labels)
-        held_out = self._collect(images.subset(self._split_.held_out), requests_for(joint_score.view_needs()))
-        held_out_labels = known_labels(self._labels_[self._split_.held_out])
-        # The groups come third, if there are any; see JointScore.fit.
-        groups = () if self._groups_ is None else (self._groups_,)
-        self.joint_score_ = joint_score.fit(views, labels, held_out=(held_out, held_out_labels, *groups))
+        self.joint_score_ = joint_score.fit(views, labels, held_out=self._held_out_views(images, joint_score))
 
     def _fit_head(
         self, joint_score: JointScore, images: Images, labels: npt.NDArray[np.intp]

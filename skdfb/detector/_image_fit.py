@@ -6,28 +6,30 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from skdfb.detector._calibration import Calibration
+from skdfb.detector._calibration import Calibration, known_labels
+from skdfb.detector._network_detector import NetworkDetector, requests_for
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.images import Images, batch_size_of, check_labels
 from skdfb.networks import DenseClassifier
 from skdfb.scoring import HeldOutSplit, JointScore
 from skdfb.training._stages import build_classifier
 
-__all__ = ["ImageFit"]
+__all__ = ["HeldOutViews", "ImageFit"]
+
+# Views of held-out images, their class indices or None if some are unknown, and the group of each, if there are groups.
+HeldOutViews = tuple[Any, ...]
 
 
-class ImageFit:
+class ImageFit(NetworkDetector):
     """Sets ``classes_`` and which images train; see the steps of ``fit`` in the detectors."""
 
     backbone: str | nn.Module
     image_size: int | None
     calibration_fraction: float | str
-    batch_size: int
-    n_jobs: int | None
 
-    classes_: npt.NDArray[Any]
     calibration_fraction_: float
     _split_: HeldOutSplit
+    _labels_: npt.NDArray[np.intp]
 
     def _checked_labels(self, images: Images, y: Any) -> npt.NDArray[np.intp] | None:
         """Set ``classes_``, and return class indices; None without labels."""
@@ -54,6 +56,14 @@ class ImageFit:
         split = calibration.split(stratified_by, self.calibration_fraction, joint_score, choice_seed, order_seed)
         self._split_, self._groups_, self._n_own_ = split, calibration.groups_of(split), calibration.n_own
         self.calibration_fraction_ = split.fraction
+
+    def _held_out_views(self, images: Images, joint_score: JointScore) -> HeldOutViews:
+        """Compute what :meth:`JointScore.fit` takes as ``held_out``; the images are all of ``fit``."""
+        rows = self._split_.held_out
+        views = self._collect(images.subset(rows), requests_for(joint_score.view_needs()))
+        # The groups come third, if there are any. Older saved models have none.
+        groups = getattr(self, "_groups_", None)
+        return views, known_labels(self._labels_[rows]), *(() if groups is None else (groups,))
 
     def _clustered(self, network: DenseClassifier, images: Images, seed: int) -> npt.NDArray[np.intp]:
         """Set ``classes_`` to clusters of the training images, and return the cluster of each image."""
