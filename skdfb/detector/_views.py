@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from skdfb.detector._download import Download
 from skdfb.detector._pretrained import with_head
 from skdfb.detector._represent import represent, representation_of_layer
 from skdfb.images import BatchSize, Images, Indices
@@ -78,6 +79,8 @@ class NetworkViews:
         ordered = sorted(dict.fromkeys(networks.values()), key=lambda network: network not in whole)
         trunk = SharedTrunk(ordered[0], [network for network in ordered[1:] if network not in whole])
 
+        download = Download()
+
         def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
             # Under the caller's autocast, features would be computed in half precision.
             with torch.autocast(inputs.device.type, enabled=False):
@@ -85,6 +88,7 @@ class NetworkViews:
                 for network in ordered:
                     own = {key: request for key, request in requests.items() if networks[key] is network}
                     found |= self._views_of_network(network, own, inputs, trunk)
+            found = download(found)
             # In the order of the requests again.
             return indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
 
