@@ -151,10 +151,13 @@ class SingleImages(Images):
         Whether each image was read once and checked.
     known : dict of int to ndarray
         Fingerprints of images, from the survey.
+    first : int
+        Number of the first image in error messages: other images may come before it.
     """
 
     scale: PixelScale | None
     surveyed: bool = False
+    first: int = 0
     known: dict[int, npt.NDArray[np.floating]]
 
     @abstractmethod
@@ -182,6 +185,7 @@ class SingleImages(Images):
         return self.scale
 
     def _pixels(self, image: npt.NDArray[Any], scale: PixelScale, index: int) -> Tensor:
+        index += self.first
         name = f"image {index}"
         try:
             image = with_channels(image, self.n_channels, name)
@@ -216,7 +220,7 @@ class ItemImages(SingleImages):
         return len(self.items)
 
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
-        return read_item(self.items[index], index, self.n_channels, least_side)
+        return read_item(self.items[index], self.first + index, self.n_channels, least_side)
 
     @property
     def has_labels(self) -> bool:

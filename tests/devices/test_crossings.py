@@ -12,6 +12,7 @@ from skdfb import CAMMaskGenerator, FrozenDetector, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import MSP, ODIN, Energy, ViM
+from skdfb.training import _run
 from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
 from tests.detector.test_pretrained import detector_of, pretrained_backbone
 from tests.devices.pretend import Counts
@@ -62,9 +63,10 @@ def test_a_step(crossings: Counts, changes: dict[str, Any], dense: bool, uploads
     assert found == {"uploads": uploads, "downloads": 0, "waits": 0}, where
 
 
-def test_the_check_of_the_losses_is_the_only_wait(crossings: Counts) -> None:
+def test_the_check_of_the_losses_is_the_only_wait(crossings: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_run, "_STEPS_BETWEEN_CHECKS", 10)
     waits = []
-    for n_steps in (10, 50, 100, 150):
+    for n_steps in (8, 10, 20, 30):
         crossings.waits.clear()
         trainer = Trainer(max_steps=n_steps, batch_size=4)
         trainer.train(small_network(), X, Y, device=DEVICE, random_state=0)
