@@ -21,10 +21,10 @@ def iter_parquet(path: str | os.PathLike[str], column: str | None = None, *, bat
     batch_size : int, default=128
         Rows that are read at a time.
 
-    Yields
-    ------
-    image : bytes
-        The contents of an image file, such as a JPEG.
+    Returns
+    -------
+    images : iterator of bytes
+        The contents of image files, such as JPEG; empty where the column has no value.
 
     Raises
     ------

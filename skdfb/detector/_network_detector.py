@@ -126,9 +126,9 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             :func:`skdfb.datasets.iter_parquet`, of paths, bytes of files, PIL images or arrays. An iterator is read
             ``batch_size`` images at a time; with ``n_jobs``, as many times that number.
 
-        Yields
-        ------
-        row : ImageScore
+        Returns
+        -------
+        rows : iterator of ImageScore
             Index, path, score, p-value, whether it is accepted, and the most probable label. An image that cannot be
             read has a row with the reason, whatever ``on_error`` is.
 

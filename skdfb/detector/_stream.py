@@ -23,7 +23,7 @@ Judged = tuple[Sequence[float], Sequence[float], Sequence[bool], Sequence[Any]]
 class ImageScore:
     """What :meth:`skdfb.DFBDetector.iter_scores` tells of an image.
 
-    Attributes
+    Parameters
     ----------
     index : int
         Number of the image in the source, from 0.
@@ -39,6 +39,13 @@ class ImageScore:
         The most probable class, also of an image that is not accepted; None for an image that cannot be read.
     error : str
         Why the image cannot be read; else empty.
+
+    Examples
+    --------
+    >>> from skdfb.detector import ImageScore
+    >>> row = ImageScore(0, "new/0.jpg", score=-3.2, p_value=0.004, accepted=False, label="daisy")
+    >>> f"{row.path}: {'accepted' if row.accepted else 'rejected'} (p = {row.p_value})"
+    'new/0.jpg: rejected (p = 0.004)'
     """
 
     index: int
