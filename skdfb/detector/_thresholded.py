@@ -17,7 +17,7 @@ from skdfb.persistence import save
 from skdfb.scoring import JointScore
 from skdfb.utils import shallow_copy
 
-__all__ = ["Scores", "ThresholdedDetector"]
+__all__ = ["Scores", "ThresholdedDetector", "warn_of_unknown_class"]
 
 Scores = npt.NDArray[np.float64]
 
@@ -141,7 +141,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
         X : images or array-like of features
             The n samples, as in :meth:`fit`.
         unknown_label : label, default=None
-            Must not be a class. None is -1, or "unknown" if the classes are strings.
+            Must not be a class. None is -1, or "unknown" if the classes are strings; if there is such a class, ``fit``
+            warns.
 
         Returns
         -------
@@ -157,7 +158,12 @@ class ThresholdedDetector(OutlierMixin, ABC):
         check_is_fitted(self)
         # The label has the type of the classes, so that the result has one type.
         if unknown_label is None:
-            unknown_label = -1 if isinstance(self.classes_.tolist()[0], int | float) else "unknown"
+            unknown_label, other = _unknown_labels(self.classes_)
+            if other is not None:
+                raise ValueError(
+                    f"unknown_label is None, which means {unknown_label!r}, but {unknown_label!r} is one of classes_: "
+                    f"expected a label of no class; pass predict_open_set(X, unknown_label={other!r})."
+                )
         if unknown_label in self.classes_.tolist():
             raise ValueError(f"unknown_label={shown(unknown_label)} is one of classes_: expected a label of no class.")
         scores, labels = self.score_and_classify(X)
@@ -225,3 +231,25 @@ class ThresholdedDetector(OutlierMixin, ABC):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "joint_score_")
+
+
+def warn_of_unknown_class(classes: npt.NDArray[Any]) -> None:
+    """Warn in ``fit`` if a class has the label that ``predict_open_set`` gives to OOD samples by default."""
+    label, other = _unknown_labels(classes)
+    if other is not None:
+        warnings.warn(
+            f"{label!r} is a class, so predict_open_set needs another label for images of no class: pass "
+            f"predict_open_set(X, unknown_label={other!r}). If {label!r} stands for images of no class, leave these "
+            "out of fit.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _unknown_labels(classes: npt.NDArray[Any]) -> tuple[Any, Any]:
+    """Return the default label of samples of no class and, if it is a class, another one that is none."""
+    labels = classes.tolist()
+    default, other = "unknown", "none" if "none" not in labels else "none of these"
+    if isinstance(labels[0], int | float):
+        default, other = -1, min(labels) - 1
+    return default, other if default in labels else None

@@ -60,6 +60,25 @@ def test_classes_are_those_of_a_logistic_regression(frozen, X, y, X_new):
     assert frozen.classify(X_new).shape == (len(X_new),)
 
 
+@pytest.mark.parametrize(
+    ("names", "other"),
+    [
+        (["ant", "unknown", "bee"], "'none'"),
+        (["none", "unknown", "bee"], "'none of these'"),
+        ([0, -1, 7], "-2"),
+        ([-3.0, -1.0, 7.0], "-4.0"),
+    ],
+)
+def test_a_class_with_the_name_of_unknown_images(X, y, X_new, names, other):
+    default = "'unknown'" if isinstance(names[0], str) else "-1"
+    with pytest.warns(UserWarning, match=f"{default} is a class.* predict_open_set .*unknown_label={other}") as caught:
+        fitted = make_frozen().fit(X, np.array(names)[y])
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match=f"unknown_label is None.* {default}, but .* unknown_label={other}"):
+        fitted.predict_open_set(X_new)
+    assert fitted.predict_open_set(X_new, unknown_label="?").shape == (len(X_new),)
+
+
 def test_the_network_stays_as_it_was(X, y):
     backbone = tiny_backbone()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
