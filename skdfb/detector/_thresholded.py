@@ -249,7 +249,8 @@ def warn_of_unknown_class(classes: npt.NDArray[Any]) -> None:
 def _unknown_labels(classes: npt.NDArray[Any]) -> tuple[Any, Any]:
     """Return the default label of samples of no class and, if it is a class, another one that is none."""
     labels = classes.tolist()
-    default, other = "unknown", "none" if "none" not in labels else "none of these"
+    default: Any = "unknown"
+    other: Any = "none" if "none" not in labels else "none of these"
     if isinstance(labels[0], int | float):
         default, other = -1, min(labels) - 1
     return default, other if default in labels else None

@@ -220,7 +220,7 @@ def test_labels_of_an_open_set_and_accuracy(fitted, data):
     with pytest.warns(UserWarning, match="'unknown' is a class.* unknown_label='none'") as caught:
         named = FeatureDetector(random_state=0).fit(X, np.array(["a", "b", "unknown"])[y])
     assert caught[0].filename == __file__
-    with pytest.raises(ValueError, match="unknown_label is None.* unknown_label='none'"):
+    with pytest.raises(ValueError, match=r"unknown_label is None.* unknown_label='none'"):
         named.predict_open_set(X)
     assert fitted.score(X, y) == (fitted.classify(X) == y).mean()
     with pytest.warns(UserWarning, match="100 of 300 labels are of classes that were not in fit"):
