@@ -56,7 +56,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
           ``y`` are dropped, so that it works in a cross-validation that leaves classes out.
     alpha : float or None, default=0.05
         Largest probability of rejecting an in-distribution row, over the rows of ``fit`` and the new one. None sets no
-        threshold: ``offset_`` is -inf and nothing is rejected.
+        threshold: ``offset_`` is -inf and nothing is rejected. A change by ``set_params`` acts at the next ``fit``;
+        :meth:`with_alpha` sets another threshold at once.
     calibration_fraction : float or "auto", default="auto"
         Share of the rows that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many more as
         ``alpha`` needs, up to half.

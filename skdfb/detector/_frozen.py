@@ -66,14 +66,15 @@ class FrozenDetector(PartsParameters, ImageFit):
         (H, W, C) of the images in the rows of a 2-d ``X``.
     alpha : float or None, default=0.05
         Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one. None sets
-        no threshold.
+        no threshold. A change by ``set_params`` acts at the next ``fit``; :meth:`with_alpha` sets another threshold at
+        once.
     calibration_fraction : float or "auto", default="auto"
         Share of the images that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many more as
         ``alpha`` needs, up to half.
     batch_size : int, default=128
         Images per forward pass; halved if a batch does not fit into the device's memory.
     device : str, default="auto"
-        "auto" is the GPU if there is one.
+        Where ``fit`` runs, and all later calls. "auto" is the GPU if there is one.
     n_jobs : int, default=None
         Threads that read images; None is 1.
     on_error : {"raise", "nan"}, default="raise"

@@ -3,12 +3,13 @@
 import os
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import OutlierMixin
 from sklearn.utils import check_consistent_length
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
@@ -24,6 +25,8 @@ Scores = npt.NDArray[np.float64]
 
 class ThresholdedDetector(OutlierMixin, ABC):
     """A detector of samples: images, or rows of features. Its ``fit`` sets ``classes_`` and ``joint_score_``."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]]
 
     alpha: float | None
     classes_: npt.NDArray[Any]
@@ -210,14 +213,20 @@ class ThresholdedDetector(OutlierMixin, ABC):
         Raises
         ------
         ValueError
-            If the kept held-out scores are too few for ``alpha``.
+            If ``alpha`` is no such number, or if the kept held-out scores are too few for it.
         """
         check_is_fitted(self)
         other = shallow_copy(self, fitted_state=True)
         # The parameter too, so that a clone or a refit has the same alpha.
-        other.joint_score_ = self.joint_score_.with_alpha(alpha)
         other.alpha = alpha
+        other._validate("alpha")
+        other.joint_score_ = self.joint_score_.with_alpha(alpha)
         return other
+
+    def _validate(self, *names: str) -> None:
+        """Refuse wrong values of some parameters, in scikit-learn's words."""
+        values = {name: getattr(self, name) for name in names}
+        validate_parameter_constraints(self._parameter_constraints, values, type(self).__name__)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the detector to a file; see :func:`skdfb.save`, and :func:`skdfb.load` for reading it.
