@@ -383,7 +383,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
             ``image_shape``. C is 3, 1, or what the backbone takes.
         y : array-like of shape (n,), default=None
             Class labels of any kind. None takes the names of the class folders, or the labels of a dataset; without
-            any labels, see Notes.
+            any labels, see Notes. Beside class folders, y is used and their names are not; there is a warning if y
+            divides a folder.
         groups : array-like of shape (n,), default=None
             The group of each image, any labels, such as the video of a frame or the patient of a slice. Images of one
             group are held out together, and the promise of ``alpha`` is then for an image of a new group: see Notes.

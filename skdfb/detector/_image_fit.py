@@ -7,6 +7,7 @@ import numpy.typing as npt
 from torch import nn
 
 from skdfb.detector._calibration import Calibration, known_labels
+from skdfb.detector._label_conflicts import warn_of_conflicts
 from skdfb.detector._network_detector import NetworkDetector, requests_for
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.detector._thresholded import warn_of_unknown_class
@@ -40,6 +41,7 @@ class ImageFit(NetworkDetector):
             return None
         self.classes_, labels = check_labels(y, images)
         warn_of_unknown_class(self.classes_)
+        warn_of_conflicts(images, self.classes_[labels])
         return labels
 
     def _hold_out(
