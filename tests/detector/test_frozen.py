@@ -97,6 +97,12 @@ def test_parameters_that_act_at_once_are_checked_when_they_act(frozen, X_new, ch
             getattr(changed, method)(X_new)
 
 
+def test_the_only_part_has_the_name_of_its_view(frozen, X_new):
+    """Nothing separates the foreground."""
+    assert list(frozen.score_parts(X_new)) == ["classifier"]
+    assert list(frozen.explain(X_new).part_p_values) == ["classifier"]
+
+
 @pytest.mark.parametrize("alpha", [2, "0.1", 0])
 def test_with_alpha_names_the_detector(frozen, alpha):
     with pytest.raises(ValueError, match=f"'alpha' parameter of FrozenDetector must be .* Got {alpha!r} instead"):
