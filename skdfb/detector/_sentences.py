@@ -70,15 +70,17 @@ def _reason(finding: Finding) -> str:
     p = finding.part_p_values[name]
     # Without an alpha there is no verdict, but the image as a whole may be unusual all the same.
     unusual = finding.rejected if finding.alpha is not None else finding.p_value <= alpha
+    little = "not clearly unusual" if finding.alpha is None else "not unusual enough to reject"
     if p <= alpha:
-        more = "" if unusual else ", but the parts together are usual"
         # The tail is continued below the lowest held-out score, but n images cannot show that a share is below 1 / n.
         least = 1 / (finding.n_held_out + 1) if finding.n_held_out else 0.0
-        return _unusual(name, finding.views.get(name, ""), max(p, least)) + more
+        reason = _unusual(name, finding.views.get(name, ""), max(p, least))
+        together = "usual" if finding.p_value >= _USUAL else little
+        return reason if unusual else f"{reason}, but the parts together are {together}"
     if unusual:
         return f"several parts together are unusual, though none alone is; the lowest is {name!r} (p = {p:.2g})"
     if min(p, finding.p_value) < _USUAL:
-        return "not clearly unusual" if finding.alpha is None else "not unusual enough to reject"
+        return little
     return "nothing is unusual" if len(finding.part_p_values) == 1 else "no part is unusual"
 
 

@@ -445,7 +445,12 @@ def test_a_share_is_no_more_than_the_held_out_images_can_show():
         (finding(), f"rejected (p = 0.004): {BACKGROUND}; the image resembles daisy"),
         (
             finding(0.08, rejected=False),
-            f"accepted (p = 0.08): {BACKGROUND}, but the parts together are usual; the image resembles daisy",
+            f"accepted (p = 0.08): {BACKGROUND}, but the parts together are not unusual enough to reject; the image "
+            "resembles daisy",
+        ),
+        (
+            finding(0.2, rejected=False),
+            f"accepted (p = 0.2): {BACKGROUND}, but the parts together are usual; the image resembles daisy",
         ),
         (
             finding(0.3, rejected=False, parts={"foreground": 0.3}),
