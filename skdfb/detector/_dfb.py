@@ -123,7 +123,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         smallest and largest value of the training data.
     alpha : float or None, default=0.05
         Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one. None sets
-        no threshold: ``offset_`` is -inf and nothing is rejected.
+        no threshold: ``offset_`` is -inf and nothing is rejected. A change by ``set_params`` acts at the next ``fit``;
+        :meth:`with_alpha` sets another threshold at once.
     calibration_fraction : float or "auto", default="auto"
         Share of the training images that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many
         more as ``alpha`` needs, up to half.
@@ -136,7 +137,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         Images per forward pass, outside training. If a batch does not fit into the device's memory, it is halved, with
         a :class:`~skdfb.exceptions.BatchSizeWarning`.
     device : str, default="auto"
-        "auto" is the GPU if there is one.
+        Where ``fit`` runs, and all later calls. "auto" is the GPU if there is one.
     n_jobs : int, default=None
         Threads that read images; None is 1.
     on_error : {"raise", "nan"}, default="raise"
@@ -223,8 +224,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         parts = [part for part in detector.joint_score_.parts if part[1].startswith("dense")]
         detector.refit_scorer(parts, background_scorer=[])
 
-    ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs`` and
-    ``on_error``, which say how images are read and scored, take effect at once. To change ``alpha`` see
+    ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs``,
+    ``on_error`` and ``verbose``, which say how images are read and scored, take effect at once. To change ``alpha`` see
     :meth:`with_alpha`, to change scorers or fusion see :meth:`refit_scorer`.
 
     Parameters of single parts can be set by the name of the part, if they are given as a list:
@@ -382,7 +383,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
             ``image_shape``. C is 3, 1, or what the backbone takes.
         y : array-like of shape (n,), default=None
             Class labels of any kind. None takes the names of the class folders, or the labels of a dataset; without
-            any labels, see Notes.
+            any labels, see Notes. Beside class folders, y is used and their names are not; there is a warning if y
+            divides a folder.
         groups : array-like of shape (n,), default=None
             The group of each image, any labels, such as the video of a frame or the patient of a slice. Images of one
             group are held out together, and the promise of ``alpha`` is then for an image of a new group: see Notes.

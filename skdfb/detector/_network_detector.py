@@ -343,6 +343,8 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     def _checked_images(self, X: Any, *, lenient: bool = True) -> Images:
         """Return readable images; those that cannot be read raise unless ``on_error`` and ``lenient`` allow NaN."""
         check_is_fitted(self)
+        # These act at once, so set_params may have changed them since fit.
+        self._validate("batch_size", "n_jobs", "on_error", "verbose")
         return check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
 
     @own_torch_modes()
