@@ -1,4 +1,4 @@
-"""A whole ``fit`` in processes that ``torchrun`` launched together: the detector of one process, written and told once."""
+"""A whole ``fit`` in processes that ``torchrun`` launched: the detector of one process, written and told once."""
 
 import json
 import os
@@ -52,9 +52,10 @@ def detector(**changes):
 
 def launch(folder, fails_at=-1):
     (script := folder / "script.py").write_text(SCRIPT)
-    command = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "--redirects=3", f"--log-dir={folder}/log"]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    options = ["--redirects=3", f"--log-dir={folder}/log"]  # a file for each process
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *command, str(script), str(folder), str(fails_at)]
+    command = [sys.executable, "-m", *launcher, *options, str(script), str(folder), str(fails_at)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     told = {path.parent.name: path.read_text() for path in sorted(folder.glob("log/*/*/*/stderr.log"))}
     return done, told
