@@ -24,9 +24,9 @@ _EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}
 
 
 class TemperatureDisplay:
-    """AUROC and FPR95 over the temperature that divides the background score in Eq. 7.
+    """AUROC and FPR95 over the temperature that divides the background score.
 
-    Build it with :meth:`from_estimator` or :meth:`from_predictions`. It is Fig. 6 of the paper.
+    The score is Eq. 7 of the paper. Build it with :meth:`from_estimator` or :meth:`from_predictions`. It is Fig. 6 of the paper.
 
     Parameters
     ----------
