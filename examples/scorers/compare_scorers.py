@@ -82,5 +82,7 @@ for ax, ood in zip(axes.flat, ood_sets, strict=True):
         ax.plot(table.auroc[rows], np.arange(len(scorers)), marker, label=method)
     ax.set(title=ood.replace("_", " "), xlabel="AUROC", yticks=range(len(scorers)), yticklabels=scorers)
     ax.axvline(0.5, color="0.8", linewidth=1, zorder=0)
+    ax.margins(y=0.15)
+    ax.label_outer()
 axes[0, 0].legend(fontsize="small")
 plt.show()

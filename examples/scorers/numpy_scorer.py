@@ -59,7 +59,7 @@ for result in check_foreground_scorer(CentredByBatch(), on_fail=None):
         print(f"{result['check_name']}: {result['exception']}")
 
 # %%
-# In a test suite, ``@parametrize_scorers_with_checks([NearestMean()])`` makes a test of each check.
+# In a test suite, ``@parametrize_with_checks(check_foreground_scorer, [NearestMean()])`` makes a test of each check.
 #
 # On features from any source
 # ---------------------------

@@ -26,7 +26,8 @@ _EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}
 class TemperatureDisplay:
     """AUROC and FPR95 over the temperature that divides the background score.
 
-    The score is Eq. 7 of the paper. Build it with :meth:`from_estimator` or :meth:`from_predictions`. It is Fig. 6 of the paper.
+    The scores are joined by Eq. 7 of the paper, and the plot is its Fig. 6. Build it with :meth:`from_estimator` or
+    :meth:`from_predictions`.
 
     Parameters
     ----------

@@ -40,7 +40,8 @@ def temperature_sweep(
 ) -> Table:
     r"""Join the foreground and the background score of a fitted detector at several temperatures.
 
-    The scores are joined by Eq. 7 of the paper (:class:`~skdfb.fusion.TemperatureFusion`). Nothing is trained or fitted. The networks pass over each image set once.
+    The scores are joined by Eq. 7 of the paper (:class:`~skdfb.fusion.TemperatureFusion`). Nothing is trained
+    or fitted. The networks pass over each image set once.
 
     Parameters
     ----------
