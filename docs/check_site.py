@@ -78,7 +78,8 @@ TOO_WIDE = """() => {
   return [wide.scrollWidth, name(wide), wide.clientWidth,
     first ? `${name(first)} "${first.textContent.trim().replace(/\\s+/g, " ").slice(0, 40)}"` : "unknown element"];
 }"""
-# Texts whose contrast to the ground is too low, one per pair of colours. A ground with a picture is not judged.
+# Texts whose contrast to the ground is too low, one per pair of colours. A ground with a picture is not judged,
+# and neither are the diagrams of scikit-learn, which bring styles of their own.
 LOW_CONTRAST = """(least) => {
   const parse = (colour) => { const parts = colour.match(/[\\d.]+/g).map(Number); return [...parts, 1].slice(0, 4); };
   const mix = (top, ground) => ground.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
@@ -99,7 +100,7 @@ LOW_CONTRAST = """(least) => {
   while (texts.nextNode()) {
     const text = texts.currentNode.textContent.trim(), element = texts.currentNode.parentElement;
     if (!text || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
-    const ground = element.closest("svg, mjx-container, script, style") ? null : groundOf(element);
+    const ground = element.closest("svg, mjx-container, script, style, .sk-top-container") ? null : groundOf(element);
     if (!ground) continue;
     const [dark, light] = [mix(parse(getComputedStyle(element).color), ground), ground]
       .map(luminance).sort((one, other) => one - other);
