@@ -46,8 +46,9 @@ class FrozenDetector(PartsParameters, ImageFit):
     for in-distribution images.**
 
     Use it for a first answer, and as the opponent that a trained detector has to beat. Its features know what
-    pre-training knew, so it finds images far from the classes well. :class:`DFBDetector` learns the classes as well: it
-    is more accurate, and finds more images of unknown classes of the same kind; see :ref:`photographs`.
+    pre-training knew, so it finds images far from the classes well. :class:`DFBDetector` learns the classes as well. On
+    the photographs that were measured it is more accurate, and finds more images of unknown classes of the same kind
+    (:ref:`photographs`).
 
     Parameters
     ----------

@@ -144,7 +144,7 @@ class InputPerturbingScorer(ForegroundScorer, Protocol):
 
 
 def scorer_output(scorer: Any) -> ScorerOutput:
-    """Return which branch of Eq. 7 a scorer belongs to.
+    """Return whether a scorer gives logits or probabilities, which the fusion of the paper joins differently.
 
     Parameters
     ----------
