@@ -7,11 +7,14 @@ import typer
 
 from skdfb.cli._detectors import load_detector
 from skdfb.cli._errors import CommandError
-from skdfb.cli._files import check_output, image_paths
+from skdfb.cli._files import check_extension, check_output, image_paths
 from skdfb.cli._options import Debug, Device, Json, Model, NJobs
 from skdfb.cli._output import printable, say, write, write_json
 
 __all__ = ["explain"]
+
+# What matplotlib writes without further programs.
+_PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
 
 
 def explain(
@@ -37,6 +40,8 @@ def explain(
 ) -> None:
     """Say why images are rejected or accepted: one sentence each, and a picture with -o."""
     paths = image_paths(images)
+    if output is not None:
+        check_extension(output, "a picture", _PICTURES)
     outputs = [] if output is None else _outputs(output, len(paths))
     for name in outputs:
         check_output(name, replace=True)

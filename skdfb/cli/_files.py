@@ -7,7 +7,19 @@ from pathlib import Path
 
 from skdfb.cli._errors import CommandError
 
-__all__ = ["check_output", "image_paths"]
+__all__ = ["check_extension", "check_output", "image_paths"]
+
+
+def check_extension(path: str, kind: str, extensions: Sequence[str]) -> None:
+    """Refuse the name of an output file that ends in none of some extensions, the usual ones first.
+
+    Raises
+    ------
+    CommandError
+        With the reason.
+    """
+    if os.path.splitext(path)[1].lower() not in extensions:
+        raise CommandError(f"-o {path!r}: expected the name of {kind}, which ends in {', '.join(extensions)}")
 
 
 def check_output(path: str, *, replace: bool) -> None:

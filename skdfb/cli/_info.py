@@ -37,7 +37,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("parts", ", ".join(f"{name} ({scorer} on {view})" for name, view, scorer in found["parts"])),
         ("fusion", str(parameters.get("fusion") or "")),
         ("alpha", "" if alpha is None else f"{alpha:g}"),
-        ("threshold", "" if found["offset"] is None else f"{found['offset']:.6g}"),
+        ("threshold", _threshold(found)),
         ("size", f"{file_size(found['bytes'])}, {found['n_numbers'] / 1e6:.1f} million numbers"),
         ("written", f"{found['written']} (the date of the file)"),
         ("versions", ", ".join(f"{name} {number}" for name, number in found["versions"].items())),
@@ -48,6 +48,12 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _listed(classes: list[Any]) -> str:
     more = f", and {len(classes) - _LABELS_SHOWN} more" if len(classes) > _LABELS_SHOWN else ""
     return ", ".join(map(str, classes[:_LABELS_SHOWN])) + more
+
+
+def _threshold(found: dict[str, Any]) -> str:
+    if found["offset"] is not None:
+        return f"{found['offset']:.6g}"
+    return "not fitted" if found["classes"] is None and "alpha" in found["parameters"] else ""
 
 
 def _images(found: dict[str, Any]) -> str:

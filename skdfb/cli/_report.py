@@ -6,7 +6,7 @@ import typer
 
 from skdfb.cli._detectors import load_detector
 from skdfb.cli._evaluate import KnownFolder
-from skdfb.cli._files import check_output
+from skdfb.cli._files import check_extension, check_output
 from skdfb.cli._options import Debug, Device, Json, Model, NJobs, Ood, Seed, ood_folders
 from skdfb.cli._output import write, write_json
 
@@ -29,6 +29,7 @@ def report(
 ) -> None:
     """Write an evaluation with tables, plots and explained images as one HTML file that needs no network."""
     folders = ood_folders(ood)
+    check_extension(output, "an HTML page", (".html", ".htm"))
     check_output(output, replace=True)
     detector = load_detector(model, device, n_jobs)
     from skdfb.reports import write_report

@@ -96,5 +96,9 @@ def _show(summary: Summary, alpha: float | None) -> None:
         write_table(
             [(row.path, row.score, row.p_value, row.label) for row in summary.surest],
             ("image", "score", "p-value", "most like"),
-            title=f"The {len(summary.surest)} most surely rejected images",
+            title=_title(len(summary.surest)),
         )
+
+
+def _title(n_shown: int) -> str:
+    return "The most surely rejected image" if n_shown == 1 else f"The {n_shown} most surely rejected images"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from skdfb.exceptions import InvalidModelError
-from skdfb.persistence._save_load import check_document, invalid_file
+from skdfb.persistence._save_load import check_document, check_is_file, invalid_file
 from skdfb.utils import read_file
 
 __all__ = ["describe"]
@@ -45,8 +45,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         If there is no such file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    check_is_file(path)
     with invalid_file(path):
         text, tensors = read_file(path)
         document = json.loads(text)

@@ -22,7 +22,7 @@ from skdfb.persistence._format import FORMAT, OLDEST_FORMAT
 from skdfb.persistence._probe import TrialOutputs, same_outputs, trial_outputs
 from skdfb.utils import isolated_rng, own_torch_modes, read_file, resolve_device, write_file
 
-__all__ = ["check_document", "invalid_file", "load", "save"]
+__all__ = ["check_document", "check_is_file", "invalid_file", "load", "save"]
 
 _ROOT = "model"  # the path of the model itself, with which all paths begin
 # Recorded for the error message of a file that is too new; loading does not depend on them.
@@ -159,8 +159,7 @@ def load(
     # Errors of the caller come first: they say nothing about the file.
     path, by_name = Path(path), customs_by_name(customs)
     target = resolve_device(device)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    check_is_file(path)
     with invalid_file(path):
         # 1. Read the file and compare its digest. The digest finds damage but no attack, since anyone can compute it:
         # the steps below do not trust the content.
@@ -179,6 +178,16 @@ def load(
             network.to(target)
         _compare(model, document["trial"])
     return model
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse the path of a model that is no file, or of an empty one."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder: expected the file of a model.")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    if path.stat().st_size == 0:
+        raise InvalidModelError(f"{str(path)!r} is empty (0 bytes): expected the file of a model.")
 
 
 @contextmanager

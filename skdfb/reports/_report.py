@@ -32,6 +32,7 @@ __all__ = ["write_report"]
 
 _KNOWN = "known images"
 _MOST_EXAMPLES = 50
+_EXTENSIONS = (".html", ".htm")
 # The page may load nothing, whatever names and labels hold.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -60,7 +61,7 @@ def write_report(
     ood : mapping of str to images
         OOD test images by name, such as ``{"textures": "textures/"}``.
     path : path
-        The file, usually ``*.html``. A file that is there is replaced.
+        The file, ``*.html`` or ``*.htm``. A file that is there is replaced.
     y_id : array-like of shape (n_id,), default=None
         Labels of ``X_id``. None takes those of a folder of class folders; without labels the page tells neither
         accuracy nor OSCR.
@@ -79,7 +80,8 @@ def write_report(
     FileNotFoundError, IsADirectoryError
         If there is no folder for the file, or the path is a folder; before any image is scored.
     TypeError, ValueError
-        If the detector cannot explain its scores, or for what :func:`~skdfb.evaluation.evaluate` refuses.
+        If the name of the file ends in anything else than .html or .htm, the detector cannot explain its scores, or for
+        what :func:`~skdfb.evaluation.evaluate` refuses.
     ImportError
         If matplotlib is not installed.
 
@@ -145,6 +147,11 @@ def _checked_path(path: Any) -> Path:
         raise FileNotFoundError(
             f"path={str(path)!r}: there is no folder {str(target.parent)!r}: expected one; create it by "
             f"Path({str(target.parent)!r}).mkdir(parents=True)."
+        )
+    if target.suffix.lower() not in _EXTENSIONS:
+        raise ValueError(
+            f"path={str(path)!r}: expected a name that ends in .html, since the report is an HTML page, such as "
+            f"{str(target.with_suffix('.html'))!r}; to make a PDF file of it, print it in a browser."
         )
     return target
 

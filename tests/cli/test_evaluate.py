@@ -80,4 +80,7 @@ def test_a_report_gets_the_options(
     folders = {"flower": str(images / "new")}
     assert calls == [((str(images / "test"), folders, str(page)), {"n_examples": 2, "random_state": 5})]
     # Refused before the model is loaded.
+    wrong = run("report", tmp_path / "no-model", *arguments[2:], tmp_path / "report.pdf")
+    expected = "expected the name of an HTML page, which ends in .html, .htm"
+    assert wrong.error == f"-o {str(tmp_path / 'report.pdf')!r}: {expected}"
     assert "there is no folder" in run(*arguments, tmp_path / "no" / "report.html").error

@@ -18,6 +18,12 @@ def test_sentences_and_a_picture(run: Run, images: Path, model: Path, tmp_path: 
     with Image.open(picture) as opened:
         assert min(opened.size) > 300
     before = image.read_bytes()
+    wrong = run("explain", tmp_path / "no-model", image, "-o", tmp_path / "why.txt")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert (
+        f"-o {str(tmp_path / 'why.txt')!r}: expected the name of a picture, which ends in .png, .svg, .pdf"
+        in wrong.error
+    )
     again = run("explain", model, image, "-o", image)
     assert (again.code, again.out, image.read_bytes()) == (1, "", before)
     assert "would replace an image" in again.error

@@ -59,3 +59,8 @@ def test_wrong_files(run: Run, tmp_path: Path) -> None:
     result = run("info", wrong)
     assert result.code == 1
     assert "cannot be loaded" in result.error
+
+
+def test_a_detector_that_is_not_fitted(run: Run, tmp_path: Path) -> None:
+    skdfb.FrozenDetector().save(tmp_path / "m.safetensors")
+    assert "not fitted" in run("info", tmp_path / "m.safetensors").out

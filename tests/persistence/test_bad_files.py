@@ -210,9 +210,13 @@ def test_other_files(place, tmp_path):
     save_file({}, place, {"format": "pt"})
     with pytest.raises(InvalidModelError, match="it was not written by skdfb"):
         skdfb.load(place)
-    for missing in (tmp_path / "missing", tmp_path):
-        with pytest.raises(FileNotFoundError, match="there is no file"):
-            skdfb.load(missing)
+    place.write_bytes(b"")
+    with pytest.raises(InvalidModelError, match=r"is empty \(0 bytes\): expected the file of a model"):
+        skdfb.load(place)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        skdfb.load(tmp_path / "missing")
+    with pytest.raises(IsADirectoryError, match="is a folder: expected the file of a model"):
+        skdfb.load(tmp_path)
 
 
 def with_backbone(name, image_size, **options):
