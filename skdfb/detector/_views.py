@@ -1,6 +1,5 @@
 """The views of images, computed by the two networks in one pass over the images."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
@@ -22,11 +21,9 @@ from skdfb.networks._stages import recorded_stages
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
 from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, split_view
-from skdfb.utils import evaluation_mode
+from skdfb.utils import evaluation_mode, temporary_array
 
 __all__ = ["NetworkViews", "ViewRequest"]
-
-MEMORY_BUDGET = 2**30  # bytes that an array may take before it goes to a file
 
 
 class ViewRequest(NamedTuple):
@@ -196,11 +193,5 @@ def _records_layers(request: ViewRequest) -> bool:
 
 
 def _store(n_images: int, like: Tensor) -> npt.NDArray[Any]:
-    """Return an empty array (n_images, width); a large one is mapped to a file that is deleted with it."""
-    dtype = like.numpy().dtype
-    shape = (n_images, like.shape[1])
-    if n_images * like.shape[1] * dtype.itemsize <= MEMORY_BUDGET:
-        return np.empty(shape, dtype)
-    # The file has no name, so no later clean-up is needed, also if the process is killed.
-    with tempfile.TemporaryFile(prefix="skdfb-") as file:
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+    """Return an array for rows like these of all images."""
+    return temporary_array((n_images, like.shape[1]), like.numpy().dtype)
