@@ -24,17 +24,16 @@ print(X.shape, X.dtype, data.target_names, {name: len(images) for name, images i
 # ---
 #
 # ``DFBDetector("tf_efficientnet_lite0")`` is enough for your own photographs. These are few and small, so here the feature
-# map is finer (``output_stride``), the masks come from one scale instead of four, both trainings are short, and a larger
-# share of the images is held out. ``fit`` trains a classifier and then a dense network, which separates foreground from
-# background. It sets the threshold on the images that it holds out.
+# map is finer (``output_stride``), both trainings are short, and a larger share of the images is held out. ``fit`` trains
+# a classifier and then a dense network, which separates foreground from background. It sets the threshold on the images
+# that it holds out.
 
-from skdfb import CAMMaskGenerator, DFBDetector, Trainer
+from skdfb import DFBDetector, Trainer
 from skdfb.networks import create_backbone
 
 short = Trainer(max_steps=20, batch_size=16)
 detector = DFBDetector(
     create_backbone("tf_efficientnet_lite0", output_stride=16),
-    mask_generator=CAMMaskGenerator(scales=[1.0]),
     classifier_trainer=short,
     dense_trainer=short,
     image_size=64,
