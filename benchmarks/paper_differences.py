@@ -24,7 +24,12 @@ PAPER_TRAINERS: dict[str, dict[str, Any]] = {
     | {"scale_range": (0.5, 2.0), "flip": True, "mixup": None, "classification_weight": 0.0},  # Eq. 3 and 4
 }
 # The values in the paper's text for the detector: Eq. 6, Eq. 7 and the size of the images.
-PAPER_DETECTOR = {"background_scorer": "BackgroundLogit()", "fusion": "TemperatureFusion()", "image_size": 128}
+PAPER_DETECTOR = {
+    "background_scorer": "BackgroundLogit()",
+    "fusion": "TemperatureFusion()",
+    "image_size": 128,
+    "mask_generator": "CAMMaskGenerator()",
+}
 
 
 @dataclass(frozen=True)

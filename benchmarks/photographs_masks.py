@@ -136,10 +136,10 @@ def report(rows):
         for ood in (UNKNOWN, FAR):
             print(f"\n{name}, {ood}: AUROC / FPR95 [%]\n")
             cells = pairs(part[part["ood"] == ood], ["scorer", "method"]).unstack("method")
-            print(simple_table(cells.reindex(columns=list(SCORES)).reset_index()))
+            print(simple_table(cells.reindex(columns=list(SCORES)).reset_index(names="masks")))
     notes = table.dropna(subset=["accuracy"]).groupby("scorer", sort=False)[["accuracy", "foreground", "seconds"]]
     print("\nAccuracy, share of foreground [%], and seconds of the masks\n")
-    print(simple_table(notes.mean().round(1).reset_index()))
+    print(simple_table(notes.mean().round(1).reset_index(names="masks")))
 
 
 def main(argv=None):

@@ -1,9 +1,9 @@
 """Open the built documentation in a browser and report what is broken, one finding per line.
 
 ``python docs/check_site.py [SITE] [--screenshots DIR]`` looks, on every page, for links, anchors and pictures that lead
-nowhere, for pages that are wider than a window of 1280 or 390 pixels, for requests that leave the site, and for errors
-of scripts; it tries the search and the dark theme. The exit status is 1 if there are findings. Without playwright or
-Chromium nothing is checked, and the exit status is 0.
+nowhere, for pages that are wider than a window of 1280 or 390 pixels, for text of low contrast in the light and in the
+dark theme, for requests that leave the site, and for errors of scripts; it tries the search. The exit status is 1 if
+there are findings. Without playwright or Chromium nothing is checked, and the exit status is 0.
 """
 
 import argparse
@@ -39,6 +39,7 @@ PICTURED = (
     "generated/skdfb.detector.DFBDetector.html",
 )
 TIMEOUT = 20_000  # milliseconds
+CONTRAST = 4.5  # the least of WCAG 2, level AA, for text of usual size
 
 # All that the page still waits for: pictures that would load when scrolled to, fonts, formulas.
 SETTLE = """async () => {
@@ -76,6 +77,37 @@ TOO_WIDE = """() => {
     .sort((one, other) => right(other) - right(one))[0];
   return [wide.scrollWidth, name(wide), wide.clientWidth,
     first ? `${name(first)} "${first.textContent.trim().replace(/\\s+/g, " ").slice(0, 40)}"` : "unknown element"];
+}"""
+# Texts whose contrast to the ground is too low, one per pair of colours. A ground with a picture is not judged,
+# and neither are the diagrams of scikit-learn, which bring styles of their own.
+LOW_CONTRAST = """(least) => {
+  const parse = (colour) => { const parts = colour.match(/[\\d.]+/g).map(Number); return [...parts, 1].slice(0, 4); };
+  const mix = (top, ground) => ground.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
+  const linear = (value) => value <= 10 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const groundOf = (element) => {
+    const layers = [];
+    for (let box = element; box; box = box.parentElement) {
+      const style = getComputedStyle(box);
+      if (style.backgroundImage !== "none") return null;
+      layers.unshift(parse(style.backgroundColor));
+      if (layers[0][3] === 1) break;
+    }
+    return layers.reduce((ground, layer) => mix(layer, ground), [255, 255, 255]);
+  };
+  const found = {};
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode.textContent.trim(), element = texts.currentNode.parentElement;
+    if (!text || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    const ground = element.closest("svg, mjx-container, script, style, .sk-top-container") ? null : groundOf(element);
+    if (!ground) continue;
+    const [dark, light] = [mix(parse(getComputedStyle(element).color), ground), ground]
+      .map(luminance).sort((one, other) => one - other);
+    const contrast = (light + 0.05) / (dark + 0.05);
+    if (contrast < least) found[`${getComputedStyle(element).color} on ${ground}`] ??= [text.slice(0, 40), contrast];
+  }
+  return Object.values(found);
 }"""
 BRIGHTNESS = """() => {
   const colour = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).slice(0, 3).map(Number);
@@ -175,7 +207,7 @@ class Visitor:
     """A window of the browser, and what has gone wrong on the page that it shows."""
 
     def __init__(self, browser: Any, address: str, theme: str = "light") -> None:
-        self.address, self.problems = address, list[str]()
+        self.address, self.theme, self.problems = address, theme, list[str]()
         self.window = browser.new_page(color_scheme=theme, viewport={"width": WIDTHS[0], "height": HEIGHT})
         self.window.set_default_timeout(TIMEOUT)
         self.window.on("pageerror", lambda error: self.problems.append(f"error of a script: {error}"))
@@ -193,6 +225,7 @@ class Visitor:
     def open(self, name: str) -> Any:
         """Show a page, complete, in the widest window."""
         self.problems.clear()
+        self.window.emulate_media(color_scheme=self.theme)
         self.resize(WIDTHS[0])
         self.window.goto(self.address + name, wait_until="load")
         self.window.evaluate(SETTLE)
@@ -212,6 +245,10 @@ def check_page(visitor: Visitor, name: str) -> Iterator[str]:
         found = window.evaluate(TOO_WIDE)
         if found:
             yield f"{name}: window of {width} pixels: {found[0]} pixels in {found[1]} with {found[2]}: {found[3]}"
+    for theme in THEMES:
+        window.emulate_media(color_scheme=theme)
+        for text, contrast in window.evaluate(LOW_CONTRAST, CONTRAST):
+            yield f"{name}: {theme} theme: {text!r} has contrast {contrast:.1f}, less than {CONTRAST}"
     yield from (f"{name}: {problem}" for problem in dict.fromkeys(visitor.problems))
 
 

@@ -47,7 +47,9 @@ html_theme = "pydata_sphinx_theme"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 # These pages have no pages below them, so there is nothing to list beside them.
 SINGLE_PAGES = ("install", "tutorial", "choosing_a_scorer", "when_it_helps", "changelog", "citing", "contributing")
-html_sidebars: dict[str, list[str]] = {page: [] for page in SINGLE_PAGES}
+# These need the width for their tables and programs. The page above them lists them.
+WIDE_PAGES = ("measured/photographs", "measured/random_weights", "auto_examples/*/*")
+html_sidebars: dict[str, list[str]] = {page: [] for page in SINGLE_PAGES + WIDE_PAGES}
 html_show_sourcelink = False
 html_title = project  # with "0.1.0 documentation" the head of the page is too wide for a phone
 html_static_path = ["_static"]

@@ -27,11 +27,15 @@ class LaterWork(NamedTuple):
     n_passed: float
 
 
+# From the number of training images and the network that is trained.
+Later = Callable[[int, Any], LaterWork]
+
+
 @dataclass(frozen=True)
 class _Setting:
     verbose: int = 0
     label: str = ""
-    later: Callable[[int], LaterWork] | None = None
+    later: Later | None = None
     warned: list[str] = field(default_factory=list)
 
 
@@ -40,7 +44,7 @@ _current: ContextVar[_Setting] = ContextVar("skdfb_progress", default=_NOTHING)
 
 
 @contextmanager
-def progress(verbose: int = 0, label: str = "", *, later: Callable[[int], LaterWork] | None = None) -> Iterator[None]:
+def progress(verbose: int = 0, label: str = "", *, later: Later | None = None) -> Iterator[None]:
     """Show bars in the block, in all that it calls.
 
     Parameters
@@ -50,8 +54,8 @@ def progress(verbose: int = 0, label: str = "", *, later: Callable[[int], LaterW
     label : str, default=""
         What bars of the block say, unless the block around this one has a label, or a bar has one of its own.
     later : callable, default=None
-        Returns what follows the first training, from the number of training images. It is given by ``fit`` of a
-        detector.
+        Returns what follows the first training, from the number of training images and the network. It is given by
+        ``fit`` of a detector.
     """
     outer = _current.get()
     warned = [] if outer is _NOTHING else outer.warned
@@ -89,10 +93,10 @@ def progress_bar(
     )
 
 
-def later_work(n_images: int) -> LaterWork | None:
-    """Return what follows the first training of ``n_images`` images; None outside of a detector's ``fit``."""
+def later_work(n_images: int, network: Any) -> LaterWork | None:
+    """Return what follows the first training, of a network with ``n_images``; None outside of a detector's ``fit``."""
     later = _current.get().later
-    return None if later is None else later(n_images)
+    return None if later is None else later(n_images, network)
 
 
 def say(message: str, level: int = logging.INFO) -> None:

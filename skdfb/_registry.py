@@ -8,7 +8,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["register_class", "register_classes", "register_upgrade", "registered_class", "registered_name", "upgraded"]
+__all__ = [
+    "class_like",
+    "register_class",
+    "register_classes",
+    "register_upgrade",
+    "registered_class",
+    "registered_name",
+    "upgraded",
+]
 
 State = dict[str, Any]
 
@@ -38,6 +46,13 @@ def register_classes(package: str) -> None:
 def registered_class(name: str) -> type | None:
     """Return the class that is registered under a name; None if no imported package has registered one."""
     return _classes.get(name)
+
+
+def class_like(name: str, package: str) -> type | None:
+    """Return the class of a package that has this name, whatever its case and signs; None if there is none."""
+    letters = "".join(filter(str.isalnum, name)).lower()
+    of_package = (cls for cls in _classes.values() if cls.__module__.startswith(f"{package}."))
+    return next((cls for cls in of_package if cls.__name__.lower() == letters), None)
 
 
 def registered_name(cls: type) -> str | None:

@@ -16,7 +16,7 @@ SPECIFICATION.loader.exec_module(check_site)
 HEAD = """<!DOCTYPE html><html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <link rel="icon" href="data:,"><title>t</title>
 <style>body {background: #fff}</style></head><body>"""
-DARK = "<style>@media (prefers-color-scheme: dark) {body {background: #111}}</style>"
+DARK = "<style>@media (prefers-color-scheme: dark) {body {background: #111; color: #eee} a {color: #8cf}}</style>"
 FINE = f"""{HEAD}{DARK}<main><h1 id="top">Title</h1><a href="other.html#part">other</a> <a href="#top">up</a>
 <a href="https://example.org/">elsewhere</a><img src="picture.png" alt="p" loading="lazy" style="margin-top: 4000px">
 <pre style="overflow-x: auto">{"a long line " * 40}</pre></main></body></html>"""
@@ -64,6 +64,12 @@ IN_THE_BROWSER = [
     ('<script>fetch("gone.json")</script>', "faulty.html: gone.json is not there (404)"),
     ("<script>undefined_name()</script>", "faulty.html: error of a script: undefined_name is not defined"),
     ('<div class="math">\\(x^2\\)</div>', "faulty.html: formula '\\\\(x^2\\\\)' is not drawn"),
+    ('<p style="color: #777">faint</p>', "faulty.html: light theme: 'faint' has contrast 4.5, less than 4.5"),
+    ('<p style="color: #0007">dim</p>', "faulty.html: light theme: 'dim' has contrast 3.5, less than 4.5"),
+    (
+        '<style>@media (prefers-color-scheme: dark) {.night {color: #ccc}}</style><p class="night">pale</p>',
+        "faulty.html: dark theme: 'pale' has contrast 1.6, less than 4.5",
+    ),
     (
         '<div id="wide" style="width: 600px">so wide</div>',
         "faulty.html: window of 390 pixels: 608 pixels in html with 390: div#wide \"so wide\"",

@@ -120,10 +120,10 @@ class TestMessages:
 
 
 def test_later_work():
-    assert later_work(5) is None
-    with progress(later=lambda n: LaterWork(n, 2 * n)), progress(1):
-        assert later_work(5) == LaterWork(5, 10)
-    assert later_work(5) is None
+    assert later_work(5, None) is None
+    with progress(later=lambda n, network: LaterWork(n, 2 * n)), progress(1):
+        assert later_work(5, None) == LaterWork(5, 10)
+    assert later_work(5, None) is None
 
 
 def test_the_setting_is_restored_after_an_error(capfd):

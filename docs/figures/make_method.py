@@ -6,6 +6,7 @@ Run it in the root of the repository: ``python docs/figures/make_method.py``.
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from skdfb.datasets import load_digits_on_photos
@@ -34,7 +35,9 @@ def draw(path: Path) -> None:
     axis.axis("off")
     data = load_digits_on_photos(n_train=6, n_test=6, n_ood=1, image_size=64, random_state=3)
     draw_picture(axis, data.images[0], (1.6, 9.0), "image, label")
-    draw_picture(axis, data.masks[0] != data.n_classes, (1.6, 6.3), "mask, Eq. 2")
+    foreground = (data.masks[0] != data.n_classes)[..., None]
+    masked = np.where(foreground, data.images[0], data.images[0] // 4)  # the background is dark
+    draw_picture(axis, masked, (1.6, 6.3), "image, mask (Eq. 2)")
     for x, y, text, kind in BOXES.values():
         corner = (x - WIDTH / 2, y - HEIGHT / 2)
         axis.add_patch(
@@ -57,7 +60,7 @@ def draw_picture(axis, picture, center, title) -> None:
     """Draw a small picture with a title above it."""
     x, y = center
     inset = axis.inset_axes([x - 0.9, y - 0.9, 1.8, 1.8], transform=axis.transData)
-    inset.imshow(picture, cmap="gray")
+    inset.imshow(picture)
     inset.set(xticks=[], yticks=[])
     axis.text(x, y + 1.0, title, ha="center", va="bottom", fontsize=13)
 

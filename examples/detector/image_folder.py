@@ -86,7 +86,7 @@ import matplotlib.pyplot as plt
 
 from skdfb.displays import ScoreHistogramDisplay
 
-figure, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
+figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
 sets = {"new photographs": new, **{name: other / name for name in data.ood_images}}
 ScoreHistogramDisplay.from_estimator(detector, sets, ax=ax)
 plt.show()

@@ -17,7 +17,9 @@ from skdfb import FrozenDetector
 from skdfb.datasets import load_photo_crops
 
 data = load_photo_crops(n_test=60, n_ood=30, random_state=0)
-detector = FrozenDetector("tf_efficientnet_lite0", image_size=128, random_state=0).fit(data.images, data.target)
+detector = FrozenDetector("tf_efficientnet_lite0", image_size=128, calibration_fraction=0.2, random_state=0).fit(
+    data.images, data.target
+)
 
 # %%
 # Write it

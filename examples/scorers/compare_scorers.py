@@ -75,12 +75,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 ood_sets, scorers = list(data.ood_images), list(dict.fromkeys(table.scorer))
-figure, axes = plt.subplots(1, len(ood_sets), figsize=(11, 2.6), sharey=True, sharex=True, layout="constrained")
-for ax, ood in zip(axes, ood_sets, strict=True):
+figure, axes = plt.subplots(2, 2, figsize=(8, 5), sharey=True, sharex=True, layout="constrained")
+for ax, ood in zip(axes.flat, ood_sets, strict=True):
     for method, marker in (("plain", "o"), ("dfb", "s")):
         rows = (table.ood == ood) & (table.method == method)
         ax.plot(table.auroc[rows], np.arange(len(scorers)), marker, label=method)
     ax.set(title=ood.replace("_", " "), xlabel="AUROC", yticks=range(len(scorers)), yticklabels=scorers)
     ax.axvline(0.5, color="0.8", linewidth=1, zorder=0)
-axes[0].legend(fontsize="small")
+    ax.margins(y=0.15)
+    ax.label_outer()
+axes[0, 0].legend(fontsize="small")
 plt.show()

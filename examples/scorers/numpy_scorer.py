@@ -59,7 +59,7 @@ for result in check_foreground_scorer(CentredByBatch(), on_fail=None):
         print(f"{result['check_name']}: {result['exception']}")
 
 # %%
-# In a test suite, ``@parametrize_scorers_with_checks([NearestMean()])`` makes a test of each check.
+# In a test suite, ``@parametrize_with_checks(check_foreground_scorer, [NearestMean()])`` makes a test of each check.
 #
 # On features from any source
 # ---------------------------
@@ -106,10 +106,11 @@ import matplotlib.pyplot as plt
 
 from skdfb.displays import ScoreHistogramDisplay
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for ax, name in zip(axes, ("NearestMean", "Energy"), strict=True):
     ScoreHistogramDisplay.from_predictions(scores[name], ax=ax)
     ax.set_title(name)
+    ax.set_ylim(top=1.4 * ax.get_ylim()[1])  # room for the legend
 plt.show()
 
 # %%
@@ -122,11 +123,16 @@ from skdfb import FrozenDetector
 from skdfb.datasets import load_photo_crops
 
 data = load_photo_crops(random_state=0)
-detector = FrozenDetector("tf_efficientnet_lite0", scorer=NearestMean(), image_size=128, random_state=0)
+detector = FrozenDetector(
+    "tf_efficientnet_lite0", scorer=NearestMean(), image_size=128, calibration_fraction=0.2, random_state=0
+)
 detector.fit(data.images, data.target)
 print("known classes:", detector.predict(data.images_test[:8]))
 print("sky:          ", detector.predict(data.ood_images["sky"][:8]))
 
 # %%
+# It accepts the sky: a plain distance is a weak score on these features.
+# :ref:`sphx_glr_auto_examples_detector_frozen_features.py` has scorers that reject it.
+#
 # ``DFBDetector(scorer=NearestMean())`` joins it with other scores. To save such a detector and load it again, pass the
 # class: ``skdfb.load(path, customs=[NearestMean])``.

@@ -21,7 +21,7 @@ from skdfb.utils import spawn_seeds
 
 __all__ = ["BackMix"]
 
-Window = tuple[Tensor, Tensor]  # rows (m, h, 1) and columns (m, 1, w) of pixels
+Window = tuple[Tensor, Tensor, Tensor]  # images (m, 1, 1), rows (m, h, 1) and columns (m, 1, w) of pixels
 
 
 class BackMix(BaseEstimator):
@@ -260,13 +260,12 @@ class BackMix(BaseEstimator):
         size, device = batch.images.shape[-2:], batch.images.device
         receivers = self._receivers(len(batch.images), generator)
         shape = [max(1, round(self.patch_size * side)) for side in size]
-        source, target = (
-            [
-                index.to(device)
-                for index in (numbers[:, None, None], *_random_windows(len(numbers), size, shape, generator))
-            ]
+        corners = [
+            torch.stack([numbers, *_random_corners(len(numbers), size, shape, generator)])
             for numbers in (partners[receivers], receivers)
-        )
+        ]
+        # All numbers go to the device at once.
+        source, target = (_windows(corner, shape) for corner in torch.stack(corners).to(device))
         return _paste(batch, sources, foregrounds, source, target, blank)
 
     def _receivers(self, n_images: int, generator: Generator) -> Tensor:
@@ -360,23 +359,26 @@ def _nearest(masks: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0].to(masks.dtype)
 
 
-def _random_windows(n: int, size: torch.Size, shape: list[int], generator: Generator) -> Window:
-    """Draw n windows of one shape inside an image, all places equally likely; return their rows and columns."""
-    rows, columns = (
-        torch.randint(side - length + 1, (n, 1), generator=generator) + torch.arange(length)
-        for side, length in zip(size, shape, strict=True)
-    )
-    return rows[:, :, None], columns[:, None, :]
+def _random_corners(n: int, size: torch.Size, shape: list[int], generator: Generator) -> list[Tensor]:
+    """Draw n windows of one shape inside an image, all places equally likely; return their first rows and columns."""
+    return [
+        torch.randint(side - length + 1, (n,), generator=generator) for side, length in zip(size, shape, strict=True)
+    ]
 
 
-def _paste(
-    batch: Batch, sources: Tensor, foregrounds: Tensor, source: list[Tensor], target: list[Tensor], blank: float
-) -> Batch:
+def _windows(corners: Tensor, shape: list[int]) -> Window:
+    """Return the indices of image, row and column of windows, whose image, first row and first column are given."""
+    number, top, left = corners[:, :, None, None]  # (m, 1, 1) each
+    height, width = (torch.arange(length, device=corners.device) for length in shape)
+    return number, top + height[:, None], left + width
+
+
+def _paste(batch: Batch, sources: Tensor, foregrounds: Tensor, source: Window, target: Window, blank: float) -> Batch:
     """Copy pixels of ``sources`` into a batch; foreground becomes blank.
 
     ``source`` and ``target`` are indices of image, row and column.
     """
-    holes = foregrounds[tuple(source)]  # (m, h, w)
+    holes = foregrounds[source]  # (m, h, w)
     number, rows, columns = source
     pixels = sources[number, :, rows, columns].masked_fill(holes[..., None], blank)  # (m, h, w, C)
     # Patches are read from unchanged images: no image gets a patch of a patch.
@@ -385,5 +387,5 @@ def _paste(
     if batch.masks is None:
         return replace(batch, images=images)
     masks = batch.masks.clone()
-    masks[tuple(target)] = torch.where(holes, IGNORED, batch.targets.shape[1])
+    masks[target] = torch.where(holes, IGNORED, batch.targets.shape[1])
     return replace(batch, images=images, masks=masks)

@@ -50,13 +50,21 @@ def _sample(images: Tensor, grid: Tensor, step: Tensor) -> Tensor:
     pixels. Such an image is first halved, with antialiasing, until the step is below two.
     """
     halvings = step.log2().floor().clamp_min(0)
+    counts = sorted(set(halvings.tolist()))
+    if len(counts) == 1:
+        return _sample_halved(images, grid, counts[0])
     sampled = images.new_empty(len(images), images.shape[1], *grid.shape[1:3])
-    # One pass per number of halvings, since images with other factors need another number.
-    for count in sorted(set(halvings.tolist())):
-        chosen = (halvings == count).nonzero()[:, 0].to(images.device)
-        source = images if len(chosen) == len(images) else images[chosen]
-        if count:
-            side = max(1, round(images.shape[-1] / 2**count))
-            source = F.interpolate(source, (side, side), mode="bilinear", antialias=True)
-        sampled[chosen] = F.grid_sample(source, grid[chosen], padding_mode="zeros", align_corners=False)
+    # One pass per number of halvings. The rows of all passes go to the device at once.
+    order = halvings.argsort(stable=True).to(images.device)
+    ends = [int((halvings <= count).sum()) for count in counts]
+    for start, end, count in zip([0, *ends], ends, counts, strict=False):
+        rows = order[start:end]
+        sampled[rows] = _sample_halved(images[rows], grid[rows], count)
     return sampled
+
+
+def _sample_halved(images: Tensor, grid: Tensor, n_halvings: float) -> Tensor:
+    if n_halvings:
+        side = max(1, round(images.shape[-1] / 2**n_halvings))
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)

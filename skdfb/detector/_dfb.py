@@ -36,7 +36,7 @@ from skdfb.detector._checkpoints import (
 from skdfb.detector._dense_detector import DenseDetector
 from skdfb.detector._image_fit import HeldOutViews, ImageFit
 from skdfb.detector._input import check_components, make_joint_score
-from skdfb.detector._masks import make_masks, work_after_classifier
+from skdfb.detector._masks import make_masks, mask_generator_of, work_after_classifier
 from skdfb.detector._network_detector import requests_for
 from skdfb.detector._parts_parameters import PartsParameters
 from skdfb.detector._pretrained import fitted_heads, pretrained_parts, view_widths, with_head
@@ -110,10 +110,12 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
     fusion : Fusion, default=None
         Joins the parts. None is :class:`~skdfb.fusion.TailProbabilityFusion`; a single part then stays as it is.
     mask_generator : transformer, default=None
-        Makes the masks. None is :class:`~skdfb.masks.CAMMaskGenerator`. The trained classifier is passed as its
-        ``backbone`` parameter. A third-party object needs ``fit_transform(X, y)``, which returns integer masks
-        (n, H, W) as :class:`~skdfb.masks.CAMMaskGenerator` does. Its ``y`` are class indices, its ``X`` has ``len(X)``
-        and ``X.read(indices)``, which returns pixels (b, 3, H, W), or a list of (3, H, W) if sizes differ.
+        Makes the masks. None is :class:`~skdfb.masks.CAMMaskGenerator`, for a pre-trained backbone with a frozen trunk
+        at one scale, which :ref:`was as good <photographs_masks>` and takes a seventh of the time. The trained
+        classifier is passed as its ``backbone`` parameter. A third-party object needs ``fit_transform(X, y)``, which
+        returns integer masks (n, H, W) as :class:`~skdfb.masks.CAMMaskGenerator` does. Its ``y`` are class indices,
+        its ``X`` has ``len(X)`` and ``X.read(indices)``, which returns pixels (b, 3, H, W), or a list of (3, H, W) if
+        sizes differ.
     classifier_trainer, dense_trainer : Trainer, default=None
         Train the two networks. None is ``Trainer()``, whose number of steps follows the number of images.
     image_size : int, default=None
@@ -123,7 +125,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         smallest and largest value of the training data.
     alpha : float or None, default=0.05
         Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one. None sets
-        no threshold: ``offset_`` is -inf and nothing is rejected.
+        no threshold: ``offset_`` is -inf and nothing is rejected. A change by ``set_params`` acts at the next ``fit``;
+        :meth:`with_alpha` sets another threshold at once.
     calibration_fraction : float or "auto", default="auto"
         Share of the training images that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many
         more as ``alpha`` needs, up to half.
@@ -136,7 +139,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         Images per forward pass, outside training. If a batch does not fit into the device's memory, it is halved, with
         a :class:`~skdfb.exceptions.BatchSizeWarning`.
     device : str, default="auto"
-        "auto" is the GPU if there is one.
+        Where ``fit`` runs, and all later calls. "auto" is the GPU if there is one.
     n_jobs : int, default=None
         Threads that read images; None is 1.
     on_error : {"raise", "nan"}, default="raise"
@@ -223,8 +226,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         parts = [part for part in detector.joint_score_.parts if part[1].startswith("dense")]
         detector.refit_scorer(parts, background_scorer=[])
 
-    ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs`` and
-    ``on_error``, which say how images are read and scored, take effect at once. To change ``alpha`` see
+    ``set_params`` after ``fit`` changes no score before the next ``fit``. Only ``batch_size``, ``n_jobs``,
+    ``on_error`` and ``verbose``, which say how images are read and scored, take effect at once. To change ``alpha`` see
     :meth:`with_alpha`, to change scorers or fusion see :meth:`refit_scorer`.
 
     Parameters of single parts can be set by the name of the part, if they are given as a list:
@@ -350,6 +353,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         recipe: dict[str, Any] = {
             "background_scorer": BackgroundLogit(),
             "fusion": TemperatureFusion(),
+            "mask_generator": CAMMaskGenerator(),
             "classifier_trainer": Trainer.paper_classifier(),
             "dense_trainer": Trainer.paper_dense(),
         }
@@ -382,7 +386,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
             ``image_shape``. C is 3, 1, or what the backbone takes.
         y : array-like of shape (n,), default=None
             Class labels of any kind. None takes the names of the class folders, or the labels of a dataset; without
-            any labels, see Notes.
+            any labels, see Notes. Beside class folders, y is used and their names are not; there is a warning if y
+            divides a folder.
         groups : array-like of shape (n,), default=None
             The group of each image, any labels, such as the video of a frame or the patient of a slice. Images of one
             group are held out together, and the promise of ``alpha`` is then for an image of a new group: see Notes.
@@ -521,9 +526,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         return copy.deepcopy(classifier).to(device).eval()
 
     def _make_masks(self, images: Images, labels: npt.NDArray[np.intp], seed: int) -> Any:
-        # A generator that is given keeps its own batch size.
-        default = CAMMaskGenerator(batch_size=self.batch_size)
-        generator = default if self.mask_generator is None else self.mask_generator
+        generator = mask_generator_of(self, self.classifier_)
         return make_masks(generator, self.classifier_, images, labels, random_state=seed, n_jobs=self.n_jobs)
 
     def _joint_score(self, network: DenseClassifier | None = None) -> JointScore:

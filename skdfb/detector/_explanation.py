@@ -1,7 +1,7 @@
 """Why images were rejected or accepted: all numbers of a joint score, and known images beside them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -27,6 +27,9 @@ Run = Callable[[list[Output]], list[Any]]
 class Explanation:
     """Why n images were rejected or accepted, as ``explain`` of a detector returns it.
 
+    It can be indexed, sliced and iterated over: ``why[0]`` is the explanation of the first image,
+    ``why[why.rejected]`` that of the rejected ones, and ``for one in why: print(one)`` prints a sentence per image.
+
     Images that cannot be read, with ``on_error="nan"``, have NaN in all numbers, None as labels, no neighbours, and ""
     as deciding part. They count as rejected, as in ``predict``.
 
@@ -45,8 +48,8 @@ class Explanation:
     rejected : ndarray of bool of shape (n,)
         Where ``predict`` returns -1.
     part_p_values : dict of str to ndarray of shape (n,)
-        By the name of the part: the share of in-distribution images whose part scores no higher. A part is unusual
-        where it is near 0.
+        By the name of the part: the share of in-distribution images whose part scores no higher, an estimate. A part is
+        unusual where it is near 0. A single part has the p-values of the joint score, which it is.
     deciding_parts : list of str
         The part with the lowest of these.
     labels, runners_up : ndarray of shape (n,)
@@ -79,6 +82,8 @@ class Explanation:
     >>> explanation = detector.explain(data.ood_images["unseen_photo"])
     >>> len(explanation), explanation.names[0], explanation.neighbor_distances.shape
     (20, 'image 0', (20, 3))
+    >>> explanation[2:4].names
+    ['image 2', 'image 3']
     >>> print(explanation)  # doctest: +SKIP
     rejected (p = 0.024): the background is unlike that of the known images (more unusual than 98.1 % of them); ...
     """
@@ -102,6 +107,21 @@ class Explanation:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.names)
+
+    def __getitem__(self, rows: Any) -> "Explanation":
+        """Return the explanation of some of the images: of one by its place, or by a slice, places or a mask.
+
+        Raises
+        ------
+        IndexError
+            If there is no such image.
+        """
+        places = np.atleast_1d(np.arange(len(self))[rows])
+        return replace(self, **{name: _at(value, places) for name, value in vars(self).items()})
+
+    def __iter__(self) -> Iterator["Explanation"]:
+        """Yield the explanation of each image."""
+        return (self[row] for row in range(len(self)))
 
     def __str__(self) -> str:
         """Return the sentences, one a line."""
@@ -148,6 +168,15 @@ class Explanation:
                 "sentence": self.sentences,
             }
         )
+
+
+def _at(value: Any, places: npt.NDArray[np.intp]) -> Any:
+    """Return an attribute of an explanation for some of its images."""
+    if isinstance(value, dict):
+        return {name: values[places] for name, values in value.items()}
+    if isinstance(value, list):
+        return [value[place] for place in places]
+    return value[places] if isinstance(value, np.ndarray) else value
 
 
 def check_n_neighbors(n_neighbors: Any, reference: ReferenceImages | None) -> int:
@@ -209,17 +238,24 @@ def explained(detector: Any, images: Images, run: Run, whole: str, n_neighbors: 
 
 def _numbers(joint_score: JointScore, parts: dict[str, Floats]) -> dict[str, Any]:
     """Return what follows from the scores of the parts, by the name of the attribute."""
-    scores, log_p = joint_score.combine(parts), joint_score.part_p_values(parts, log=True)
+    scores = joint_score.combine(parts)
+    p_values = joint_score.p_values(scores)
+    # A single part is the joint score. Estimated as a part, it would have another number for the same thing.
+    if len(parts) == 1:
+        part_p_values = deciding = dict.fromkeys(parts, p_values)
+    else:
+        deciding = joint_score.part_p_values(parts, log=True)
+        part_p_values = {name: np.exp(values) for name, values in deciding.items()}
     return {
         "scores": scores,
         "offset": float(joint_score.offset_),
         "alpha": joint_score.alpha,
-        "p_values": joint_score.p_values(scores),
+        "p_values": p_values,
         # The comparison is false for NaN, as in predict.
         "rejected": ~(scores - joint_score.offset_ >= 0),
-        "part_p_values": {name: np.exp(values) for name, values in log_p.items()},
+        "part_p_values": part_p_values,
         # By the logarithms, which tell parts apart whose p-values round to 0.
-        "deciding_parts": _deciding(log_p),
+        "deciding_parts": _deciding(deciding),
     }
 
 
@@ -236,9 +272,9 @@ def _nearest(view: Representation, reference: ReferenceImages, n_neighbors: int)
     return {"distances": distances, "rows": rows.astype(np.float64)}  # floats as above
 
 
-def _deciding(log_p: dict[str, Floats]) -> list[str]:
-    """Return the part with the lowest tail probability of each image; "" for images that cannot be read."""
-    names, table = list(log_p), np.stack(list(log_p.values()))  # (m, n)
+def _deciding(part_p_values: dict[str, Floats]) -> list[str]:
+    """Return the part with the lowest of these of each image; "" for images that cannot be read."""
+    names, table = list(part_p_values), np.stack(list(part_p_values.values()))  # (m, n)
     return ["" if np.isnan(column).any() else names[int(column.argmin())] for column in table.T]
 
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdfb._constraints import RANDOM_STATE, Interval
 from skdfb.detector._calibration import check_calibration, known_labels
 from skdfb.detector._linear_head import Features, LinearHead, checked_head, fitted_head
-from skdfb.detector._thresholded import Scores, ThresholdedDetector
+from skdfb.detector._thresholded import Scores, ThresholdedDetector, warn_of_unknown_class
 from skdfb.images import encode_labels, label_array
 from skdfb.scorers import ForegroundScorer, Mahalanobis, Representation, ViM, check_scorer
 from skdfb.scorers._composite import check_nested_parameters
@@ -56,7 +56,8 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
           ``y`` are dropped, so that it works in a cross-validation that leaves classes out.
     alpha : float or None, default=0.05
         Largest probability of rejecting an in-distribution row, over the rows of ``fit`` and the new one. None sets no
-        threshold: ``offset_`` is -inf and nothing is rejected.
+        threshold: ``offset_`` is -inf and nothing is rejected. A change by ``set_params`` acts at the next ``fit``;
+        :meth:`with_alpha` sets another threshold at once.
     calibration_fraction : float or "auto", default="auto"
         Share of the rows that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many more as
         ``alpha`` needs, up to half.
@@ -196,6 +197,7 @@ class FeatureDetector(ThresholdedDetector, BaseEstimator):
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         # Labels and class indices: the head may be a classifier of the caller, which takes labels of any kind.
         self.classes_, indices = _class_indices(X, y)
+        warn_of_unknown_class(self.classes_)
         labels, n_features = self.classes_[indices], X.shape[1]
         head = checked_head(self.head, self.classes_, n_features)
         scorer = _default_scorer(len(self.classes_)) if self.scorer is None else self.scorer

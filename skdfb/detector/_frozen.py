@@ -46,8 +46,9 @@ class FrozenDetector(PartsParameters, ImageFit):
     for in-distribution images.**
 
     Use it for a first answer, and as the opponent that a trained detector has to beat. Its features know what
-    pre-training knew, so it finds images far from the classes well. :class:`DFBDetector` learns the classes as well: it
-    is more accurate, and finds more images of unknown classes of the same kind; see :ref:`photographs`.
+    pre-training knew, so it finds images far from the classes well. :class:`DFBDetector` learns the classes as well. On
+    the photographs that were measured it is more accurate, and finds more images of unknown classes of the same kind
+    (:ref:`photographs`).
 
     Parameters
     ----------
@@ -55,9 +56,9 @@ class FrozenDetector(PartsParameters, ImageFit):
         As for :class:`DFBDetector`. A :class:`~skdfb.networks.DenseClassifier` is a trained classifier, whose head is
         used as it is. With random weights the scores have no meaning.
     scorer : ForegroundScorer, or list of (str, str, ForegroundScorer) tuples, default=None
-        Scores the features. None is ``RelativeMahalanobis(shrinkage="auto", normalize=True)``. A list has the name, the
-        view and the scorer of several parts; views are ``"classifier"``, the features of the network, and its layers,
-        such as ``"classifier.layer3"``.
+        Scores the features. None is ``RelativeMahalanobis(shrinkage="auto", normalize=True)``. A single scorer is the
+        part ``"classifier"``. A list has the name, the view and the scorer of several parts; views are
+        ``"classifier"``, the features of the network, and its layers, such as ``"classifier.layer3"``.
     fusion : Fusion, default=None
         Joins several parts. None is :class:`~skdfb.fusion.TailProbabilityFusion`; a single part then stays as it is.
     image_size : int, default=None
@@ -66,14 +67,15 @@ class FrozenDetector(PartsParameters, ImageFit):
         (H, W, C) of the images in the rows of a 2-d ``X``.
     alpha : float or None, default=0.05
         Largest probability of rejecting an in-distribution image, over the images of ``fit`` and the new one. None sets
-        no threshold.
+        no threshold. A change by ``set_params`` acts at the next ``fit``; :meth:`with_alpha` sets another threshold at
+        once.
     calibration_fraction : float or "auto", default="auto"
         Share of the images that is held out to set the threshold, in (0, 0.5]. "auto" is a tenth, or as many more as
         ``alpha`` needs, up to half.
     batch_size : int, default=128
         Images per forward pass; halved if a batch does not fit into the device's memory.
     device : str, default="auto"
-        "auto" is the GPU if there is one.
+        Where ``fit`` runs, and all later calls. "auto" is the GPU if there is one.
     n_jobs : int, default=None
         Threads that read images; None is 1.
     on_error : {"raise", "nan"}, default="raise"
@@ -301,9 +303,7 @@ class FrozenDetector(PartsParameters, ImageFit):
     def _joint_score(self) -> JointScore:
         """Return the unfitted joint score that the parameters describe."""
         scorer = RelativeMahalanobis("auto", normalize=True) if self.scorer is None else self.scorer
-        parts = (
-            named_parts(scorer, []) if isinstance(scorer, list | tuple) else [Part("foreground", CLASSIFIER, scorer)]
-        )
+        parts = named_parts(scorer, []) if isinstance(scorer, list | tuple) else [Part(CLASSIFIER, CLASSIFIER, scorer)]
         # Names of parts are names of nested parameters, and must not be those of other parameters.
         self._validate_names([name for name, _ in self._listed_scorers])
         joint_score = JointScore([tuple(part) for part in parts], fusion=self.fusion, alpha=self.alpha)

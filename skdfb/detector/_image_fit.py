@@ -7,8 +7,10 @@ import numpy.typing as npt
 from torch import nn
 
 from skdfb.detector._calibration import Calibration, known_labels
+from skdfb.detector._label_conflicts import warn_of_conflicts
 from skdfb.detector._network_detector import NetworkDetector, requests_for
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
+from skdfb.detector._thresholded import warn_of_unknown_class
 from skdfb.images import Images, batch_size_of, check_labels
 from skdfb.networks import DenseClassifier
 from skdfb.scoring import HeldOutSplit, JointScore
@@ -38,6 +40,8 @@ class ImageFit(NetworkDetector):
             check_unlabelled(len(images))
             return None
         self.classes_, labels = check_labels(y, images)
+        warn_of_unknown_class(self.classes_)
+        warn_of_conflicts(images, self.classes_[labels])
         return labels
 
     def _hold_out(

@@ -1,7 +1,7 @@
 """What a fitted detector of images computes, whichever networks it has; how it is fitted is in its own file."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from skdfb._progress import progress
 from skdfb.detector._explanation import Explanation, check_n_neighbors, explained
 from skdfb.detector._outputs import Output, outputs_of
 from skdfb.detector._reference import ReferenceImages
+from skdfb.detector._stream import ImageScore, Judged, Rows, in_chunks, in_own_modes
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
 from skdfb.detector._views import NetworkViews, ViewRequest
 from skdfb.fusion import Fusion
@@ -114,6 +115,58 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         requests = self._score_requests() | {_WHOLE: ViewRequest(self._whole_view)}
         parts, logits = self._run(X, requests, [self.joint_score_.score_parts, _logits])
         return self.joint_score_.combine(parts), self.classes_[logits.argmax(1)]
+
+    def iter_scores(self, X: Any) -> Iterator[ImageScore]:
+        """Score images one after the other, in memory for a batch, for sources that are large or have no end.
+
+        Parameters
+        ----------
+        X : images, or iterator of images
+            The images, as in :meth:`score_samples`; or an iterator, such as a generator or
+            :func:`skdfb.datasets.iter_parquet`, of paths, bytes of files, PIL images or arrays. An iterator is read
+            ``batch_size`` images at a time; with ``n_jobs``, as many times that number.
+
+        Returns
+        -------
+        rows : iterator of ImageScore
+            Index, path, score, p-value, whether it is accepted, and the most probable label. An image that cannot be
+            read has a row with the reason, whatever ``on_error`` is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is something else than images.
+
+        Examples
+        --------
+        >>> from skdfb import FrozenDetector
+        >>> from skdfb.datasets import load_digits_on_photos
+        >>> from skdfb.networks import create_backbone
+        >>> data = load_digits_on_photos(n_train=400, n_test=20, n_ood=20, random_state=0)
+        >>> backbone = create_backbone("test_resnet", pretrained=False)
+        >>> detector = FrozenDetector(backbone, image_size=128, random_state=0).fit(data.images, data.target)
+        >>> for row in detector.iter_scores(image for image in data.images_test[:2]):
+        ...     print(row.index, row.path, row.accepted)
+        0 None True
+        1 None True
+        """
+        check_is_fitted(self)
+        # Wrong forms are reported now, and not when the first row is asked for.
+        return self._iter_scores(X if isinstance(X, Iterator) else check_images(self, X, reset=False, lenient=True))
+
+    def _iter_scores(self, source: Any) -> Iterator[ImageScore]:
+        requests = self._score_requests() | {_WHOLE: ViewRequest(self._whole_view)}
+        for first, chunk in in_chunks(source, self.batch_size, self.n_jobs):
+            images = check_images(self, chunk, reset=False, lenient=True)
+            rows = Rows(images, first)
+            with batch_size_of(self) as batch_size:
+                for indices, views in in_own_modes(self._views(batch_size).batches(images, requests)):
+                    yield from rows.of(indices, self._judged(views))
+
+    def _judged(self, views: dict[str, Representation]) -> Judged:
+        scores = self.joint_score_.combine(self.joint_score_.score_parts(views))
+        p_values, labels = self.joint_score_.p_values(scores), self.classes_[_logits(views).argmax(1)]
+        return scores.tolist(), p_values.tolist(), (scores >= self.offset_).tolist(), labels.tolist()
 
     def explain(self, X: Any, *, n_neighbors: int = 3) -> Explanation:
         """Tell why images are rejected or accepted.
@@ -290,6 +343,8 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
     def _checked_images(self, X: Any, *, lenient: bool = True) -> Images:
         """Return readable images; those that cannot be read raise unless ``on_error`` and ``lenient`` allow NaN."""
         check_is_fitted(self)
+        # These act at once, so set_params may have changed them since fit.
+        self._validate("batch_size", "n_jobs", "on_error", "verbose")
         return check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
 
     @own_torch_modes()

@@ -26,7 +26,7 @@ def represent(
     needs: ScorerNeeds = NO_NEEDS,
     feature_map: Tensor | None = None,
 ) -> tuple[Representation, Tensor]:
-    """Return a view of inputs (b, 3, S, S) on the CPU, and the feature map (b, C, h, w) that it is made of.
+    """Return a view of inputs (b, 3, S, S), and the feature map (b, C, h, w) that it is made of.
 
     A known ``feature_map`` of these inputs saves the forward pass, unless the scorers need perturbed inputs or layers.
     """
@@ -48,8 +48,7 @@ def represent(
     representation = representation_of_map(
         network, view, n_classes, feature_map, activations=activations, input_perturbation=needs.perturbation
     )
-    # On the CPU, because a third-party scorer may be written in NumPy.
-    return _to_cpu(representation), feature_map
+    return representation, feature_map
 
 
 def representation_of_map(
@@ -98,7 +97,7 @@ def representation_of_layer(features: Tensor, n_classes: int) -> Representation:
     """Return the representation of the features (b, C) of a layer, with a head of zeros."""
     weight, bias = features.new_zeros(n_classes, features.shape[1]), features.new_zeros(n_classes)
     logits = features.new_zeros(len(features), n_classes)
-    return _to_cpu(Representation(features=features, logits=logits, weight=weight, bias=bias))
+    return Representation(features=features, logits=logits, weight=weight, bias=bias)
 
 
 def _pooled(feature_map: Tensor, log_p: Tensor) -> Tensor:
@@ -122,19 +121,3 @@ def _perturbed(network: DenseClassifier, view: str, n_classes: int, inputs: Tens
     preprocessor: Preprocessor = network.preprocessor
     step: Tensor = gradient.sign() * needs.perturbation / preprocessor.channel_std(images)
     return (images + step).detach()
-
-
-def _to_cpu(part: Representation) -> Representation:
-    """Return a representation on the CPU, in at least float32: NumPy has no bfloat16."""
-    wide = torch.promote_types(part.features.dtype, torch.float32)
-    activations = part.activations
-    if activations is not None:
-        activations = {name: tensor.to("cpu", wide) for name, tensor in activations.items()}
-    return Representation(
-        features=part.features.to("cpu", wide),
-        logits=part.logits.to("cpu", wide),
-        weight=part.weight.to("cpu", wide),
-        bias=part.bias.to("cpu", wide),
-        activations=activations,
-        input_perturbation=part.input_perturbation,
-    )

@@ -13,6 +13,8 @@ __all__ = ["Finding", "sentence"]
 
 # What is unusual without an alpha.
 _USUAL_ALPHA = 0.05
+# An image is called usual if at least this share of the known images is as unusual.
+_USUAL = 0.2
 # A second class is named if its probability is at least this share of that of the first one.
 _CLOSE = 0.5
 _MOST_SHOWN = 60  # characters of a label
@@ -65,17 +67,21 @@ def _verdict(finding: Finding) -> str:
 def _reason(finding: Finding) -> str:
     """Tell what is unusual, or that nothing is."""
     name, alpha = finding.deciding_part, _USUAL_ALPHA if finding.alpha is None else finding.alpha
-    p, single = finding.part_p_values[name], len(finding.part_p_values) == 1
+    p = finding.part_p_values[name]
     # Without an alpha there is no verdict, but the image as a whole may be unusual all the same.
     unusual = finding.rejected if finding.alpha is not None else finding.p_value <= alpha
-    if p <= alpha or (single and unusual):
-        more = "" if single or unusual else ", but the parts together are usual"
+    little = "not clearly unusual" if finding.alpha is None else "not unusual enough to reject"
+    if p <= alpha:
         # The tail is continued below the lowest held-out score, but n images cannot show that a share is below 1 / n.
         least = 1 / (finding.n_held_out + 1) if finding.n_held_out else 0.0
-        return _unusual(name, finding.views.get(name, ""), max(p, least)) + more
+        reason = _unusual(name, finding.views.get(name, ""), max(p, least))
+        together = "usual" if finding.p_value >= _USUAL else little
+        return reason if unusual else f"{reason}, but the parts together are {together}"
     if unusual:
         return f"several parts together are unusual, though none alone is; the lowest is {name!r} (p = {p:.2g})"
-    return "nothing is unusual" if single else "no part is unusual"
+    if min(p, finding.p_value) < _USUAL:
+        return little
+    return "nothing is unusual" if len(finding.part_p_values) == 1 else "no part is unusual"
 
 
 def _unusual(name: str, view: str, p: float) -> str:

@@ -3,12 +3,13 @@
 import os
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import OutlierMixin
 from sklearn.utils import check_consistent_length
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb.calibration import ConformalCalibrator
@@ -17,13 +18,15 @@ from skdfb.persistence import save
 from skdfb.scoring import JointScore
 from skdfb.utils import shallow_copy
 
-__all__ = ["Scores", "ThresholdedDetector"]
+__all__ = ["Scores", "ThresholdedDetector", "warn_of_unknown_class"]
 
 Scores = npt.NDArray[np.float64]
 
 
 class ThresholdedDetector(OutlierMixin, ABC):
     """A detector of samples: images, or rows of features. Its ``fit`` sets ``classes_`` and ``joint_score_``."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]]
 
     alpha: float | None
     classes_: npt.NDArray[Any]
@@ -141,7 +144,8 @@ class ThresholdedDetector(OutlierMixin, ABC):
         X : images or array-like of features
             The n samples, as in :meth:`fit`.
         unknown_label : label, default=None
-            Must not be a class. None is -1, or "unknown" if the classes are strings.
+            Must not be a class. None is -1, or "unknown" if the classes are strings; if there is such a class, ``fit``
+            warns.
 
         Returns
         -------
@@ -157,7 +161,12 @@ class ThresholdedDetector(OutlierMixin, ABC):
         check_is_fitted(self)
         # The label has the type of the classes, so that the result has one type.
         if unknown_label is None:
-            unknown_label = -1 if isinstance(self.classes_.tolist()[0], int | float) else "unknown"
+            unknown_label, other = _unknown_labels(self.classes_)
+            if other is not None:
+                raise ValueError(
+                    f"unknown_label is None, which means {unknown_label!r}, but {unknown_label!r} is one of classes_: "
+                    f"expected a label of no class; pass predict_open_set(X, unknown_label={other!r})."
+                )
         if unknown_label in self.classes_.tolist():
             raise ValueError(f"unknown_label={shown(unknown_label)} is one of classes_: expected a label of no class.")
         scores, labels = self.score_and_classify(X)
@@ -204,14 +213,20 @@ class ThresholdedDetector(OutlierMixin, ABC):
         Raises
         ------
         ValueError
-            If the kept held-out scores are too few for ``alpha``.
+            If ``alpha`` is no such number, or if the kept held-out scores are too few for it.
         """
         check_is_fitted(self)
         other = shallow_copy(self, fitted_state=True)
         # The parameter too, so that a clone or a refit has the same alpha.
-        other.joint_score_ = self.joint_score_.with_alpha(alpha)
         other.alpha = alpha
+        other._validate("alpha")
+        other.joint_score_ = self.joint_score_.with_alpha(alpha)
         return other
+
+    def _validate(self, *names: str) -> None:
+        """Refuse wrong values of some parameters, in scikit-learn's words."""
+        values = {name: getattr(self, name) for name in names}
+        validate_parameter_constraints(self._parameter_constraints, values, type(self).__name__)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the detector to a file; see :func:`skdfb.save`, and :func:`skdfb.load` for reading it.
@@ -225,3 +240,26 @@ class ThresholdedDetector(OutlierMixin, ABC):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "joint_score_")
+
+
+def warn_of_unknown_class(classes: npt.NDArray[Any]) -> None:
+    """Warn in ``fit`` if a class has the label that ``predict_open_set`` gives to OOD samples by default."""
+    label, other = _unknown_labels(classes)
+    if other is not None:
+        warnings.warn(
+            f"{label!r} is a class, so predict_open_set needs another label for images of no class: pass "
+            f"predict_open_set(X, unknown_label={other!r}). If {label!r} stands for images of no class, leave these "
+            "out of fit.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _unknown_labels(classes: npt.NDArray[Any]) -> tuple[Any, Any]:
+    """Return the default label of samples of no class and, if it is a class, another one that is none."""
+    labels = classes.tolist()
+    default: Any = "unknown"
+    other: Any = "none" if "none" not in labels else "none of these"
+    if isinstance(labels[0], int | float):
+        default, other = -1, min(labels) - 1
+    return default, other if default in labels else None

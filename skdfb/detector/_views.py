@@ -1,6 +1,5 @@
 """The views of images, computed by the two networks in one pass over the images."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from skdfb.detector._download import Download
 from skdfb.detector._pretrained import with_head
 from skdfb.detector._represent import represent, representation_of_layer
 from skdfb.images import BatchSize, Images, Indices
@@ -21,11 +21,9 @@ from skdfb.networks._stages import recorded_stages
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
 from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, split_view
-from skdfb.utils import evaluation_mode
+from skdfb.utils import evaluation_mode, temporary_array
 
 __all__ = ["NetworkViews", "ViewRequest"]
-
-MEMORY_BUDGET = 2**30  # bytes that an array may take before it goes to a file
 
 
 class ViewRequest(NamedTuple):
@@ -78,6 +76,8 @@ class NetworkViews:
         ordered = sorted(dict.fromkeys(networks.values()), key=lambda network: network not in whole)
         trunk = SharedTrunk(ordered[0], [network for network in ordered[1:] if network not in whole])
 
+        download = Download()
+
         def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
             # Under the caller's autocast, features would be computed in half precision.
             with torch.autocast(inputs.device.type, enabled=False):
@@ -85,6 +85,7 @@ class NetworkViews:
                 for network in ordered:
                     own = {key: request for key, request in requests.items() if networks[key] is network}
                     found |= self._views_of_network(network, own, inputs, trunk)
+            found = download(found)
             # In the order of the requests again.
             return indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
 
@@ -192,11 +193,5 @@ def _records_layers(request: ViewRequest) -> bool:
 
 
 def _store(n_images: int, like: Tensor) -> npt.NDArray[Any]:
-    """Return an empty array (n_images, width); a large one is mapped to a file that is deleted with it."""
-    dtype = like.numpy().dtype
-    shape = (n_images, like.shape[1])
-    if n_images * like.shape[1] * dtype.itemsize <= MEMORY_BUDGET:
-        return np.empty(shape, dtype)
-    # The file has no name, so no later clean-up is needed, also if the process is killed.
-    with tempfile.TemporaryFile(prefix="skdfb-") as file:
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+    """Return an array for rows like these of all images."""
+    return temporary_array((n_images, like.shape[1]), like.numpy().dtype)

@@ -30,7 +30,7 @@ __all__ = ["RejectionDisplay"]
 
 _LEAST_P = 1e-6  # lower probabilities are plotted as this one
 _WIDTH = 84  # characters of a line of the title
-_JOINT = "all parts together"
+_JOINT, _SINGLE = "all parts together", "score"
 _JOINT_COLOR, _PART_COLOR, _DECIDING_COLOR = PALETTE[0], PALETTE[5], PALETTE[3]
 
 Segmentation = npt.NDArray[np.floating]
@@ -58,7 +58,7 @@ class RejectionDisplay:
     ----------
     p_values : dict of str to float
         What the bars show: the p-value of the joint score, under "all parts together", and the tail probability of each
-        part, the lowest first.
+        part, the lowest first. With a single part, only the p-value, under "score".
     axes_ : dict of str to matplotlib Axes or list of Axes
         The axes by what they show: "image", "foreground", "background", "parts" and, a list, "neighbors".
     figure_ : matplotlib Figure or SubFigure
@@ -72,7 +72,8 @@ class RejectionDisplay:
     Notes
     -----
     The axis of the bars is logarithmic and reversed: the longer a bar, the more unusual is the image. The line is at
-    ``alpha``. Only the bar of all parts together decides: the image is rejected if it reaches beyond the line.
+    ``alpha``. Only the bar of all parts together decides: the image is rejected if it reaches the line. The bars of
+    parts are estimates, and one of them may reach the line although the parts together do not.
 
     Examples
     --------
@@ -106,8 +107,12 @@ class RejectionDisplay:
         self.explanation, self.index, self.picture = explanation, index, picture
         self.segmentation, self.neighbor_pictures = segmentation, dict(neighbor_pictures or {})
         parts = {name: float(values[index]) for name, values in explanation.part_p_values.items()}
-        self.p_values = {_JOINT: float(explanation.p_values[index])}
-        self.p_values |= dict(sorted(parts.items(), key=lambda item: item[1]))
+        joint = float(explanation.p_values[index])
+        # A single part is the joint score: one thing, one bar.
+        if len(parts) == 1:
+            self.p_values = {_SINGLE: joint}
+        else:
+            self.p_values = {_JOINT: joint} | dict(sorted(parts.items(), key=lambda item: item[1]))
         if np.isnan(list(self.p_values.values())).any():
             raise ValueError(
                 f"{explanation.names[index]!r} has no scores, since it could not be read: {self.p_values}."
@@ -277,7 +282,7 @@ class RejectionDisplay:
     def _draw_bars(self, ax: Any) -> None:
         """Draw the probabilities, from 1 on the left to the most unusual on the right."""
         deciding, alpha = self.explanation.deciding_parts[self.index], self.explanation.alpha
-        colors = {_JOINT: _JOINT_COLOR, deciding: _DECIDING_COLOR}
+        colors = {_JOINT: _JOINT_COLOR, _SINGLE: _JOINT_COLOR, deciding: _DECIDING_COLOR}
         lengths = {name: max(p, _LEAST_P) for name, p in self.p_values.items()}
         least = min([*lengths.values(), 0.01, *([] if alpha is None else [alpha])])
         for row, (name, p) in enumerate(lengths.items()):
@@ -300,7 +305,7 @@ class RejectionDisplay:
         ax.set(xscale="log", xlim=(1, least / 10), ylim=(len(lengths) - 0.4, -0.6))
         ax.set_yticks(range(len(lengths)), [as_text(name.replace("_", " ")) for name in lengths])
         for label, name in zip(ax.get_yticklabels(), lengths, strict=True):
-            label.set_fontweight("bold" if name in (_JOINT, deciding) else "normal")
+            label.set_fontweight("bold" if name in (_JOINT, _SINGLE, deciding) else "normal")
         ax.set_xlabel("share of known images that are as unusual (longer bars: more unusual)", fontsize="small")
 
 

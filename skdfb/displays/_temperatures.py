@@ -24,9 +24,10 @@ _EQ_7 = {"foreground": "foreground_dense", "background": "background_logit"}
 
 
 class TemperatureDisplay:
-    """AUROC and FPR95 over the temperature that divides the background score in Eq. 7.
+    """AUROC and FPR95 over the temperature that divides the background score.
 
-    Build it with :meth:`from_estimator` or :meth:`from_predictions`. It is Fig. 6 of the paper.
+    The scores are joined by Eq. 7 of the paper, and the plot is its Fig. 6. Build it with :meth:`from_estimator` or
+    :meth:`from_predictions`.
 
     Parameters
     ----------

@@ -38,9 +38,10 @@ def temperature_sweep(
     *,
     parts: tuple[str, str] | None = None,
 ) -> Table:
-    r"""Join the foreground and the background score of a fitted detector by Eq. 7 at several temperatures.
+    r"""Join the foreground and the background score of a fitted detector at several temperatures.
 
-    Nothing is trained or fitted. The networks pass over each image set once.
+    The scores are joined by Eq. 7 of the paper (:class:`~skdfb.fusion.TemperatureFusion`). Nothing is trained
+    or fitted. The networks pass over each image set once.
 
     Parameters
     ----------

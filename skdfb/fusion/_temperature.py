@@ -16,7 +16,9 @@ _OUTPUTS = ("logit", "probability", "log_probability")
 
 
 class TemperatureFusion(BaseEstimator):
-    r"""Joint score of DFB, Eq. 7: the sum of one foreground and one background part, on a fixed scale.
+    r"""Joint score of the paper: the sum of one foreground and one background part, on a fixed scale.
+
+    It is Eq. 7 of DFB.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ class TemperatureFusion(BaseEstimator):
         self.probability_temperature = probability_temperature
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Refuse names of parts that Eq. 7 cannot join; a detector calls this before any training.
+        """Refuse names of parts that this fusion cannot join; a detector calls this before any training.
 
         Parameters
         ----------

@@ -7,7 +7,7 @@ from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
 from skdfb.images._containers import opened
 from skdfb.images._folders import Folder, scan_folder
-from skdfb.images._images import Images, Indices, LenientImages, spread_evenly
+from skdfb.images._images import Images, Indices, LenientImages, SingleImages, spread_evenly
 from skdfb.images._joined import JoinedImages
 from skdfb.images._labels import encode_labels, label_array, label_places, shown
 from skdfb.images._near_duplicates import fingerprint, near_duplicates
@@ -23,6 +23,7 @@ __all__ = [
     "JoinedImages",
     "LenientImages",
     "Preprocessor",
+    "SingleImages",
     "as_images",
     "batch_size_of",
     "check_images",

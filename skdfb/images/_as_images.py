@@ -18,7 +18,7 @@ from skdfb.images._images import ArrayImages, DatasetImages, Images, ItemImages,
 from skdfb.images._labels import shown
 from skdfb.images._pixels import ACCEPTED_FORMS, layout_hint, tensor_to_array, value_bounds
 from skdfb.images._scale import PixelScale, is_wide
-from skdfb.images._unreadable import all_unreadable
+from skdfb.images._unreadable import check_readable
 
 __all__ = ["as_images", "checked_range", "is_sequence_of_images"]
 
@@ -166,8 +166,7 @@ def _from_sequence(
                 errors.append(error)
         elif isinstance(item, np.ndarray | Tensor):
             arrays[f"{name}[{index}]"] = array_of(item, f"{name}[{index}]", n_channels)
-    if errors:
-        raise all_unreadable(errors, len(items)) from errors[0]
+    check_readable(errors, len(items))
     _check_values(arrays, scale)
     return images
 

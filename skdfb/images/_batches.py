@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -82,16 +83,21 @@ class Preprocessor:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation per channel; the input is (b, C, H, W) in 0..1."""
-        mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
-        return (pixels - mean) / self.channel_std(pixels)
+        return (pixels - _channels(self.mean, pixels.dtype, pixels.device)) / self.channel_std(pixels)
 
     def channel_std(self, like: Tensor) -> Tensor:
         """Return the standard deviations as (C, 1, 1) with dtype and device of ``like``."""
-        return torch.tensor(self.std, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        return _channels(self.std, like.dtype, like.device)
 
     def __call__(self, pixels: Tensor, size: int | None = None) -> Tensor:
         """Resize and normalise a batch of pixels (b, C, H, W)."""
         return self.normalise(self.resize(pixels, size))
+
+
+@lru_cache
+def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a number per channel as (C, 1, 1). It is kept: sending it to a device again with each batch takes time."""
+    return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 def _floats(pixels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from skdfb.images._containers import is_dataset, unwrapped
 from skdfb.images._folders import Folder
 from skdfb.images._images import ArrayImages, Images
 from skdfb.images._labels import encode_labels, label_array, shown
-from skdfb.images._pixels import PixelFormat, tensor_to_array, value_bounds
+from skdfb.images._pixels import ACCEPTED_FORMS, PixelFormat, tensor_to_array, value_bounds
 from skdfb.images._scale import BYTES, PixelScale
 from skdfb.images._survey import survey
 
@@ -120,6 +120,8 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
         raise ValueError("X has 0 images: expected at least 1.")
     if isinstance(X, Tensor):
         X = tensor_to_array(X)  # scikit-learn's checks do not take tensors that need a gradient or are on a GPU
+    if not isinstance(X, Images | Folder | list | tuple) and not is_dataset(X) and np.ndim(X) == 0:
+        raise TypeError(f"X is {shown(X)}: expected {ACCEPTED_FORMS}.")
     is_table = _is_table(X)
     if reset:
         vars(estimator).pop("value_range_", None)  # of an earlier fit

@@ -15,7 +15,7 @@ from torch import Tensor
 from skdfb.exceptions import UnreadableImageError
 from skdfb.images._deep_files import deep_pixels, is_tiff, read_tiff
 from skdfb.images._pixels import layout_hint, tensor_to_array
-from skdfb.images._unreadable import unreadable
+from skdfb.images._unreadable import unreadable, unusable
 
 __all__ = [
     "FILES",
@@ -126,7 +126,7 @@ def read_item(item: Any, index: int, n_channels: int, least_side: int | None = N
     try:
         return array_of(item, f"image {index}", n_channels)
     except ValueError as error:
-        raise UnreadableImageError(str(error), index) from None
+        raise unusable(index, None, error) from None
 
 
 def array_of(image: Array | Tensor, name: str, n_channels: int) -> Array:
@@ -159,9 +159,9 @@ def _read_file(item: Any, index: int, n_channels: int, least_side: int | None) -
         # A copy of these pixels, since the file is mapped to memory.
         array = _npy(path, index)
         try:
-            return np.array(array_of(array, "the array", n_channels))
+            return np.array(array_of(array, f"image {index}", n_channels))
         except ValueError as error:
-            raise unreadable(index, path, error) from None
+            raise unusable(index, path, error) from None
     try:
         with _open(item, index) as image:
             return _decode(image, index, path, n_channels, own=True, least_side=least_side)
@@ -200,7 +200,7 @@ def _npy(path: Any, index: int) -> Array:
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)  # a pickle could run code
     except FileNotFoundError as error:
-        raise unreadable(index, path, _missing(path)) from error
+        raise _missing(path, index) from error
     except Exception as error:
         raise unreadable(index, path, _reason(path, error)) from error
     _check_size(array.shape[1::-1], index, path)
@@ -214,7 +214,7 @@ def _open(item: Any, index: int) -> Image.Image:
         # Without formats=, PIL would try all its plugins, by the content of the file and not by its suffix.
         return Image.open(item if path is not None else io.BytesIO(_content(item)), formats=_formats())
     except FileNotFoundError as error:
-        raise unreadable(index, path, _missing(path)) from error
+        raise _missing(path, index) from error
     except Exception as error:  # PIL may raise any error for a damaged file
         raise unreadable(index, path, _reason(item, error)) from error
 
@@ -228,11 +228,11 @@ def _content(item: Any) -> bytes:
         return bytes(item.read())
 
 
-def _missing(path: Any) -> str:
+def _missing(path: str | os.PathLike[str], index: int) -> UnreadableImageError:
     text = os.fsdecode(path)
     if "://" in text:
-        return "it is a web address, and only files are read; download it first and pass the path of the file"
-    return "there is no such file"
+        return unreadable(index, path, "web addresses are not read; download the file first, and pass its path")
+    return UnreadableImageError(f"image {index} is missing: there is no file {text!r}.", index, path, "it is missing")
 
 
 def _reason(item: Any, error: Exception) -> object:

@@ -19,7 +19,7 @@ from skdfb.images._loader_errors import is_reading_error
 from skdfb.images._near_duplicates import fingerprint
 from skdfb.images._pixels import PixelFormat, value_bounds
 from skdfb.images._scale import PixelScale, integer_range, is_wide, pixels_of, with_channels
-from skdfb.images._unreadable import unreadable
+from skdfb.images._unreadable import unreadable, unusable
 
 __all__ = [
     "N_FINGERPRINTS",
@@ -153,10 +153,13 @@ class SingleImages(Images):
         Whether each image was read once and checked.
     known : dict of int to ndarray
         Fingerprints of images, from the survey.
+    first : int
+        Number of the first image in error messages: other images may come before it.
     """
 
     scale: PixelScale | None
     surveyed: bool = False
+    first: int = 0
     known: dict[int, npt.NDArray[np.floating]]
 
     @abstractmethod
@@ -169,16 +172,12 @@ class SingleImages(Images):
 
     @contextmanager
     def checking(self, index: int) -> Generator[str]:
-        """Turn a ValueError of the block, which begins with the name that is yielded, into that of an image."""
-        path = self.path(index)
-        name = f"image {index}" if path is None else repr(path)
+        """Turn a ValueError of the block, which begins with the name that is yielded, into the error of an image."""
+        number = self.first + index
         try:
-            yield name
-        except UnreadableImageError:
-            raise
+            yield f"image {number}"
         except ValueError as error:
-            reason = f"it {str(error).removeprefix(f'{name} ').rstrip('.')}"
-            raise UnreadableImageError(str(error), index, path, reason) from None
+            raise unusable(number, self.path(index), error) from None
 
     def read(self, indices: Indices) -> list[Tensor]:
         return [self.read_one(int(index)) for index in indices]
@@ -232,7 +231,7 @@ class ItemImages(SingleImages):
         return len(self.items)
 
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
-        return read_item(self.items[index], index, self.n_channels, least_side)
+        return read_item(self.items[index], self.first + index, self.n_channels, least_side)
 
     def path(self, index: int) -> str | None:
         names = names_of([self.items[index]])

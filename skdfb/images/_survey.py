@@ -14,7 +14,7 @@ from skdfb.images._images import N_FINGERPRINTS, Images, SingleImages, scale_of,
 from skdfb.images._near_duplicates import fingerprint
 from skdfb.images._pixels import number, value_bounds
 from skdfb.images._scale import PixelScale, is_wide, with_channels
-from skdfb.images._unreadable import all_unreadable
+from skdfb.images._unreadable import check_readable
 
 __all__ = ["survey"]
 
@@ -113,9 +113,7 @@ def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
     with progress_bar(n_images, "reading the images", over=range(n_images), is_long=n_images > _N_COMPARED) as places:
         found = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(look_at)(index) for index in places)
     # All at once: whoever has forty damaged files should learn it in one run.
-    errors = [error for error in found if isinstance(error, UnreadableImageError)]
-    if errors:
-        raise all_unreadable(errors, n_images) from errors[0]
+    check_readable([error for error in found if isinstance(error, UnreadableImageError)], n_images)
     looks = [look for look in found if isinstance(look, _Look)]
     if images.scale is None:
         images.scale = scale_of([(look.low, look.high) for look in looks if is_wide(look.dtype)])

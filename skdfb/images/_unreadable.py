@@ -5,36 +5,40 @@ from collections.abc import Sequence
 
 from skdfb.exceptions import UnreadableImageError
 
-__all__ = ["all_unreadable", "unreadable"]
+__all__ = ["check_readable", "unreadable", "unusable"]
 
-_MOST_SHOWN = 5  # images in a message
+_MOST_SHOWN = 20  # images in a message
 
 
 def unreadable(index: int, path: str | os.PathLike[str] | None, reason: object) -> UnreadableImageError:
-    """Return the error of one image, which is named by its file if it has one."""
+    """Return the error of one image, which names its file if it has one; the reason does not name it again."""
     text = str(reason).rstrip(".")
-    return UnreadableImageError(f"{_name(index, path)} cannot be read: {text}.", index, path, text)
+    file = "" if path is None else f": file {os.fsdecode(path)!r}"
+    return UnreadableImageError(f"image {index} cannot be read{file}: {text}.", index, path, text)
 
 
-def all_unreadable(errors: Sequence[UnreadableImageError], n_images: int) -> UnreadableImageError:
-    """Return one error for all images of a set that cannot be read.
+def unusable(index: int, path: str | os.PathLike[str] | None, error: ValueError) -> UnreadableImageError:
+    """Return the error of one image for one about its pixels, whose text begins with "image" and the index."""
+    reason = f"it {str(error).removeprefix(f'image {index} ').rstrip('.')}"
+    if path is None:
+        return UnreadableImageError(str(error), index, None, reason)
+    return unreadable(index, path, reason)
 
-    Index and path are those of the first one; the message has the names of a few, and how to mend it.
-    """
+
+def check_readable(errors: Sequence[UnreadableImageError], n_images: int) -> None:
+    """Raise one error for all images of a set that cannot be read; its index, path and reason are of the first."""
+    if not errors:
+        return
     first = errors[0]
-    files = all(error.path is not None for error in errors)
     if len(errors) == 1:
-        remedy = " Move it away, or leave it out." if files else ""
-        return UnreadableImageError(f"{first}{remedy}", first.index, first.path, first.reason)
-    by_reason: dict[str, list[str]] = {}
+        raise first
+    names: dict[str, list[str]] = {}
     for error in errors[:_MOST_SHOWN]:
-        by_reason.setdefault(error.reason, []).append(_name(error.index, error.path))
-    named = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+        names.setdefault(error.reason, []).append(f"image {error.index}" if error.path is None else repr(error.path))
+    named = "; ".join(f"{', '.join(of_reason)}: {reason}" for reason, of_reason in names.items())
     more = f"; and {len(errors) - _MOST_SHOWN} more" if len(errors) > _MOST_SHOWN else ""
-    remedy = "Move these files away, or leave them out." if files else "Leave them out."
-    message = f"{len(errors)} of {n_images} images cannot be read: {named}{more}. {remedy}"
-    return UnreadableImageError(message, first.index, first.path, first.reason)
-
-
-def _name(index: int, path: str | os.PathLike[str] | None) -> str:
-    return f"image {index}" if path is None else repr(os.fsdecode(path))
+    remedy = "Leave them out." if first.path is None else "Move these files away, or leave them out."
+    message = f"{len(errors)} of {n_images} images cannot be read: {named}{more}."
+    # If none can be read, it is a mistake in the call, and the reason has to help.
+    message += f" {remedy}" if len(errors) < n_images else ""
+    raise UnreadableImageError(message, first.index, first.path, first.reason) from first

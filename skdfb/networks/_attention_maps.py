@@ -1,6 +1,7 @@
 """Class activation maps of a classifier (Eq. 1)."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -121,13 +122,19 @@ def gaussian_blur(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
     radius = int(truncate * sigma + 0.5)
     if radius == 0:
         return maps
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(maps)
+    kernel = _gaussian(radius, sigma, maps.dtype, maps.device)
     # A Gaussian is separable: one pass along the rows, one along the columns.
     padded = F.pad(maps[:, None], (radius, radius, radius, radius), mode="replicate")
     rows = F.conv2d(padded, kernel.view(1, 1, 1, -1))
     return F.conv2d(rows, kernel.view(1, 1, -1, 1))[:, 0]
+
+
+@lru_cache
+def _gaussian(radius: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the weights (2 radius + 1,). They are kept: sending them to a device with each batch takes time."""
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return (kernel / kernel.sum()).to(device, dtype)
 
 
 def min_max(maps: Tensor) -> Tensor:

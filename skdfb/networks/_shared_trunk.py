@@ -59,9 +59,18 @@ def n_equal_stages(network: DenseClassifier, other: DenseClassifier) -> int:
     first, second = (_tensors(module.feature_map.backbone) for module in (network, other))
     known = _known(network)
     for index, stage in enumerate(known.tensors):
-        if not all(name in second and torch.equal(first[name], second[name]) for name in stage):
+        if not all(name in second for name in stage) or not _all_equal([(first[name], second[name]) for name in stage]):
             return index
     return len(known.tensors)
+
+
+def _all_equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    if any(a.shape != b.shape or a.device != b.device for a, b in pairs):
+        return False
+    if pairs[0][0].device.type == "cpu":
+        return all(torch.equal(a, b) for a, b in pairs)  # ends at the first difference
+    # Each number that is read waits for the device, so it is one for all tensors.
+    return bool(torch.stack([(a == b).all() for a, b in pairs]).all())
 
 
 def _tensors(backbone: nn.Module) -> dict[str, Tensor]:

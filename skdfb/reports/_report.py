@@ -133,6 +133,11 @@ def write_report(
 
 
 def _checked_path(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"path is a {type(path).__name__}: expected the path of a file, such as 'report.html'; the order is "
+            "write_report(detector, X_id, ood, path)."
+        )
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(

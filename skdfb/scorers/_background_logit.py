@@ -9,7 +9,9 @@ from skdfb.scorers._representation import Representation
 
 
 class BackgroundLogit(BaseScorer):
-    r"""Logit of the background class, Eq. 6 of DFB.
+    r"""Logit of the background class: the background score of DFB.
+
+    It is Eq. 6 of the paper:
 
     .. math:: S_b(x) = z_K
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from skdfb._registry import class_like
 from skdfb.scorers._representation import Representation
 
 ScorerOutput = Literal["logit", "probability", "log_probability"]
@@ -143,7 +144,7 @@ class InputPerturbingScorer(ForegroundScorer, Protocol):
 
 
 def scorer_output(scorer: Any) -> ScorerOutput:
-    """Return which branch of Eq. 7 a scorer belongs to.
+    """Return whether a scorer gives logits or probabilities, which the fusion of the paper joins differently.
 
     Parameters
     ----------
@@ -238,7 +239,10 @@ def check_scorer(scorer: Any, name: str = "scorer") -> None:
     missing = [method for method in ("fit", "score_samples") if not callable(getattr(scorer, method, None))]
     expected = "expected a scorer with fit(representation, y) and score_samples(representation), such as Energy()"
     if missing:
-        raise TypeError(f"{name} is {scorer!r}, a {type(scorer).__name__} without {' and '.join(missing)}: {expected}.")
+        # The name of a scorer is a common guess.
+        found = _scorer_named(scorer) if isinstance(scorer, str) else None
+        hint = expected if found is None else f"expected an object; pass {found} of skdfb.scorers"
+        raise TypeError(f"{name} is {scorer!r}, a {type(scorer).__name__} without {' and '.join(missing)}: {hint}.")
     for method, arguments in (("fit", (None, None)), ("score_samples", (None,))):
         try:
             inspect.signature(getattr(scorer, method)).bind(*arguments)
@@ -247,3 +251,12 @@ def check_scorer(scorer: Any, name: str = "scorer") -> None:
                 f"{name} is {scorer!r}, whose {method} cannot be called with {len(arguments)} argument(s) ({error}): "
                 f"{expected}."
             ) from None
+
+
+def _scorer_named(text: str) -> str | None:
+    """Return how to make the scorer whose class has a name, in any case; None if there is no such class."""
+    found = class_like(text, "skdfb.scorers")
+    if found is None or not hasattr(found, "score_samples") or getattr(found, "_is_protocol", False):
+        return None
+    required = [one.name for one in inspect.signature(found).parameters.values() if one.default is one.empty]
+    return f"{found.__name__}({', '.join(required)})"

@@ -41,10 +41,10 @@ class AttentionKeeper:
     fabric: Fabric
     at_once: BatchSize
 
-    def update(self, batch: Batch, all_indices: Indices) -> None:
+    def update(self, batch: Batch, all_rows: Indices | Tensor) -> None:
         """Move the averages of a batch towards its present maps.
 
-        ``batch`` is the share of this process, ``all_indices`` are those of the whole batch: each process has a bank of
+        ``batch`` is the share of this process, ``all_rows`` are those of the whole batch: each process has a bank of
         all images, and all banks stay equal.
         """
         n, labels = len(batch.images), batch.targets.argmax(1)
@@ -58,8 +58,8 @@ class AttentionKeeper:
                 maps = torch.cat(list(self.at_once.pieces(n, maps_of)))
             else:
                 # Not in pieces: processes wait for each other, so all must run the same number of forward passes.
-                maps = self._gathered(maps_of(slice(n)), len(all_indices))
-        self.bank.update(all_indices, maps)
+                maps = self._gathered(maps_of(slice(n)), len(all_rows))
+        self.bank.update(all_rows, maps)
 
     def _maps(self, images: Tensor, labels: Tensor) -> Tensor:
         # One pass without mirroring and smoothing: the maps are computed in every step and must be cheap.

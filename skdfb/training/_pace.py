@@ -93,7 +93,7 @@ class Pace:
 
     def _tell(self, seconds_per_step: float) -> None:
         try:
-            later = later_work(self.n_images) if self.is_first else None
+            later = later_work(self.n_images, self.network) if self.is_first else None
             seconds = (self.n_steps - self.n_done) * seconds_per_step
             total = seconds + self._seconds_of(later, seconds_per_step)
             more = f"; with the masks and the dense network {duration(total)}" if later else ""

@@ -1,6 +1,5 @@
 """One training run: settings, a network and data, on Lightning Fabric."""
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from skdfb.augmentation import Batch
@@ -22,7 +20,9 @@ from skdfb.images import BatchSize, Images, Indices, iterate_batches
 from skdfb.networks import DenseClassifier
 from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
+from skdfb.training._buffers import KeptBuffers
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
+from skdfb.training._engine import make_engine
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._pace import Pace
 from skdfb.training._sampling import (
@@ -37,7 +37,7 @@ from skdfb.training._sampling import (
 )
 from skdfb.training._schedule import learning_rates
 from skdfb.training._settings import TrainingSettings, resolved_mixup, resolved_scales
-from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng, launched_processes
+from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng
 
 __all__ = ["TrainingRun"]
 
@@ -45,8 +45,6 @@ _LABELS = {"classifier": "training the classifier", "dense": "training the dense
 # Reading a loss on the CPU waits until the GPU has finished the step. In every step this would leave the GPU idle while
 # the next step is prepared.
 _STEPS_BETWEEN_CHECKS = 50
-# Networks of these dtypes compute in the dtype of their weights; the setting `precision` is for float32 weights.
-_TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
 
 _Loaded = tuple[Indices, Tensor]
 
@@ -68,7 +66,6 @@ class TrainingRun:
         # 1. Data and settings, with the "auto" values of the stage.
         dense = masks is not None
         self.settings, self.network, self.images, self.masks = settings, network, images, masks
-        self.labels = torch.as_tensor(labels, dtype=torch.long)
         self.n_jobs = n_jobs
         self.stage = "dense" if dense else "classifier"
         self.n_classes = network.num_classes - dense
@@ -80,7 +77,8 @@ class TrainingRun:
         )
         # 2. The engine. Inputs have at least float32: the engine converts them to 16 bits where it computes in these.
         self.dtype = torch.promote_types(network.dtype, torch.float32)
-        self.fabric = _fabric(device, settings.precision, network.dtype)
+        self.fabric = make_engine(device, settings.precision, network.dtype)
+        self.labels = torch.as_tensor(labels, dtype=torch.long).to(self.fabric.device)
         self.seed = self.fabric.broadcast(seed)  # all processes must draw the same batches
         self.draws = NetworkDraws(network)
         self.at_once = BatchSize(min(settings.batch_size, len(images)))
@@ -122,37 +120,31 @@ class TrainingRun:
 
     def _run_steps(self, model: nn.Module, optimizer: Any, checkpoints: StageCheckpoints | None) -> Tensor:
         """Run all steps, or the rest of them after a checkpoint, and return the loss of each step."""
-        settings, size = self.settings, self.network.preprocessor.image_size
+        settings = self.settings
         # (n_steps,), on the device: storing a loss there does not wait for the GPU.
         losses = torch.zeros(self.n_steps, dtype=self.dtype, device=self.fabric.device)
         state = TrainingState(self.network, optimizer, self.fabric.strategy.precision, losses, self.at_once, self.bank)
+        self.statistics = KeptBuffers(self.network)
         first = n_checked = 0 if checkpoints is None else checkpoints.load(state)
         with (
             closing(self._batches(first)) as batches,  # stops the reading threads, also if a step fails
             self._pace(first).shown(first) as pace,
         ):
             for step, batch in enumerate(batches, first):
-                # 1. Augment: user-defined, zoom and mirror, mixup. The random numbers follow from seed and step alone,
-                # so a training that continues from a checkpoint draws the same numbers as an uninterrupted one.
-                generator = torch.Generator().manual_seed(self._step_seed(step, AUGMENTATION))
-                if settings.augmentation is not None:
-                    with isolated_rng(self._step_seed(step, FOREIGN)):  # of an augmentation that draws without it
-                        batch = _check_augmented(settings.augmentation.augment(batch, generator), batch)
-                    batch = replace(batch, donors=None)  # frees their memory before the forward pass
-                if self.scale_range is not None or settings.flip:
-                    batch = zoom_and_flip(batch, self.scale_range or (1.0, 1.0), settings.flip, size, generator)
-                if self.mixup_alpha:
-                    batch = mixup(batch, self.mixup_alpha, generator)
-                # 2. Loss, gradients and update.
+                batch = self._augmented(batch, step)
+                # 1. Loss, gradients and update.
                 for group in optimizer.param_groups:
                     group["lr"] = self.rates[step]
                 losses[step] = self._set_gradients(model, optimizer, batch, step)
                 if settings.clip_grad_norm is not None:
-                    self.fabric.clip_gradients(model, optimizer, max_norm=settings.clip_grad_norm)
+                    # Not an error if the norm is no number: to know it, each step would wait for the GPU.
+                    self.fabric.clip_gradients(
+                        model, optimizer, max_norm=settings.clip_grad_norm, error_if_nonfinite=False
+                    )
                 optimizer.step()
                 # Casts of the old weights stay cached until the outermost autocast ends, which may be around all steps.
                 torch.clear_autocast_cache()
-                # 3. Check the losses every 50 steps, and before each checkpoint: none may hold a diverged network.
+                # 2. Check the losses every 50 steps, and before each checkpoint: none may hold a diverged network.
                 due = checkpoints is not None and (step + 1) % settings.checkpoint_every == 0
                 if due or (step + 1) % _STEPS_BETWEEN_CHECKS == 0 or step + 1 == self.n_steps:
                     self._check_losses(losses, n_checked, step + 1)
@@ -162,6 +154,22 @@ class TrainingRun:
                     checkpoints.keep(step + 1, state)
                 pace.step_done(losses[step])
         return losses
+
+    def _augmented(self, batch: Batch, step: int) -> Batch:
+        """Augment a batch: user-defined, zoom and mirror, mixup.
+
+        The random numbers follow from seed and step alone, so a training that continues from a checkpoint draws the
+        same numbers as an uninterrupted one.
+        """
+        settings, size = self.settings, self.network.preprocessor.image_size
+        generator = torch.Generator().manual_seed(self._step_seed(step, AUGMENTATION))
+        if settings.augmentation is not None:
+            with isolated_rng(self._step_seed(step, FOREIGN)):  # of an augmentation that draws without it
+                batch = _check_augmented(settings.augmentation.augment(batch, generator), batch)
+            batch = replace(batch, donors=None)  # frees their memory before the forward pass
+        if self.scale_range is not None or settings.flip:
+            batch = zoom_and_flip(batch, self.scale_range or (1.0, 1.0), settings.flip, size, generator)
+        return mixup(batch, self.mixup_alpha, generator) if self.mixup_alpha else batch
 
     def _pace(self, first_step: int) -> Pace:
         """Return what shows the progress from a step on, and says how long it takes."""
@@ -198,13 +206,11 @@ class TrainingRun:
         # forever, so an error ends the training instead.
         if self.fabric.world_size > 1:
             return add_up()
-        # Batch statistics are buffers, and each forward pass updates them. Copies from before the step undo the updates
-        # of a failed attempt; otherwise these images would count twice.
-        before = [buffer.clone() for buffer in self.network.buffers()]
+        # Each forward pass updates the batch statistics. Those from before the step undo the updates of a failed
+        # attempt; otherwise these images would count twice.
+        self.statistics.keep()
         while (done := self.at_once.attempt(add_up, min(self.at_once.size, n_images))) is None:
-            with torch.no_grad():
-                for buffer, value in zip(self.network.buffers(), before, strict=True):
-                    buffer.copy_(value)
+            self.statistics.restore()
         return done[0]
 
     def _batches(self, first_step: int) -> Generator[Batch]:
@@ -226,12 +232,13 @@ class TrainingRun:
         )
         keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
         for all_indices, (indices, images) in zip(whole, self._isolated(loaded, first_step), strict=True):
-            batch = Batch(images, *self._targets(indices))
+            rows = torch.from_numpy(indices).to(self.fabric.device)
+            batch = Batch(images, *self._targets(indices, rows))
             n = len(images) // 2 if self.needs_donors else len(images)  # images of the batch itself
             # Here and not while reading: the maps must be those of the network just before the step.
             if keeper is not None:
-                keeper.update(batch[:n], all_indices)
-                batch = replace(batch, attention_maps=keeper.bank[indices])
+                keeper.update(batch[:n], rows[:n] if self.fabric.world_size == 1 else all_indices)
+                batch = replace(batch, attention_maps=keeper.bank[rows])
             yield replace(batch[:n], donors=batch[n:]) if self.needs_donors else batch
 
     def _isolated(self, loaded: Iterator[_Loaded], first_step: int) -> Iterator[_Loaded]:
@@ -247,16 +254,15 @@ class TrainingRun:
             donors = random_images(len(self.images), len(indices), self._step_seed(step, DONORS))
             yield np.concatenate([indices, donors])
 
-    def _targets(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
-        """Return one-hot labels (b, K), and masks (b, S, S) if there are any."""
-        labels = F.one_hot(self.labels[torch.from_numpy(indices)], self.n_classes)
-        targets = labels.to(self.fabric.device, self.dtype)
+    def _targets(self, indices: Indices, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return one-hot labels (b, K), and masks (b, S, S) if there are any, of images; ``rows`` is on the device."""
+        targets = F.one_hot(self.labels[rows], self.n_classes).to(self.dtype)
         if self.masks is None:
             return targets, None
-        # Masks are stored compactly and converted per batch: int64, which the loss needs, takes eight times the
-        # memory of uint8.
-        masks = torch.from_numpy(np.asarray(self.masks[indices], dtype=np.int64))
-        return targets, masks.to(self.fabric.device)
+        # The loss needs int64, which takes eight times the memory of the stored bytes: so late as possible.
+        masks = self.masks[indices]
+        tensor = torch.from_numpy(masks if masks.dtype == np.uint8 else np.asarray(masks, dtype=np.int64))
+        return targets, tensor.to(self.fabric.device).long()
 
     def _reading_size(self) -> int:
         """Return the side at which images are read, in pixels.
@@ -329,28 +335,3 @@ def _described(batch: Any) -> str:
         f"a Batch of images ({', '.join(map(str, images.shape[:2]))}, ...) of {images.dtype} on {images.device}, "
         f"targets {tuple(targets.shape)} of {targets.dtype} and {masks}"
     )
-
-
-def _fabric(device: torch.device, precision: str, dtype: torch.dtype) -> Fabric:
-    """Return a new engine, which shares nothing with other trainings in the same process.
-
-    Under ``torchrun`` or ``fabric run`` the launched processes train together: each takes a share of every batch.
-    """
-    precision = _TRUE_PRECISIONS.get(dtype, precision)
-    n_processes = launched_processes()
-    n_local = int(os.environ["LOCAL_WORLD_SIZE"]) if n_processes > 1 else 1
-    devices: Any = [device.index or 0] if device.type == "cuda" and n_processes == 1 else n_local
-    # By default DDP expects a gradient for every weight. But weights without one are common, such as the last norm of a
-    # backbone, which only the removed head would use.
-    strategy = "ddp_find_unused_parameters_true" if n_processes > 1 else "auto"
-    fabric = Fabric(
-        accelerator=device.type,
-        strategy=os.environ.get("LT_STRATEGY", strategy),  # options of `fabric run` take precedence
-        devices=os.environ.get("LT_DEVICES", devices),
-        num_nodes=n_processes // n_local,
-        precision=precision,  # type: ignore[arg-type]
-    )
-    # With `fabric run`, the constructor of Fabric has connected the processes already.
-    if n_processes > 1 and "LT_CLI_USED" not in os.environ:
-        fabric.launch()
-    return fabric

@@ -1,5 +1,6 @@
 """Devices, random states, files, packed masks, groups and score arrays: helpers of the lowest layer."""
 
+from skdfb.utils._arrays import temporary_array
 from skdfb.utils._devices import (
     available_device,
     evaluation_mode,
@@ -36,6 +37,7 @@ __all__ = [
     "resolve_device",
     "shallow_copy",
     "spawn_seeds",
+    "temporary_array",
     "write_file",
     "write_text",
 ]

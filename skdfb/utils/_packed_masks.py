@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from skdfb.utils._arrays import temporary_array
+
 __all__ = ["PackedMasks"]
 
 _BATCH = 256  # masks that are packed at a time, so that temporary arrays stay small
@@ -20,6 +22,8 @@ class PackedMasks:
     A mask of one class holds two values: that class on the foreground, and K on the background. So a bit per pixel and
     a class per image are enough. If any mask has several classes, or other values, all masks are kept as they are, in
     the smallest integer type that holds them. Indexing is that of the array, and returns new arrays.
+
+    More than a GiB of bits is in a temporary file that is mapped to memory.
 
     Make one by :meth:`pack`, :meth:`from_batches` or :meth:`from_arrays`.
 
@@ -86,7 +90,7 @@ class PackedMasks:
             n_pixels = math.prod(masks.shape[1:])
             if shape is None or bits is None:
                 shape = (n_images, *masks.shape[1:])
-                bits = np.zeros((n_images, math.ceil(n_pixels / 8)), dtype=np.uint8)
+                bits = temporary_array((n_images, math.ceil(n_pixels / 8)), np.uint8)
             if dense is None and (found := _classes_of(masks, n_classes)) is not None:
                 bits[indices] = np.packbits((masks != n_classes).reshape(len(masks), n_pixels), axis=1)
                 classes[indices] = found

@@ -31,7 +31,7 @@ def test_a_table(run: Run, model: Path) -> None:
         "128 x 128 pixels",
         "6: digit-0, digit-1",
         "200 in fit, of which",
-        "foreground (RelativeMahalanobis on classifier)",
+        "classifier (RelativeMahalanobis on classifier)",
         "0.05",
         f"skdfb {skdfb.__version__}, torch",
     ):

@@ -105,11 +105,11 @@ def test_continues_to_the_same_weights_after_any_interruption(uninterrupted, tra
 def test_the_scale_of_16_bit_gradients_is_kept(tmp_path, monkeypatch):
     """It begins so low that gradients vanish, and doubles every second step: without it the weights would differ."""
 
-    def fabric(*_):
+    def engine(*_):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-14, growth_interval=2)
         return Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
 
-    monkeypatch.setattr(_run, "_fabric", fabric)
+    monkeypatch.setattr(_run, "make_engine", engine)
     whole = plain_detector(classifier_trainer=TRAINER, dense_trainer=TRAINER).fit(X, y)
     with monkeypatch.context() as patched:
         interrupt(patched, 5)

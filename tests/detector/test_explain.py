@@ -70,6 +70,8 @@ def assert_explains(detector, X, explanation):
     ordered = np.sort(detector.predict_proba(X), axis=1)[:, ::-1]
     assert_allclose(explanation.probabilities, ordered[:, :2], rtol=1e-4, atol=1e-6)
     expected = detector.joint_score_.part_p_values(detector.score_parts(X))
+    if len(expected) == 1:
+        expected = dict.fromkeys(expected, detector.p_values(X))
     assert list(explanation.part_p_values) == list(expected)
     for name, values in expected.items():
         assert_allclose(explanation.part_p_values[name], values, rtol=1e-3, atol=1e-6)
@@ -134,6 +136,7 @@ def test_a_frozen_detector(X, y, X_all, scorer, tmp_path):
         tiny_backbone(), scorer=scorer, alpha=0.2, calibration_fraction=0.35, device="cpu", random_state=0
     ).fit(X, np.array(["red", "green", "blue"])[y])
     assert_explains(detector, X_all, explanation := detector.explain(X_all))
+    assert_array_equal(list(explanation.part_p_values.values()), [explanation.p_values])
     assert_allclose(explanation.neighbor_distances, slow_neighbors(detector, X, X_all, 3)[1], atol=1e-3)
     detector.save(tmp_path / "model.safetensors")
     loaded = skdfb.load(tmp_path / "model.safetensors", customs=[TinyBackbone], device="cpu")
@@ -363,6 +366,29 @@ def test_unreadable_images(fitted, X_new, tmp_path):
 # ----------------------------------------------------------------- the object
 
 
+def test_indexing(explanation):
+    rows = list(explanation)
+    assert len(rows) == len(explanation)
+    assert [str(row) for row in rows] == explanation.sentences
+    for index, row in enumerate(rows):
+        assert isinstance(row, Explanation)
+        assert (row.names, row.neighbors) == ([explanation.names[index]], [explanation.neighbors[index]])
+        assert (row.alpha, row.offset) == (explanation.alpha, explanation.offset)
+        assert_array_equal(row.probabilities, explanation.probabilities[[index]])
+        assert row.to_frame().equals(explanation.to_frame().iloc[[index]].reset_index(drop=True))
+    assert_same(explanation[-1], rows[-1])
+    assert_same(explanation[:], explanation)
+    rejected = explanation[explanation.rejected]
+    assert len(rejected) == explanation.rejected.sum()
+    assert rejected.rejected.all()
+    assert list(rejected.part_p_values["foreground"]) == list(
+        explanation.part_p_values["foreground"][explanation.rejected]
+    )
+    for key in (len(explanation), "image 0", 1.0, (0, 1)):
+        with pytest.raises(IndexError):
+            explanation[key]
+
+
 def test_text_and_table(explanation):
     assert str(explanation).splitlines() == explanation.sentences
     assert repr(explanation) == f"<Explanation of 29 images, {explanation.rejected.sum()} rejected>"
@@ -419,11 +445,32 @@ def test_a_share_is_no_more_than_the_held_out_images_can_show():
         (finding(), f"rejected (p = 0.004): {BACKGROUND}; the image resembles daisy"),
         (
             finding(0.08, rejected=False),
-            f"accepted (p = 0.08): {BACKGROUND}, but the parts together are usual; the image resembles daisy",
+            f"accepted (p = 0.08): {BACKGROUND}, but the parts together are not unusual enough to reject; the image "
+            "resembles daisy",
         ),
         (
-            finding(0.62, rejected=False, parts={"foreground": 0.3}),
-            "accepted (p = 0.62): nothing is unusual; the image resembles daisy",
+            finding(0.2, rejected=False),
+            f"accepted (p = 0.2): {BACKGROUND}, but the parts together are usual; the image resembles daisy",
+        ),
+        (
+            finding(0.3, rejected=False, parts={"foreground": 0.3}),
+            "accepted (p = 0.3): nothing is unusual; the image resembles daisy",
+        ),
+        (
+            finding(0.1, rejected=False, parts={"foreground": 0.1}),
+            "accepted (p = 0.1): not unusual enough to reject; the image resembles daisy",
+        ),
+        (
+            finding(0.1, alpha=None, rejected=False, parts={"foreground": 0.1}),
+            "no verdict, since alpha is None (p = 0.1): not clearly unusual; the image resembles daisy",
+        ),
+        (
+            finding(0.62, rejected=False, parts={"foreground": 0.06, "near": 0.4}),
+            "accepted (p = 0.62): not unusual enough to reject; the image resembles daisy",
+        ),
+        (
+            finding(0.1, rejected=False, parts={"foreground": 0.3, "near": 0.4}),
+            "accepted (p = 0.1): not unusual enough to reject; the image resembles daisy",
         ),
         (
             finding(0.62, rejected=False, parts={"foreground": 0.3, "near": 0.4}),
@@ -435,8 +482,8 @@ def test_a_share_is_no_more_than_the_held_out_images_can_show():
             "(p = 0.06); the image resembles daisy",
         ),
         (
-            finding(0.04, parts={"foreground": 0.06}),
-            "rejected (p = 0.04): the object is unlike the objects of the known classes (more unusual than 94 % of "
+            finding(0.05, parts={"foreground": 0.05}),
+            "rejected (p = 0.05): the object is unlike the objects of the known classes (more unusual than 95 % of "
             "them); the image resembles daisy",
         ),
         (
@@ -493,8 +540,8 @@ def test_a_share_is_no_more_than_the_held_out_images_can_show():
             f"rejected (p = 0.004): {BACKGROUND}; the image resembles RED",
         ),
         (
-            finding(0.0502, rejected=False, parts={"near": 0.3}),
-            "accepted (p = 0.0502): nothing is unusual; the image resembles daisy",
+            finding(0.0502, rejected=False, parts={"near": 0.0502}),
+            "accepted (p = 0.0502): not unusual enough to reject; the image resembles daisy",
         ),
         (finding(math.nan), "not scored: the file cannot be read"),
     ],

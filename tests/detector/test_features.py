@@ -217,6 +217,11 @@ def test_labels_of_an_open_set_and_accuracy(fitted, data):
     assert set(named.predict_open_set(X_unknown, unknown_label="?")) <= {"a", "b", "c", "?"}
     with pytest.raises(ValueError, match="unknown_label='a' is one of classes_"):
         named.predict_open_set(X, unknown_label="a")
+    with pytest.warns(UserWarning, match="'unknown' is a class.* unknown_label='none'") as caught:
+        named = FeatureDetector(random_state=0).fit(X, np.array(["a", "b", "unknown"])[y])
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match=r"unknown_label is None.* unknown_label='none'"):
+        named.predict_open_set(X)
     assert fitted.score(X, y) == (fitted.classify(X) == y).mean()
     with pytest.warns(UserWarning, match="100 of 300 labels are of classes that were not in fit"):
         fitted.score(X, np.where(y == 2, 9, y))

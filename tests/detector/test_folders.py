@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 
-from skdfb import CAMMaskGenerator, DFBDetector, Trainer
+from skdfb import CAMMaskGenerator, DFBDetector, FrozenDetector, Trainer
 from skdfb.datasets import load_image_folder
 from skdfb.detector import FeatureDetector
 from skdfb.evaluation import (
@@ -45,6 +45,10 @@ def detector(**changes: Any) -> DFBDetector:
     trainer = Trainer(max_steps=2, batch_size=16)
     small = {"scorer": MSP(), "classifier_trainer": trainer, "dense_trainer": trainer, "alpha": 0.2}
     return make_detector(**small | changes)
+
+
+def frozen() -> FrozenDetector:
+    return FrozenDetector(tiny_backbone(), scorer=MSP(), alpha=0.2, device="cpu", random_state=0)
 
 
 def write(root: Path, seed: int, *, flat: bool = False, n: int = 60, names: list[str] = NAMES) -> Path:
@@ -96,6 +100,32 @@ def test_accuracy(root: Path, fitted: DFBDetector) -> None:
     )
     with pytest.raises(ValueError, match="y is None"):
         fitted.score(root / "new")
+
+
+@pytest.mark.parametrize("make", [detector, frozen])
+def test_labels_beside_class_folders(root: Path, train: Any, make: Any) -> None:
+    shuffled = np.random.default_rng(0).permutation(train.labels)
+    message = r"images of 3 of 3 class folders more than one label .* 'ant' the labels \[.*\]\. y is used"
+    with pytest.warns(UserWarning, match=message) as caught:
+        fitted = make().fit(root / "train", shuffled)
+    assert caught[0].filename == __file__
+    assert fitted.classes_[fitted._labels_].tolist() == shuffled.tolist()
+    # Renamed, merged, and the advice of the message: no warning.
+    names = {"ant": "insect", "bee": "insect", "cow": "mammal"}
+    merged = make().fit(root / "train", [names[label] for label in train.labels])
+    assert merged.classes_.tolist() == ["insect", "mammal"]
+    make().fit(train.paths, shuffled)
+
+
+@pytest.mark.parametrize("make", [detector, frozen])
+def test_a_file_with_two_labels_is_named(root: Path, train: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    path = Path(train.paths[0])
+    again = str(path.relative_to(root))
+    with pytest.warns(UserWarning, match=rf"1 file\(s\) .*{path.name}' with \['ant', 'bee'\]: expected one") as caught:
+        make().fit([*train.paths, again], [*train.labels, "bee"])
+    assert caught[0].filename == __file__
+    make().fit([*train.paths, again], [*train.labels, "ant"])
 
 
 def test_unreadable_images(root: Path, tmp_path: Path) -> None:

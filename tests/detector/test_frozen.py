@@ -14,6 +14,7 @@ from skdfb import FeatureDetector, FrozenDetector
 from skdfb.evaluation import evaluate
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import KNN, MSP, ODIN, Energy, Mahalanobis, ReAct, RelativeMahalanobis
+from skdfb.utils import shallow_copy
 from tests.detector.conftest import CLASSES, make_images, tiny_backbone
 
 
@@ -58,6 +59,54 @@ def test_classes_are_those_of_a_logistic_regression(frozen, X, y, X_new):
     assert_allclose(frozen.predict_proba(X), expected.predict_proba(scaled), atol=1e-4)
     assert frozen.score(X, y) == pytest.approx(expected.score(scaled, y))
     assert frozen.classify(X_new).shape == (len(X_new),)
+
+
+@pytest.mark.parametrize(
+    ("names", "other"),
+    [
+        (["ant", "unknown", "bee"], "'none'"),
+        (["none", "unknown", "bee"], "'none of these'"),
+        ([0, -1, 7], "-2"),
+        ([-3.0, -1.0, 7.0], "-4.0"),
+    ],
+)
+def test_a_class_with_the_name_of_unknown_images(X, y, X_new, names, other):
+    default = "'unknown'" if isinstance(names[0], str) else "-1"
+    with pytest.warns(UserWarning, match=f"{default} is a class.* predict_open_set .*unknown_label={other}") as caught:
+        fitted = make_frozen().fit(X, np.array(names)[y])
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match=f"unknown_label is None.* {default}, but .* unknown_label={other}"):
+        fitted.predict_open_set(X_new)
+    assert fitted.predict_open_set(X_new, unknown_label="?").shape == (len(X_new),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"on_error": "nann"}, "a str among {.*'nan'.*}. Got 'nann'"),
+        ({"batch_size": 0}, "an int in the range .*. Got 0"),
+        ({"n_jobs": 0}, "an int in the range .*. Got 0"),
+        ({"verbose": "loud"}, "Got 'loud'"),
+    ],
+)
+def test_parameters_that_act_at_once_are_checked_when_they_act(frozen, X_new, changes, expected):
+    changed = shallow_copy(frozen, fitted_state=True).set_params(**changes)
+    message = f"'{next(iter(changes))}' parameter of FrozenDetector must be .*{expected}"
+    for method in ("predict", "explain", "classify", "transform", "represent"):
+        with pytest.raises(ValueError, match=message):
+            getattr(changed, method)(X_new)
+
+
+def test_the_only_part_has_the_name_of_its_view(frozen, X_new):
+    """Nothing separates the foreground."""
+    assert list(frozen.score_parts(X_new)) == ["classifier"]
+    assert list(frozen.explain(X_new).part_p_values) == ["classifier"]
+
+
+@pytest.mark.parametrize("alpha", [2, "0.1", 0])
+def test_with_alpha_names_the_detector(frozen, alpha):
+    with pytest.raises(ValueError, match=f"'alpha' parameter of FrozenDetector must be .* Got {alpha!r} instead"):
+        frozen.with_alpha(alpha)
 
 
 def test_the_network_stays_as_it_was(X, y):

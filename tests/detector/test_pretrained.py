@@ -7,7 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import skdfb
 from skdfb import DFBDetector, Trainer
+from skdfb.detector._masks import mask_generator_of
 from skdfb.fusion import TemperatureFusion
+from skdfb.images import as_images
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, ViM
@@ -263,3 +265,15 @@ def test_score_background_names_the_remedy(trunk_detector, images):
         trunk_detector.score_background(images[0][:4])
     detector = trunk_detector.refit_scorer(background_scorer=Mahalanobis(shrinkage="auto"), X=images[0], y=images[1])
     assert detector.score_background(images[0][:4]).shape == (4,)
+
+
+def test_masks_are_made_at_one_scale(images):
+    """As long as no generator is given; a network that starts from random weights gets the four scales of the paper."""
+    trained, random = pretrained_backbone(), create_backbone("test_resnet", pretrained=False, output_stride=8)
+    for backbone, scales in ((trained, (1.0,)), (random, CAMMaskGenerator().scales)):
+        detector = detector_of(backbone, mask_generator=None, batch_size=50)
+        generator = mask_generator_of(detector, detector._classifier(as_images(images[0]), 0))
+        assert (generator.scales, generator.batch_size) == (scales, 50)
+    given = CAMMaskGenerator(scales=(0.5, 1.0))
+    detector = detector_of(trained, mask_generator=given)
+    assert mask_generator_of(detector, detector._classifier(as_images(images[0]), 0)) is given

@@ -36,11 +36,18 @@ def test_without_alpha_there_is_no_line():
 
 
 def test_probabilities_of_zero_have_a_bar():
-    parts = {"foreground": np.array([0.0])}
+    parts = {"foreground": np.array([0.0]), "background_logit": np.array([0.3])}
     display = RejectionDisplay.from_explanation(explanation(part_p_values=parts), image=images(1)[0])
-    np.testing.assert_allclose(bar_ends(display.axes_["parts"]), [0.004, 1e-6])
+    np.testing.assert_allclose(bar_ends(display.axes_["parts"]), [0.004, 1e-6, 0.3])
     assert "< 1e-06" in [text.get_text() for text in display.axes_["parts"].texts]
     assert display.p_values["foreground"] == 0
+
+
+def test_a_single_part_has_no_bar_beside_that_of_the_score():
+    found = explanation(part_p_values={"foreground": np.array([0.2])}, deciding_parts=["foreground"])
+    display = RejectionDisplay.from_explanation(found, image=images(1)[0])
+    assert display.p_values == {"score": 0.004}
+    np.testing.assert_allclose(bar_ends(display.axes_["parts"]), [0.004])
 
 
 def test_from_estimator_passes_one_image():

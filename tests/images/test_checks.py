@@ -257,3 +257,12 @@ def test_integers_without_one_above_1(dtype: Any, value: int) -> None:
 def test_a_tensor_of_labels_becomes_a_list() -> None:
     dataset = torch.utils.data.TensorDataset(Tensor(noise() / 255).permute(0, 3, 1, 2), torch.tensor([2, 0, 2, 1, 1]))
     assert as_images(dataset).labels() == [2, 0, 2, 1, 1]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("X", [None, 3, 0.5, np.array(7), {3}], ids=str)
+def test_what_holds_no_images_is_named(X: Any, reset: bool) -> None:
+    estimator = Estimator()
+    check_images(estimator, noise(), reset=True)
+    with pytest.raises(TypeError, match=f"^X is {re.escape(repr(X))}: expected images as an array"):
+        check_images(estimator, X, reset=reset)

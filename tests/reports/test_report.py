@@ -304,6 +304,8 @@ def test_refused_before_images_are_scored(detector, tmp_path, monkeypatch):
         write_report(detector, X_ID, OOD, tmp_path / "missing" / "report.html")
     with pytest.raises(IsADirectoryError, match="is a folder: expected a file, such as"):
         write_report(detector, X_ID, OOD, tmp_path)
+    with pytest.raises(TypeError, match=r"path is a dict: expected the path of a file, .*X_id, ood, path"):
+        write_report(detector, X_ID, str(tmp_path / "report.html"), OOD)
     with pytest.raises(ValueError, match=r"report\.pdf': expected a name that ends in \.html, .*'.*report\.html'"):
         write_report(detector, X_ID, OOD, tmp_path / "report.pdf")
     path = tmp_path / "report.html"

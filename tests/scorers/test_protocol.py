@@ -47,12 +47,29 @@ def test_wrong_output(output):
     [
         (Energy, r"^background_scorer is the class Energy: .* pass Energy\(\)"),
         (None, "^background_scorer is None, a NoneType without fit and score_samples: "),
-        ("vim", "^background_scorer is 'vim'"),
+        ("vim", r"^background_scorer is 'vim', .*: expected an object; pass ViM\(\) of skdfb\.scorers\.$"),
+        ("max-logit", r"pass MaxLogit\(\) of"),
+        ("scorerensemble", r"pass ScorerEnsemble\(scorers\) of"),
+        ("no such", "^background_scorer is 'no such', .*: expected a scorer with fit"),
+        ("foregroundscorer", ": expected a scorer with fit"),
+        ("check_scorer", ": expected a scorer with fit"),
         (np.zeros(3), "^background_scorer"),
         (type("NoScore", (), {"fit": lambda self, representation, y: self})(), "without score_samples:"),
         (type("NoMethod", (FirstLogit,), {"fit": 3})(), "without fit:"),
     ],
-    ids=["class", "none", "str", "array", "no-score", "no-method"],
+    ids=[
+        "class",
+        "none",
+        "str",
+        "dash",
+        "arguments",
+        "no-scorer",
+        "protocol",
+        "function",
+        "array",
+        "no-score",
+        "no-method",
+    ],
 )
 def test_check_scorer_refuses(scorer, message):
     with pytest.raises(TypeError, match=message):

@@ -61,7 +61,7 @@ def said(caplog, n_steps, later=None, n_images=1000, is_first=True, **options):
     loss = Loss()
     with (
         caplog.at_level(logging.INFO, logger="skdfb"),
-        progress(later=None if later is None else lambda n: later),
+        progress(later=None if later is None else lambda n, network: later),
         pace.shown(0),
     ):
         for _ in range(n_steps):
@@ -165,12 +165,12 @@ def test_round_down(number, rounded):
 def test_work_after_the_classifier():
     trainer = Trainer(max_steps=30, batch_size=8)
     given = DFBDetector(dense_trainer=trainer, mask_generator=CAMMaskGenerator(scales=(1, 2), flip=False))
-    assert work_after_classifier(given, 100) == LaterWork(30 * 8, 100 * 5)
-    assert work_after_classifier(given, 4) == LaterWork(30 * 4, 4 * 5)
+    assert work_after_classifier(given, 100, network()) == LaterWork(30 * 8, 100 * 5)
+    assert work_after_classifier(given, 4, network()) == LaterWork(30 * 4, 4 * 5)
     default = DFBDetector(dense_trainer=trainer)
-    assert work_after_classifier(default, 100) == LaterWork(30 * 8, 100 * 2 * (1 + 0.25 + 2.25 + 4))
+    assert work_after_classifier(default, 100, network()) == LaterWork(30 * 8, 100 * 2 * (1 + 0.25 + 2.25 + 4))
     unknown = DFBDetector(dense_trainer=trainer, mask_generator=AffinityMaskGenerator())
-    assert work_after_classifier(unknown, 100) == LaterWork(30 * 8, 0)
+    assert work_after_classifier(unknown, 100, network()) == LaterWork(30 * 8, 0)
 
 
 BACKBONE = TinyBackbone()

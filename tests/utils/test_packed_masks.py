@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from skdfb.utils import PackedMasks, read_file, write_file
+from skdfb.utils import PackedMasks, _arrays, read_file, write_file
 
 SIZES = st.tuples(st.integers(0, 6), st.integers(1, 9), st.integers(1, 9))
 
@@ -139,3 +139,14 @@ def test_nothing_can_be_changed():
 def test_no_batch_is_an_error():
     with pytest.raises(ValueError, match="expected at least one batch of masks"):
         PackedMasks.from_batches(iter([]), 3, 2)
+
+
+def test_many_masks_are_kept_in_a_file(monkeypatch):
+    masks = np.random.default_rng(0).integers(3, 5, (50, 8, 8))
+    in_memory = PackedMasks.pack(masks, 4)
+    monkeypatch.setattr(_arrays, "MEMORY_BUDGET", 100)
+    in_file = PackedMasks.pack(masks, 4)
+    assert isinstance(in_file._values.base, np.memmap)
+    assert not isinstance(in_memory._values.base, np.memmap)
+    np.testing.assert_array_equal(in_file[:], masks)
+    np.testing.assert_array_equal(in_file[[3, 7]], in_memory[[3, 7]])

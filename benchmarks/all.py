@@ -1,0 +1,104 @@
+"""Measure all that has a target for its speed, and keep the figures.
+
+    OMP_NUM_THREADS=1 python benchmarks/all.py                 # about half an hour on a CPU core
+    OMP_NUM_THREADS=1 python benchmarks/all.py --repeats 3     # rougher
+    python benchmarks/all.py --device cuda
+    python benchmarks/all.py --report                          # the newest figures of each machine, without a run
+    python benchmarks/all.py --figure docs/_static/streaming.png
+
+Times of the library over those of bare PyTorch code (``overhead.py``), and the cost of an image from a thousand images
+to a hundred thousand (``streaming.py``). Each run appends rows to ``benchmarks/results/speed.jsonl``, with the machine
+and the versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import overhead
+import streaming
+import torch
+
+HISTORY = Path(__file__).parent / "results" / "speed.jsonl"
+COLUMNS = f"{'':52}{'ratio':>8}{'spread':>8}{'target':>8}"
+
+
+def rows_of_ratios(repeats: int, device: torch.device) -> list[dict[str, Any]]:
+    """Return a row per comparison of library and bare code."""
+    return [{"kind": "ratio", **result._asdict()} for result in overhead.measure_times(repeats, device)]
+
+
+def rows_of_streams(sizes: list[int]) -> list[dict[str, Any]]:
+    """Return a row per source and number of images."""
+    return [{"kind": "stream", **row} for row in streaming.measure(sizes, list(streaming.SOURCES))]
+
+
+def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return how time and memory per image change from the smallest to the largest number of images."""
+    found = []
+    for source in dict.fromkeys(row["source"] for row in rows):
+        own = sorted((row for row in rows if row["source"] == source), key=lambda row: row["images"])
+        for name, target in (("milliseconds", 1.05), ("megabytes", 1.10)):
+            what = f"{name} an image" if name == "milliseconds" else f"peak {name}"
+            title = f"{what}, {source}: {own[-1]['images']:,} over {own[0]['images']:,}"
+            found.append({"name": title, "ratio": own[-1][name] / own[0][name], "target": target})
+    return found
+
+
+def keep(rows: list[dict[str, Any]], device: torch.device) -> None:
+    """Append rows to the history."""
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
+    with HISTORY.open("a", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({"date": date, **overhead.machine(device), **row}) + "\n")
+
+
+def newest(history: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the rows of the last run on each machine."""
+    runs: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in history:
+        run = runs.setdefault((row["device"], row["machine"], row["threads"]), [])
+        run[:] = [other for other in run if other["date"] == row["date"]] + [row]
+    return list(runs.values())
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print one table of a run."""
+    first = rows[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    print(f"{first['date']}, {first['machine']}, {first['device']}, {first['threads']} thread(s), {versions}")
+    print(COLUMNS)
+    streams = [row for row in rows if row["kind"] == "stream"]
+    for row in [row for row in rows if row["kind"] == "ratio"] + growth(streams):
+        spread = f"{row['spread']:.3f}" if "spread" in row else ""
+        missed = "" if row["ratio"] <= row["target"] else "  missed"
+        print(f"{row['name']:52}{row['ratio']:>8.3f}{spread:>8}{row['target']:>8.2f}{missed}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds of library and bare code")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(streaming.SIZES))
+    parser.add_argument("--report", action="store_true", help="print the newest figures of each machine, and end")
+    parser.add_argument("--figure", help="draw the newest costs of an image, and end")
+    arguments = parser.parse_args()
+    if not (arguments.report or arguments.figure):
+        device = torch.device(arguments.device)
+        keep(rows_of_ratios(arguments.repeats, device) + rows_of_streams(arguments.sizes), device)
+    history = [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines()]
+    runs = newest(history)
+    if arguments.figure:
+        streaming.draw([row for row in runs[-1] if row["kind"] == "stream"], arguments.figure)
+        return
+    for rows in runs:
+        report(rows)
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How often a training, masks and scoring cross between the CPU and the device, and wait for it."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from skdfb import CAMMaskGenerator, FrozenDetector, Trainer
+from skdfb.augmentation import BackMix
+from skdfb.networks import DenseClassifier
+from skdfb.scorers import MSP, ODIN, Energy, ViM
+from skdfb.training import _run
+from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
+from tests.detector.test_pretrained import detector_of, pretrained_backbone
+from tests.devices.pretend import Counts
+
+DEVICE = "pretend"
+X, Y = make_images(64)
+MASKS = np.random.default_rng(0).integers(0, 4, (64, 16, 16)).astype(np.uint8)
+# Images, their rows in the training set, and how they are zoomed.
+PER_STEP = 3
+
+
+def small_network(dense: bool = False) -> DenseClassifier:
+    return DenseClassifier(tiny_backbone(), 3 + dense, image_size=SIDE)
+
+
+def crossings_of_a_step(crossings: Counts, dense: bool, **changes: Any) -> tuple[dict[str, float], str]:
+    """Return what crosses in one step more: of trainings with 20 and with 30 steps, the difference."""
+    found = []
+    for n_steps in (2, 6, 16):  # the first uploads what is kept from then on
+        trainer = Trainer(max_steps=n_steps, batch_size=16, **changes)
+        before = [Counter(counter) for counter in (crossings.uploads, crossings.downloads, crossings.waits)]
+        trainer.train(small_network(dense), X, Y, MASKS if dense else None, device=DEVICE, random_state=0)
+        after = (crossings.uploads, crossings.downloads, crossings.waits)
+        found.append([now - then for now, then in zip(after, before, strict=True)])
+    more = [longer - shorter for shorter, longer in zip(*found[1:], strict=True)]
+    names = ("uploads", "downloads", "waits")
+    return {name: counter.total() / 10 for name, counter in zip(names, more, strict=True)}, repr(more)
+
+
+@pytest.mark.parametrize(
+    ("changes", "dense", "uploads"),
+    [
+        ({}, False, PER_STEP),
+        ({}, True, PER_STEP + 1),  # masks
+        ({"mixup": 0.1}, False, PER_STEP + 1),  # the order in which images are mixed
+        ({"flip": False, "scale_range": None}, False, PER_STEP - 1),
+        ({"scale_range": (0.2, 1.0)}, False, PER_STEP + 1),  # the order of the zoom factors
+        ({"augmentation": BackMix()}, False, PER_STEP + 1),  # the places of the patches
+        ({"augmentation": BackMix()}, True, PER_STEP + 2),
+        ({"optimizer": "adamw"}, False, PER_STEP),
+        ({"clip_grad_norm": 0.1}, False, PER_STEP),
+        ({"precision": "bf16-mixed"}, False, PER_STEP),
+    ],
+)
+def test_a_step(crossings: Counts, changes: dict[str, Any], dense: bool, uploads: int) -> None:
+    """One upload per kind of data; nothing comes back, and nothing waits."""
+    found, where = crossings_of_a_step(crossings, dense, **changes)
+    assert found == {"uploads": uploads, "downloads": 0, "waits": 0}, where
+
+
+def test_the_check_of_the_losses_is_the_only_wait(crossings: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_run, "_STEPS_BETWEEN_CHECKS", 10)
+    waits = []
+    for n_steps in (8, 10, 20, 30):
+        crossings.waits.clear()
+        trainer = Trainer(max_steps=n_steps, batch_size=4)
+        trainer.train(small_network(), X, Y, device=DEVICE, random_state=0)
+        waits.append(crossings.waits.total())
+    assert np.diff(waits).tolist() == [0, 1, 1], crossings
+
+
+def score(crossings: Counts, detector: Any, n_images: int) -> Counts:
+    """Return what crosses when images are scored."""
+    for counter in (crossings.uploads, crossings.downloads, crossings.waits):
+        counter.clear()
+    detector.score_samples(make_images(n_images, seed=1)[0])
+    return crossings
+
+
+DETECTORS = {
+    "paper": lambda: make_detector(),
+    "pre-trained": lambda: detector_of(pretrained_backbone(), scorer=MSP()),
+    "frozen": lambda: FrozenDetector(pretrained_backbone(), image_size=32, random_state=0),
+    "ViM": lambda: make_detector(scorer=ViM()),
+    "ODIN": lambda: make_detector(scorer=ODIN(), background_scorer=Energy()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_scoring(crossings: Counts, name: str) -> None:
+    """One upload and one download per batch, whatever is scored."""
+    detector = DETECTORS[name]().set_params(device=DEVICE, alpha=0.1, batch_size=8).fit(*make_images(120))
+    few, many = ({} for _ in range(2))
+    for n_batches, found in ((2, few), (12, many)):
+        score(crossings, detector, 8 * n_batches)
+        found |= {"uploads": crossings.uploads.total(), "downloads": crossings.downloads.total()}
+        found["waits"] = crossings.waits.total()
+    per_batch = {name: (many[name] - few[name]) / 10 for name in few}
+    assert per_batch == {"uploads": 1, "downloads": 1, "waits": 0}, crossings
+    # What does not grow with the images: the heads, and one look at each stage that networks may share.
+    assert few["downloads"] <= 3
+    assert few["waits"] <= 10
+
+
+def test_masks(crossings: Counts) -> None:
+    network = small_network().eval()
+    found = []
+    for n_batches in (1, 2, 12):
+        images, labels = make_images(8 * n_batches)
+        generator = CAMMaskGenerator(network, device=DEVICE, batch_size=8).fit(images, labels)
+        before = Counter(crossings.uploads), Counter(crossings.downloads), Counter(crossings.waits)
+        generator.transform(images, labels)
+        after = (crossings.uploads, crossings.downloads, crossings.waits)
+        found.append([(now - then).total() for now, then in zip(after, before, strict=True)])
+    # Images and their classes; masks come back.
+    assert [(many - few) / 10 for few, many in zip(*found[1:], strict=True)] == [2, 1, 0], crossings
+
+
+def test_nothing_is_left_on_the_device(crossings: Counts) -> None:
+    """Results are arrays; parameters of a fitted scorer are on the CPU."""
+    detector = clone(make_detector()).set_params(device=DEVICE).fit(X, Y)
+    assert isinstance(detector.score_samples(X), np.ndarray)
+    for _, _, scorer in detector.joint_score_.parts:
+        tensors = [value for value in vars(scorer).values() if isinstance(value, torch.Tensor)]
+        assert all(tensor.device.type == "cpu" for tensor in tensors)
