@@ -56,8 +56,8 @@ class InvalidModelError(ValueError):
 class UnreadableImageError(ValueError):
     """An image of a sequence or a dataset cannot be read: its file is missing, damaged, too large or not an image.
 
-    Where all images are read first, as in ``fit``, the message names the first few of those that cannot be read, and
-    says how many there are; `index` and `path` are of the first.
+    Where all images are checked first, as in ``fit``, the message names all that cannot be read, or 20 of them and how
+    many more; `index`, `path` and `reason` are of the first.
 
     Parameters
     ----------

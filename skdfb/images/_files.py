@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import threading
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ __all__ = [
     "check_header",
     "image_extensions",
     "is_file",
+    "is_web_address",
     "names_of",
     "read_item",
 ]
@@ -54,6 +56,11 @@ Array = npt.NDArray[Any]
 def is_file(item: Any) -> bool:
     """Tell whether an item is a path, an open file or the bytes of a file."""
     return isinstance(item, FILES)
+
+
+def is_web_address(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is no file, but begins as https://; pathlib leaves one slash of two."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fsdecode(path)) is not None and not os.path.lexists(path)
 
 
 def image_extensions() -> frozenset[str]:
@@ -228,11 +235,11 @@ def _content(item: Any) -> bytes:
         return bytes(item.read())
 
 
-def _missing(path: str | os.PathLike[str], index: int) -> UnreadableImageError:
-    text = os.fsdecode(path)
-    if "://" in text:
+def _missing(path: Any, index: int) -> UnreadableImageError:
+    if is_web_address(path):
         return unreadable(index, path, "web addresses are not read; download the file first, and pass its path")
-    return UnreadableImageError(f"image {index} is missing: there is no file {text!r}.", index, path, "it is missing")
+    message = f"image {index} is missing: there is no file {os.fsdecode(path)!r}."
+    return UnreadableImageError(message, index, path, "it is missing")
 
 
 def _reason(item: Any, error: Exception) -> object:
@@ -249,7 +256,9 @@ def _reason(item: Any, error: Exception) -> object:
         return "it is empty (0 bytes)"
     if any(brand in head for brand in _HEIF):
         return "it is a HEIC file; install pillow-heif and call pillow_heif.register_heif_opener()"
-    return "it is no image of a known format" if isinstance(error, UnidentifiedImageError) else error
+    if isinstance(error, UnidentifiedImageError):  # its own text names the file once more
+        return f"{'these bytes are' if path is None else 'it is'} no image of a known format"
+    return error
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:

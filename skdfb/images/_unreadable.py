@@ -32,13 +32,15 @@ def check_readable(errors: Sequence[UnreadableImageError], n_images: int) -> Non
     first = errors[0]
     if len(errors) == 1:
         raise first
+    if len(errors) == n_images:
+        # A mistake in the call, as a rule: one of them tells it.
+        message = f"none of {n_images} images can be read: {first}"
+        raise UnreadableImageError(message, first.index, first.path, first.reason) from first
     names: dict[str, list[str]] = {}
     for error in errors[:_MOST_SHOWN]:
         names.setdefault(error.reason, []).append(f"image {error.index}" if error.path is None else repr(error.path))
     named = "; ".join(f"{', '.join(of_reason)}: {reason}" for reason, of_reason in names.items())
     more = f"; and {len(errors) - _MOST_SHOWN} more" if len(errors) > _MOST_SHOWN else ""
     remedy = "Leave them out." if first.path is None else "Move these files away, or leave them out."
-    message = f"{len(errors)} of {n_images} images cannot be read: {named}{more}."
-    # If none can be read, it is a mistake in the call, and the reason has to help.
-    message += f" {remedy}" if len(errors) < n_images else ""
+    message = f"{len(errors)} of {n_images} images cannot be read: {named}{more}. {remedy}"
     raise UnreadableImageError(message, first.index, first.path, first.reason) from first
