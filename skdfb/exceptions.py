@@ -56,6 +56,9 @@ class InvalidModelError(ValueError):
 class UnreadableImageError(ValueError):
     """An image of a sequence or a dataset cannot be read: its file is missing, damaged, too large or not an image.
 
+    Where all images are checked first, as in ``fit``, the message names all that cannot be read, or 20 of them and how
+    many more; `index`, `path` and `reason` are of the first.
+
     Parameters
     ----------
     message : str
@@ -64,6 +67,8 @@ class UnreadableImageError(ValueError):
         Index of the image in the sequence or dataset.
     path : str, os.PathLike or None, default=None
         File of the image; None if it did not come from a file.
+    reason : str, default=None
+        Why it cannot be read, without the name of the image; None takes the message.
 
     Attributes
     ----------
@@ -71,17 +76,22 @@ class UnreadableImageError(ValueError):
         The parameter `index`.
     path : str or None
         The parameter `path` as a string.
+    reason : str
+        The parameter `reason`, or else the message.
     """
 
-    def __init__(self, message: str, index: int, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, message: str, index: int, path: str | os.PathLike[str] | None = None, reason: str | None = None
+    ) -> None:
         super().__init__(message)
         self.index = index
         self.path = None if path is None else os.fspath(path)
+        self.reason = message if reason is None else reason
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to pickle the error."""
-        # Exceptions pickle only their message by default, so an error in a worker process would lose index and path.
-        return type(self), (str(self), self.index, self.path)
+        # Exceptions pickle only their message by default, so an error in a worker process would lose all else.
+        return type(self), (str(self), self.index, self.path, self.reason)
 
 
 class UnreadableImageWarning(UserWarning):

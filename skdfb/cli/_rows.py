@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from skdfb.exceptions import UnreadableImageError
+
 __all__ = ["ACCEPTED", "REJECTED", "UNREADABLE", "Row", "Summary", "scored_batches"]
 
 ACCEPTED, REJECTED, UNREADABLE = "accepted", "rejected", "unreadable"
@@ -64,7 +66,7 @@ def scored_batches(detector: Any, paths: Sequence[str]) -> Iterator[list[Row]]:
 def _scored(detector: Any, paths: Sequence[str]) -> list[Row]:
     import warnings
 
-    from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
+    from skdfb.exceptions import UnreadableImageWarning
     from skdfb.images import LenientImages, check_images
 
     images = check_images(detector, list(paths), reset=False, lenient=True)
@@ -93,5 +95,5 @@ def _scored(detector: Any, paths: Sequence[str]) -> list[Row]:
     ]
 
 
-def _unreadable(path: str, error: Exception) -> Row:
-    return Row(path, None, None, UNREADABLE, None, str(error))
+def _unreadable(path: str, error: UnreadableImageError) -> Row:
+    return Row(path, None, None, UNREADABLE, None, error.reason)

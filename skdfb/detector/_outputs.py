@@ -72,7 +72,8 @@ def _mark_unreadable(images: Images, outputs: Sequence[Any]) -> None:
     # A mistake in the call, such as a wrong folder, would make each image OOD. A single image may be damaged.
     if len(images.errors) == len(images) > 1:
         first = images.errors[min(images.errors)]
-        raise UnreadableImageError(f"none of {len(images)} images can be read: {first}", first.index, first.path)
+        message = f"none of {len(images)} images can be read: {first}"
+        raise UnreadableImageError(message, first.index, first.path, first.reason)
     _warn_of_unreadable(images.errors, len(images))
     # Until here these rows hold the outputs for one black pixel.
     rows = list(images.errors)

@@ -97,6 +97,6 @@ class Rows:
             path = None if self._names is None else self._names[place]
             # It was noted when the image was read; the score is that of one black pixel.
             if (error := self._errors.pop(place, None)) is not None:
-                yield ImageScore(self._first + place, path, math.nan, math.nan, False, None, str(error))
+                yield ImageScore(self._first + place, path, math.nan, math.nan, False, None, error.reason)
             else:
                 yield ImageScore(self._first + place, path, score, p_value, accepted, label)

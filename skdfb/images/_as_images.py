@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
+from skdfb.exceptions import UnreadableImageError
 from skdfb.images._containers import is_dataset, unwrapped
 from skdfb.images._files import array_of, check_header, is_file
 from skdfb.images._folders import Folder
@@ -17,6 +18,7 @@ from skdfb.images._images import ArrayImages, DatasetImages, Images, ItemImages,
 from skdfb.images._labels import shown
 from skdfb.images._pixels import ACCEPTED_FORMS, layout_hint, tensor_to_array, value_bounds
 from skdfb.images._scale import PixelScale, is_wide
+from skdfb.images._unreadable import check_readable
 
 __all__ = ["as_images", "checked_range", "is_sequence_of_images"]
 
@@ -30,6 +32,7 @@ def as_images(
     scale: PixelScale | None = None,
     n_channels: int = 3,
     lenient: bool = False,
+    check_files: bool = True,
     name: str = "X",
 ) -> Images:
     """Check ``X`` and make it readable.
@@ -52,6 +55,8 @@ def as_images(
     lenient : bool, default=False
         Whether to read files, PIL images and items of a dataset that cannot be read as one black pixel; see
         :class:`LenientImages`.
+    check_files : bool, default=True
+        Whether to read the header of each file, so that an error comes early; False where all are read next.
     name : str, default="X"
         The name of the argument in error messages.
 
@@ -74,10 +79,10 @@ def as_images(
         scale = PixelScale(checked_range(image_range), given=True)
     X = unwrapped(X, name)
     if isinstance(X, Folder):
-        return _from_sequence(X.paths, scale, n_channels, lenient, name, X.labels)
+        return _from_sequence(X.paths, scale, n_channels, lenient, check_files, name, X.labels)
     # Images one by one, or one array: nested lists of numbers, data frames and arrays of paths become an array first.
     if is_sequence_of_images(X):
-        return _from_sequence(X, scale, n_channels, lenient, name)
+        return _from_sequence(X, scale, n_channels, lenient, check_files, name)
     if is_dataset(X):
         if len(X) == 0:
             raise ValueError(f"{name} has 0 images: expected at least 1.")
@@ -87,7 +92,7 @@ def as_images(
         X = tensor_to_array(X)
     array = _unmasked(X, name)
     if array.ndim == 1 and (array.dtype.kind in "OUS"):
-        return _from_sequence(array, scale, n_channels, lenient, name)
+        return _from_sequence(array, scale, n_channels, lenient, check_files, name)
     return _from_array(array, image_shape, value_range, scale, n_channels, name)
 
 
@@ -136,6 +141,7 @@ def _from_sequence(
     scale: PixelScale | None,
     n_channels: int,
     lenient: bool,
+    check_files: bool,
     name: str,
     labels: list[str] | None = None,
 ) -> Images:
@@ -150,12 +156,17 @@ def _from_sequence(
     if lenient:
         return LenientImages(images)
     # All that can be checked without decoding a file, so that an error comes early.
-    arrays = {}
+    arrays, errors = {}, []
     for index, item in enumerate(items):
         if is_file(item):
-            check_header(item, index)
+            try:
+                if check_files:
+                    check_header(item, index)
+            except UnreadableImageError as error:
+                errors.append(error)
         elif isinstance(item, np.ndarray | Tensor):
             arrays[f"{name}[{index}]"] = array_of(item, f"{name}[{index}]", n_channels)
+    check_readable(errors, len(items))
     _check_values(arrays, scale)
     return images
 

@@ -134,7 +134,8 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
         )
     options: dict[str, Any] = {"n_channels": getattr(estimator, "_n_channels_", 3), "scale": _scale_of(estimator)}
     if not is_table:
-        return as_images(X, image_shape=image_shape, lenient=lenient, **options)
+        # In fit the survey reads each image, and names all files that are damaged.
+        return as_images(X, image_shape=image_shape, lenient=lenient, check_files=not reset, **options)
     # scikit-learn's checks, which also set or compare n_features_in_ and feature_names_in_.
     X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
     if image_shape is not None:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from skdfb.images._files import image_extensions, is_file
+from skdfb.images._files import image_extensions, is_file, is_web_address
 from skdfb.images._folders import is_folder, scan_folder
 from skdfb.images._pixels import ACCEPTED_FORMS
 
@@ -48,6 +48,11 @@ def unwrapped(X: Any, name: str) -> Any:
 
 def opened(X: Any, name: str) -> Any:
     """Return what a folder holds, if ``X`` is the path of one; anything else as it is, but for single images."""
+    if isinstance(X, str | os.PathLike) and is_web_address(X):
+        raise ValueError(
+            f"{name} is the web address {str(X)!r}: expected images; download them first, and pass the path of their "
+            "folder or a list of paths."
+        )
     if isinstance(X, str | os.PathLike) and not _is_single(X):
         return scan_folder(X, name)
     if isinstance(X, Image.Image) or is_file(X):

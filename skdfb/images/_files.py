@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import threading
 from collections.abc import Sequence
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from skdfb.exceptions import UnreadableImageError
 from skdfb.images._deep_files import deep_pixels, is_tiff, read_tiff
 from skdfb.images._pixels import layout_hint, tensor_to_array
+from skdfb.images._unreadable import unreadable, unusable
 
 __all__ = [
     "FILES",
@@ -23,6 +25,7 @@ __all__ = [
     "check_header",
     "image_extensions",
     "is_file",
+    "is_web_address",
     "names_of",
     "read_item",
 ]
@@ -53,6 +56,11 @@ Array = npt.NDArray[Any]
 def is_file(item: Any) -> bool:
     """Tell whether an item is a path, an open file or the bytes of a file."""
     return isinstance(item, FILES)
+
+
+def is_web_address(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is no file, but begins as https://; pathlib leaves one slash of two."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fsdecode(path)) is not None and not os.path.lexists(path)
 
 
 def image_extensions() -> frozenset[str]:
@@ -115,7 +123,7 @@ def read_item(item: Any, index: int, n_channels: int, least_side: int | None = N
         path = getattr(item, "filename", None) or None  # "" for an image that was not read from a file
         # The caller may have opened a format that is not safe to decode; see _FORMATS.
         if item.format is not None and item.format not in {*_FORMATS, *_formats()}:
-            raise _unreadable(index, path, f"its format {item.format} is not read here; convert it first")
+            raise unreadable(index, path, f"its format {item.format} is not read here; convert it first")
         return _decode(item, index, path, n_channels)
     if not isinstance(item, np.ndarray | Tensor):
         raise TypeError(
@@ -125,7 +133,7 @@ def read_item(item: Any, index: int, n_channels: int, least_side: int | None = N
     try:
         return array_of(item, f"image {index}", n_channels)
     except ValueError as error:
-        raise UnreadableImageError(str(error), index) from None
+        raise unusable(index, None, error) from None
 
 
 def array_of(image: Array | Tensor, name: str, n_channels: int) -> Array:
@@ -156,7 +164,11 @@ def _read_file(item: Any, index: int, n_channels: int, least_side: int | None) -
     path = _path_of(item)
     if _is_npy(path):
         # A copy of these pixels, since the file is mapped to memory.
-        return np.array(array_of(_npy(path, index), f"image {index}", n_channels))
+        array = _npy(path, index)
+        try:
+            return np.array(array_of(array, f"image {index}", n_channels))
+        except ValueError as error:
+            raise unusable(index, path, error) from None
     try:
         with _open(item, index) as image:
             return _decode(image, index, path, n_channels, own=True, least_side=least_side)
@@ -166,7 +178,7 @@ def _read_file(item: Any, index: int, n_channels: int, least_side: int | None) -
     try:
         return read_tiff(path, n_channels)
     except Exception as error:  # a damaged file may raise any error
-        raise _unreadable(index, path, error) from error
+        raise unreadable(index, path, error) from error
 
 
 def _smaller(image: Image.Image, least_side: int | None) -> Image.Image:
@@ -197,7 +209,7 @@ def _npy(path: Any, index: int) -> Array:
     except FileNotFoundError as error:
         raise _missing(path, index) from error
     except Exception as error:
-        raise _unreadable(index, path, error) from error
+        raise unreadable(index, path, _reason(path, error)) from error
     _check_size(array.shape[1::-1], index, path)
     return array
 
@@ -211,7 +223,7 @@ def _open(item: Any, index: int) -> Image.Image:
     except FileNotFoundError as error:
         raise _missing(path, index) from error
     except Exception as error:  # PIL may raise any error for a damaged file
-        raise _unreadable(index, path, _reason(item, error)) from error
+        raise unreadable(index, path, _reason(item, error)) from error
 
 
 def _content(item: Any) -> bytes:
@@ -223,6 +235,13 @@ def _content(item: Any) -> bytes:
         return bytes(item.read())
 
 
+def _missing(path: Any, index: int) -> UnreadableImageError:
+    if is_web_address(path):
+        return unreadable(index, path, "web addresses are not read; download the file first, and pass its path")
+    message = f"image {index} is missing: there is no file {os.fsdecode(path)!r}."
+    return UnreadableImageError(message, index, path, "it is missing")
+
+
 def _reason(item: Any, error: Exception) -> object:
     """Return why a file cannot be opened, with the remedy where one is known."""
     path = _path_of(item)
@@ -230,11 +249,16 @@ def _reason(item: Any, error: Exception) -> object:
         return "it is a folder; pass it alone, not in a list, or the paths of its images, load_image_folder(path).paths"
     try:
         head = _content(item)[:32] if path is None else _head(path)
-    except (OSError, ValueError):  # such as a path with a null byte
-        return error
+    except (OSError, ValueError) as unopened:  # such as a path with a null byte
+        # The system's own text names the file once more.
+        return getattr(unopened, "strerror", None) or error
+    if not head:
+        return "it is empty (0 bytes)"
     if any(brand in head for brand in _HEIF):
         return "it is a HEIC file; install pillow-heif and call pillow_heif.register_heif_opener()"
-    return error if path is not None else "these bytes are no image of a known format"
+    if isinstance(error, UnidentifiedImageError):  # its own text names the file once more
+        return f"{'these bytes are' if path is None else 'it is'} no image of a known format"
+    return error
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:
@@ -261,13 +285,13 @@ def _decode(
     """Return the pixels of an opened image; one that was opened here need not be copied."""
     _check_size(image.size, index, path)
     if getattr(image, "tile", None) and getattr(image, "fp", None) is None:
-        raise _unreadable(index, path, "it was closed before its pixels were read; call image.load() before that")
+        raise unreadable(index, path, "it was closed before its pixels were read; call image.load() before that")
     try:
         image = _smaller(image, least_side)
         pixels = deep_pixels(image, n_channels)
         return _pixels(image, n_channels, own) if pixels is None else pixels
     except Exception as error:  # PIL may raise any error for a damaged file
-        raise _unreadable(index, path, error) from error
+        raise unreadable(index, path, error) from error
 
 
 def _check_size(size: tuple[int, ...], index: int, path: str | os.PathLike[str] | None) -> None:
@@ -275,7 +299,7 @@ def _check_size(size: tuple[int, ...], index: int, path: str | os.PathLike[str] 
     limit, n_pixels = Image.MAX_IMAGE_PIXELS, int(np.prod(size))
     if limit is not None and n_pixels > limit:
         reason = f"{' x '.join(map(str, size))} pixels are more than the limit of {limit:,} for one image"
-        raise _unreadable(index, path, f"{reason}; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS")
+        raise unreadable(index, path, f"{reason}; if you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS")
 
 
 def _pixels(image: Image.Image, n_channels: int, own: bool) -> Array:
@@ -301,12 +325,3 @@ def _pixels(image: Image.Image, n_channels: int, own: bool) -> Array:
         image = image.convert(mode)
     pixels = np.asarray(image)  # not np.array, which copies once more
     return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
-def _missing(path: Any, index: int) -> UnreadableImageError:
-    return UnreadableImageError(f"image {index} is missing: there is no file {str(path)!r}.", index, path)
-
-
-def _unreadable(index: int, path: str | os.PathLike[str] | None, reason: object) -> UnreadableImageError:
-    file = "" if path is None else f": file {str(path)!r}"
-    return UnreadableImageError(f"image {index} cannot be read{file}: {reason}.", index, path)

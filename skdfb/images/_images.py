@@ -1,7 +1,8 @@
 """One class of images for everything that users pass: arrays, files, PIL images, datasets."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +19,7 @@ from skdfb.images._loader_errors import is_reading_error
 from skdfb.images._near_duplicates import fingerprint
 from skdfb.images._pixels import PixelFormat, value_bounds
 from skdfb.images._scale import PixelScale, integer_range, is_wide, pixels_of, with_channels
+from skdfb.images._unreadable import unreadable, unusable
 
 __all__ = [
     "N_FINGERPRINTS",
@@ -164,6 +166,19 @@ class SingleImages(Images):
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
         """Read one image as (H, W, c), its numbers as they are."""
 
+    def path(self, index: int) -> str | None:
+        """Return the path of an image; None if it did not come from a file, as far as it tells without reading."""
+        return None
+
+    @contextmanager
+    def checking(self, index: int) -> Generator[str]:
+        """Turn a ValueError of the block, which begins with the name that is yielded, into the error of an image."""
+        number = self.first + index
+        try:
+            yield f"image {number}"
+        except ValueError as error:
+            raise unusable(number, self.path(index), error) from None
+
     def read(self, indices: Indices) -> list[Tensor]:
         return [self.read_one(int(index)) for index in indices]
 
@@ -185,16 +200,12 @@ class SingleImages(Images):
         return self.scale
 
     def _pixels(self, image: npt.NDArray[Any], scale: PixelScale, index: int) -> Tensor:
-        index += self.first
-        name = f"image {index}"
-        try:
+        with self.checking(index) as name:
             image = with_channels(image, self.n_channels, name)
             # Any byte is a pixel: nothing to check.
             if image.dtype != np.uint8 or scale.given:
                 low, high = value_bounds(image[None], name)
                 scale.check(image.dtype, low, high, name)
-        except ValueError as error:
-            raise UnreadableImageError(str(error), index) from None
         return pixels_of(image, scale, self.n_channels)
 
 
@@ -221,6 +232,10 @@ class ItemImages(SingleImages):
 
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
         return read_item(self.items[index], self.first + index, self.n_channels, least_side)
+
+    def path(self, index: int) -> str | None:
+        names = names_of([self.items[index]])
+        return None if names is None else names[0]
 
     @property
     def has_labels(self) -> bool:
@@ -294,7 +309,7 @@ class DatasetImages(SingleImages):
         except Exception as error:
             if not is_reading_error(error):
                 raise  # an error of the user's own code
-            raise UnreadableImageError(f"image {index} cannot be read: {error}.", index) from error
+            raise unreadable(index, None, error) from error
         item = image_and_label(item, index)
         if len(item) > 1:
             self._seen[index] = item[1].item() if isinstance(item[1], Tensor) and item[1].numel() == 1 else item[1]

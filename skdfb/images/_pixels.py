@@ -67,6 +67,7 @@ def value_bounds(array: npt.NDArray[Any], name: str, chunk_size: int = 1024) -> 
         finite = np.isfinite(chunk)
         if not finite.all():
             index = start + int(np.argwhere(~finite)[0][0])
-            raise ValueError(f"{name} contains NaN or infinity (first in image {index}): expected finite pixels.")
+            first = f" (first in image {index})" if len(array) > 1 else ""
+            raise ValueError(f"{name} contains NaN or infinity{first}: expected finite pixels.")
         low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
     return low, high

@@ -14,6 +14,7 @@ from skdfb.images._images import N_FINGERPRINTS, Images, SingleImages, scale_of,
 from skdfb.images._near_duplicates import fingerprint
 from skdfb.images._pixels import number, value_bounds
 from skdfb.images._scale import PixelScale, is_wide, with_channels
+from skdfb.images._unreadable import check_readable
 
 __all__ = ["survey"]
 
@@ -95,14 +96,14 @@ def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
     sampled = set(spread_evenly(len(images), N_FINGERPRINTS).tolist())
     compared = set(spread_evenly(len(images), _N_COMPARED).tolist())
 
-    def look_at(index: int) -> _Look:
-        image = images.read_numbers(index, _LEAST_SIDE)
-        name = f"image {index}"
+    def look_at(index: int) -> _Look | UnreadableImageError:
         try:
-            image = with_channels(image, images.n_channels, name)
-            low, high = value_bounds(image[None], name)
-        except ValueError as error:
-            raise UnreadableImageError(str(error), index) from None
+            image = images.read_numbers(index, _LEAST_SIDE)
+            with images.checking(index) as name:
+                image = with_channels(image, images.n_channels, name)
+                low, high = value_bounds(image[None], name)
+        except UnreadableImageError as error:
+            return error
         if index in sampled:
             images.known[index] = fingerprint(image)
         # A digest takes time, so only of the images that are compared.
@@ -110,14 +111,15 @@ def _read_all(images: SingleImages, n_jobs: int | None) -> list[_Look]:
 
     n_images = len(images)
     with progress_bar(n_images, "reading the images", over=range(n_images), is_long=n_images > _N_COMPARED) as places:
-        looks = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(look_at)(index) for index in places)
+        found = Parallel(n_jobs=n_jobs, prefer="threads")(delayed(look_at)(index) for index in places)
+    # All at once: whoever has forty damaged files should learn it in one run.
+    check_readable([error for error in found if isinstance(error, UnreadableImageError)], n_images)
+    looks = [look for look in found if isinstance(look, _Look)]
     if images.scale is None:
         images.scale = scale_of([(look.low, look.high) for look in looks if is_wide(look.dtype)])
     for index, look in enumerate(looks):
-        try:
-            images.scale.check(look.dtype, look.low, look.high, f"image {index}")
-        except ValueError as error:
-            raise UnreadableImageError(str(error), index) from None
+        with images.checking(index) as name:
+            images.scale.check(look.dtype, look.low, look.high, name)
     return [looks[index] for index in sorted(compared)]
 
 

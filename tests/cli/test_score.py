@@ -186,7 +186,7 @@ def test_unreadable_images_have_a_row_with_the_reason(run: Run, images: Path, mo
     for name in broken:
         row = rows[str(name)]
         assert (row["score"], row["p_value"], row["label"], row["verdict"]) == ("", "", "", "unreadable")
-        assert str(name) in row["error"]
+        assert row["error"].startswith("image file is truncated")
     others = [name for name in rows if Path(name) not in broken]
     expected = skdfb.load(model).score_samples(others)
     np.testing.assert_allclose([float(rows[name]["score"]) for name in others], expected, rtol=1e-5)

@@ -146,7 +146,7 @@ class TestTransparency:
         tifffile.imwrite(
             tmp_path / "a.tif", numbers(np.uint8, 0, 255, 4)[0], photometric="rgb", extrasamples=["unspecified"]
         )
-        with pytest.raises(ValueError, match=r"image 0 has 4 channels: expected 3, .*in_chans=4"):
+        with pytest.raises(ValueError, match=r"image 0 .*a\.tif': it has 4 channels: expected 3, .*in_chans=4"):
             unit_pixels(as_images([tmp_path / "a.tif"]))
 
     @pytest.mark.parametrize("n_channels", [3, 4])
