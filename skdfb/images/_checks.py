@@ -120,7 +120,8 @@ def _readable(estimator: Any, X: Any, reset: bool, lenient: bool) -> Images:
         raise ValueError("X has 0 images: expected at least 1.")
     if isinstance(X, Tensor):
         X = tensor_to_array(X)  # scikit-learn's checks do not take tensors that need a gradient or are on a GPU
-    if not isinstance(X, Images | Folder | list | tuple) and not is_dataset(X) and np.ndim(X) == 0:
+    several = isinstance(X, Images | Folder | list | tuple) or is_dataset(X)
+    if not several and (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) == 0:
         raise TypeError(f"X is {shown(X)}: expected {ACCEPTED_FORMS}.")
     is_table = _is_table(X)
     if reset:

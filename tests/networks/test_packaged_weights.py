@@ -18,6 +18,7 @@ from skdfb import DFBDetector
 from skdfb.networks import _hub, _packaged_weights, _timm, create_backbone
 from skdfb.networks._records import backbone_record
 from skdfb.persistence import load, save
+from skdfb.scorers import Energy
 from skdfb.training import Trainer
 
 NAME = "tf_efficientnet_lite0"
@@ -159,7 +160,13 @@ def test_a_detector_starts_from_them_and_is_saved(tmp_path: Path, monkeypatch: p
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     trainer = Trainer(max_steps=1, batch_size=8)
     detector = DFBDetector(
-        NAME, classifier_trainer=trainer, dense_trainer=trainer, image_size=128, alpha=None, random_state=0
+        NAME,
+        scorer=Energy(),
+        classifier_trainer=trainer,
+        dense_trainer=trainer,
+        image_size=128,
+        alpha=None,
+        random_state=0,
     ).fit(images, ["a", "b"] * 20)
     stem = detector.classifier_.feature_map.backbone.conv_stem.weight
     assert torch.equal(stem.cpu(), create_backbone(NAME).conv_stem.weight)  # the trunk is frozen
