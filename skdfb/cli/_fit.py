@@ -38,6 +38,9 @@ def fit(
     ] = 0.05,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the network's input in pixels.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each training stage.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step of each training stage, and per pass of the network.")
+    ] = None,
     checkpoint_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Keeps the state, so that an interrupted fit goes on.")
     ] = None,
@@ -64,7 +67,7 @@ def fit(
         "device": device,
         "verbose": int(on_terminal()),
     }
-    detector = make_detector(preset, scorer, steps, options)
+    detector = make_detector(preset, scorer, steps, options, batch_size)
     from skdfb.images import scan_folder
 
     if scan_folder(folder, "DIR").labels is None:

@@ -59,12 +59,13 @@ def test_the_training_presets_train(run: Run, images: Path, tmp_path: Path) -> N
         (small / str(label)).mkdir(parents=True)
         for name in paths:
             shutil.copy(name, small / str(label))
-    options = ("--backbone", "tf_efficientnet_lite0", "--image-size", 128, "--steps", 1, "--alpha", 0.2)
+    options = ("--backbone", "tf_efficientnet_lite0", "--image-size", 128, "--steps", 1, "--alpha", 0.2, "--batch-size", 16)
     result = run("fit", small, "-o", path, *options, "--debug")
     assert result.code == 0, result.err
     detector = load(path)
     assert isinstance(detector, DFBDetector)
     assert len(detector.training_history_["dense"]["loss"]) == 1
+    assert detector.batch_size == detector.dense_trainer.batch_size == 16
     # Its explanation has maps, too.
     new = next((images / "new").iterdir())
     assert run("explain", path, new, "-o", tmp_path / "why.png").code == 0
@@ -86,6 +87,16 @@ def test_presets() -> None:
     assert paper.dense_trainer.get_params() == Trainer.paper_dense().get_params()
     few = make_detector(Preset.PAPER, None, 5, options)
     assert few.dense_trainer.get_params() == Trainer.paper_dense().set_params(max_steps=5).get_params()
+
+
+def test_batch_size_is_that_of_training_and_passes() -> None:
+    assert make_detector(Preset.FAST, None, None, {}, 8).batch_size == 8
+    balanced = make_detector(Preset.BALANCED, None, None, {}, 8)
+    assert balanced.batch_size == 8
+    for trainer in (balanced.classifier_trainer, balanced.dense_trainer):
+        assert trainer.get_params() == Trainer(batch_size=8).get_params()
+    paper = make_detector(Preset.PAPER, None, 5, {}, 8)
+    assert paper.dense_trainer.get_params() == Trainer.paper_dense().set_params(max_steps=5, batch_size=8).get_params()
 
 
 def test_scorers_are_named_after_their_classes() -> None:
