@@ -22,7 +22,9 @@ class Preset(StrEnum):
     PAPER = "paper"
 
 
-def make_detector(preset: Preset, scorer: str | None, steps: int | None, options: dict[str, Any]) -> Any:
+def make_detector(
+    preset: Preset, scorer: str | None, steps: int | None, options: dict[str, Any], batch_size: int | None = None
+) -> Any:
     """Return a detector that is not fitted.
 
     Parameters
@@ -35,13 +37,15 @@ def make_detector(preset: Preset, scorer: str | None, steps: int | None, options
         Steps of each training stage.
     options : dict
         Parameters of the detector; None leaves its default.
+    batch_size : int or None
+        Images per batch, of each training stage and of each pass over the images.
 
     Raises
     ------
     typer.BadParameter
         If an option has no meaning for the preset, or there is no such scorer.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in {**options, "batch_size": batch_size}.items() if value is not None}
     if scorer is not None:
         given["scorer"] = _scorer(scorer)
     if preset is Preset.FAST:
@@ -53,10 +57,13 @@ def make_detector(preset: Preset, scorer: str | None, steps: int | None, options
     from skdfb.training import Trainer
 
     detector = DFBDetector(**given) if preset is Preset.BALANCED else DFBDetector.paper(**given)
-    if steps is not None:
+    changed: dict[str, Any] = {} if steps is None else {"max_steps": steps, "max_epochs": None}
+    if batch_size is not None:
+        changed["batch_size"] = batch_size
+    if changed:
         for name in ("classifier_trainer", "dense_trainer"):
             trainer = getattr(detector, name) or Trainer()
-            detector.set_params(**{name: trainer.set_params(max_steps=steps, max_epochs=None)})
+            detector.set_params(**{name: trainer.set_params(**changed)})
     return detector
 
 

@@ -1,6 +1,8 @@
 """``skdfb explain``: why images are rejected or accepted, in words and as a picture."""
 
 import os
+import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +17,25 @@ __all__ = ["explain"]
 
 # What matplotlib writes without further programs.
 _PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
+
+# What --json has of an image that can be read.
+_COLUMNS: dict[str, Callable[[Any, int], Any]] = {
+    "path": lambda why, index: why.names[index],
+    "score": lambda why, index: why.scores[index],
+    "threshold": lambda why, index: why.offset,
+    "alpha": lambda why, index: why.alpha,
+    "p_value": lambda why, index: why.p_values[index],
+    "rejected": lambda why, index: bool(why.rejected[index]),
+    "part_p_values": lambda why, index: {name: values[index] for name, values in why.part_p_values.items()},
+    "deciding_part": lambda why, index: why.deciding_parts[index],
+    "label": lambda why, index: why.labels[index],
+    "runner_up": lambda why, index: why.runners_up[index],
+    "probabilities": lambda why, index: why.probabilities[index],
+    "neighbors": lambda why, index: why.neighbors[index],
+    "neighbor_labels": lambda why, index: why.neighbor_labels[index],
+    "neighbor_distances": lambda why, index: why.neighbor_distances[index],
+    "sentence": lambda why, index: why.sentences[index],
+}
 
 
 def explain(
@@ -38,7 +59,10 @@ def explain(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say why images are rejected or accepted: one sentence each, and a picture with -o."""
+    """Say why images are rejected or accepted: one sentence each, and a picture with -o.
+
+    An image that cannot be read is named on stderr, and with --json it has a row with the reason.
+    """
     paths = image_paths(images)
     if output is not None:
         check_extension(output, "a picture", _PICTURES)
@@ -50,14 +74,19 @@ def explain(
     if known is not None and not os.path.isdir(known):
         raise CommandError(f"there is no folder {known!r}: expected that of fit")
     detector = load_detector(model, device, n_jobs)
-    explanation = detector.explain(paths, n_neighbors=neighbors)
+    explanation, errors = _explained(detector, paths, neighbors)
+    for index in errors:
+        say(f"warning: {errors[index]}")
+    readable = [index for index in range(len(paths)) if index not in errors]
     if json:
-        write_json(_as_dicts(explanation, outputs))
+        write_json([_row(explanation, errors, paths, index, outputs) for index in range(len(paths))])
     else:
-        for name, sentence in zip(explanation.names, explanation.sentences, strict=True):
-            write(f"{printable(name)}: {sentence}")
-    for index, name in enumerate(outputs):
-        _draw(detector, explanation, index, name, known)
+        for index in readable:
+            write(f"{printable(paths[index])}: {explanation.sentences[index]}")
+    for index in readable if outputs else []:
+        _draw(detector, explanation, index, outputs[index], known)
+    if not readable:
+        raise CommandError(f"none of {len(paths)} images can be read")
 
 
 def _outputs(output: str, n_images: int) -> list[str]:
@@ -66,28 +95,29 @@ def _outputs(output: str, n_images: int) -> list[str]:
     return [output] if n_images == 1 else [f"{stem}-{number}{extension}" for number in range(1, n_images + 1)]
 
 
-def _as_dicts(explanation: Any, outputs: list[str]) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": explanation.names[index],
-            "score": explanation.scores[index],
-            "threshold": explanation.offset,
-            "alpha": explanation.alpha,
-            "p_value": explanation.p_values[index],
-            "rejected": bool(explanation.rejected[index]),
-            "part_p_values": {name: values[index] for name, values in explanation.part_p_values.items()},
-            "deciding_part": explanation.deciding_parts[index],
-            "label": explanation.labels[index],
-            "runner_up": explanation.runners_up[index],
-            "probabilities": explanation.probabilities[index],
-            "neighbors": explanation.neighbors[index],
-            "neighbor_labels": explanation.neighbor_labels[index],
-            "neighbor_distances": explanation.neighbor_distances[index],
-            "sentence": explanation.sentences[index],
-            "picture": outputs[index] if outputs else None,
-        }
-        for index in range(len(explanation.names))
-    ]
+def _explained(detector: Any, paths: list[str], n_neighbors: int) -> tuple[Any, dict[int, str]]:
+    """Return the explanation, and the reason of each image that cannot be read by its place."""
+    from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
+    from skdfb.images import LenientImages, check_images
+
+    images = check_images(detector, paths, reset=False, lenient=True)
+    assert isinstance(images, LenientImages)
+    explanation = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnreadableImageWarning)  # each is named
+            explanation = detector.explain(images, n_neighbors=n_neighbors)
+    except UnreadableImageError:
+        if len(images.errors) < len(paths):
+            raise
+    return explanation, {index: str(images.errors[index]) for index in sorted(images.errors)}
+
+
+def _row(explanation: Any, errors: dict[int, str], paths: list[str], index: int, outputs: list[str]) -> dict[str, Any]:
+    if index in errors:
+        return dict.fromkeys([*_COLUMNS, "picture"]) | {"path": paths[index], "error": errors[index]}
+    values = {name: read(explanation, index) for name, read in _COLUMNS.items()}
+    return values | {"picture": outputs[index] if outputs else None, "error": ""}
 
 
 def _draw(detector: Any, explanation: Any, index: int, output: str, known: str | None) -> None:

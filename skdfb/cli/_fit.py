@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from skdfb.cli._detectors import Preset, make_detector
-from skdfb.cli._errors import interruptible
+from skdfb.cli._errors import CommandError, interruptible
 from skdfb.cli._files import check_output
 from skdfb.cli._options import Debug, Device, Force, Json, NJobs, Seed
 from skdfb.cli._output import file_size, on_terminal, printable, say, write, write_json
@@ -38,6 +38,9 @@ def fit(
     ] = 0.05,
     image_size: Annotated[int | None, typer.Option(min=1, help="Side of the network's input in pixels.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of each training stage.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step of each training stage, and per pass of the network.")
+    ] = None,
     checkpoint_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Keeps the state, so that an interrupted fit goes on.")
     ] = None,
@@ -64,15 +67,30 @@ def fit(
         "device": device,
         "verbose": int(on_terminal()),
     }
-    detector = make_detector(preset, scorer, steps, options)
-    from skdfb.images import scan_folder
-
-    if scan_folder(folder, "DIR").labels is None:
-        say(f"{folder!r} has no class folders: its images are sorted into classes by their looks")
+    detector = make_detector(preset, scorer, steps, options, batch_size)
+    images = _images_of(folder)
     with interruptible(_kept(output, checkpoint_dir)):
-        detector.fit(folder)
+        detector.fit(images)
         detector.set_params(verbose=0).save(output)  # the file does not depend on where fit ran
     _show(detector, output, json)
+
+
+def _images_of(folder: str) -> Any:
+    """Return the images of a folder and their classes, and refuse a single class."""
+    from skdfb.images import scan_folder
+
+    found = scan_folder(folder, "DIR")
+    if found.labels is None:
+        say(
+            f"warning: {folder!r} has no class folders: its images are sorted into classes by their looks; "
+            "put the images of each class into a folder of its own"
+        )
+    elif len(classes := set(found.labels)) == 1:
+        raise CommandError(
+            f"{folder!r} has one class folder, {classes.pop()!r}: expected at least 2; add a folder of images per class"
+        )
+    # Not the path: fit would list the folder again, and warn in the words of Python.
+    return found
 
 
 def _kept(output: str, checkpoint_dir: str | None) -> str:

@@ -6,11 +6,21 @@ import typer
 
 __all__ = ["Debug", "Device", "Force", "Json", "Model", "NJobs", "Ood", "Seed", "ood_folders"]
 
+
+def _checked_n_jobs(value: int | None) -> int | None:
+    if value == 0:
+        raise typer.BadParameter("0: expected a number of threads, such as 4, or -1 for as many as there are cores")
+    return value
+
+
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="The model, as written by 'skdfb fit'.", show_default=False)
 ]
 Device = Annotated[str, typer.Option(help="'cpu', 'cuda', ...; 'auto' is the GPU if there is one.")]
-NJobs = Annotated[int | None, typer.Option(help="Threads that read images; by default 1.", show_default=False)]
+NJobs = Annotated[
+    int | None,
+    typer.Option(callback=_checked_n_jobs, help="Threads that read images; by default 1.", show_default=False),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes all random choices.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else, to stdout.")]

@@ -28,11 +28,19 @@ __all__ = [
 _AS_OPTIONS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     # There is no option for None.
     (
-        r"\b(backbone|alpha|image_size|n_jobs|device|checkpoint_dir)=(?!None)",
+        r"\b(backbone|alpha|image_size|n_jobs|device|checkpoint_dir)=(?!None|,)",
         lambda found: f"--{found[1].replace('_', '-')} ",
     ),
     (r"\bTrainer\(max_steps=(\d+)\)", lambda found: f"--steps {found[1]}"),
     (r"\bFrozenDetector\b(?=, which trains)", lambda found: "--preset fast"),
+    # What only Python can do is left out, and what the command line does in another way is said in its words.
+    (r"\bcalibration_fraction=[\d.]+, or ", lambda found: ""),
+    (r", or alpha=None, which sets no threshold\b|\balpha=None, which sets no threshold, or ", lambda found: ""),
+    (r" with calibration_fraction='auto', or an X_calibration of at least \d+ \w+", lambda found: ""),
+    (r"\bRaise image_size=, or lower the backbone's stride \([^)]*\)", lambda found: "Raise --image-size"),
+    (r"(?<=to another folder), or pass the paths in a list\b", lambda found: ""),
+    (r"\bX_id is the folder\b", lambda found: "ID_DIR is the folder"),
+    (r"\bmove them to ood\. To pass the images without labels, .*", lambda found: "give their folder by --ood."),
 ]
 _WIDE = 10_000  # characters: tables in files and pipes are not cut to the width of a terminal
 
@@ -118,14 +126,22 @@ def messages_on_stderr() -> Generator[None]:
 
 
 class _Lines(logging.Handler):
-    """Writes each record as a line on stderr."""
+    """Writes each record as a line on stderr, equal ones once."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._written: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
         from skdfb._progress import write_line
 
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        write_line(f"skdfb: {one_line(prefix + in_options(record.getMessage()))}")
+        line = f"skdfb: {one_line(prefix + in_options(record.getMessage()))}"
+        # Networks that are built twice name their weights twice.
+        if line not in self._written:
+            self._written.add(line)
+            write_line(line)
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

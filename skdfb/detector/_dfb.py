@@ -435,7 +435,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
 
         # 2. Get the classifier. Its frozen stages decide which parts there are.
-        labels = self._checked_labels(images, y)
+        labels = self._checked_labels(X, images, y)
         classifier = self._classifier(images, seeds.build)
         joint_score = self._joint_score(classifier)
         widths = view_widths(dict.fromkeys(NETWORKS, classifier), list(joint_score.view_needs()))

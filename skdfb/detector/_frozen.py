@@ -245,7 +245,7 @@ class FrozenDetector(PartsParameters, ImageFit):
         build_seed, *split_seeds = spawn_seeds(self.random_state, 3)
 
         # 2. Get the network. Before classes are known, it has two.
-        labels = self._checked_labels(images, y)
+        labels = self._checked_labels(X, images, y)
         network = self._network(images, build_seed, n_classes=2 if labels is None else len(self.classes_)).to(device)
         widths = view_widths({CLASSIFIER: network}, list(joint_score.view_needs()))
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from torch import nn
 
 from skdfb.detector._calibration import Calibration, known_labels
-from skdfb.detector._label_conflicts import warn_of_conflicts
+from skdfb.detector._label_conflicts import warn_of_conflicts, warn_of_no_class_folders
 from skdfb.detector._network_detector import NetworkDetector, requests_for
 from skdfb.detector._pseudo_labels import check_unlabelled, pseudo_labels
 from skdfb.detector._thresholded import warn_of_unknown_class
@@ -33,11 +33,12 @@ class ImageFit(NetworkDetector):
     _split_: HeldOutSplit
     _labels_: npt.NDArray[np.intp]
 
-    def _checked_labels(self, images: Images, y: Any) -> npt.NDArray[np.intp] | None:
+    def _checked_labels(self, X: Any, images: Images, y: Any) -> npt.NDArray[np.intp] | None:
         """Set ``classes_``, and return class indices; None without labels."""
         # A trained classifier has its own classes: clusters would be others.
         if y is None and not isinstance(self.backbone, DenseClassifier):
             check_unlabelled(len(images))
+            warn_of_no_class_folders(X)
             return None
         self.classes_, labels = check_labels(y, images)
         warn_of_unknown_class(self.classes_)

@@ -1,16 +1,30 @@
-"""Labels that contradict the files they are given for: no error, since the user may mean them, but rarely meant."""
+"""Labels that are missing, or contradict their files: no error, since the user may mean them, but rarely meant."""
 
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skdfb.images import Images, shown
+from skdfb.images._folders import is_folder
 from skdfb.images._images import ItemImages
 
-__all__ = ["warn_of_conflicts"]
+__all__ = ["warn_of_conflicts", "warn_of_no_class_folders"]
+
+
+def warn_of_no_class_folders(X: Any) -> None:
+    """Warn in ``fit`` without labels if X is the path of a folder, which then has no class folders."""
+    if is_folder(X):
+        warnings.warn(
+            f"X is the folder {os.fsdecode(X)!r}, which has no class folders, and y is None: its images are sorted "
+            "into classes by their looks. Put the images of each class into a folder of its own, or pass y; if you "
+            "want such classes, pass load_image_folder(X).paths.",
+            UserWarning,
+            stacklevel=6,
+        )
 
 
 def warn_of_conflicts(images: Images, labels: npt.NDArray[np.generic]) -> None:

@@ -53,7 +53,10 @@ def test_wrong_folders(run: Run, images: Path, model: Path, tmp_path: Path) -> N
     (tmp_path / "other" / "1.png").write_bytes((images / "new" / "000.png").read_bytes())
     result = run("evaluate", model, tmp_path, "--ood", images / "new")
     assert result.code == 1
-    assert "not classes of fit" in result.error
+    assert result.error.startswith(
+        f"ID_DIR is the folder {str(tmp_path)!r} with the class folders 'other', which are not"
+    )
+    assert result.error.endswith("Images of other classes are OOD: give their folder by --ood.")
 
 
 # --------------------------------------------------------------- report

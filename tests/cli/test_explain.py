@@ -49,9 +49,30 @@ def test_wrong_folders_and_images(run: Run, images: Path, model: Path, tmp_path:
     result = run("explain", model, image, "-o", tmp_path / "why.png", "--known", images / "new")
     assert result.code == 1
     assert "one of the nearest known images: expected the folder of fit" in result.error
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(image.read_bytes()[:300])
-    result = run("explain", model, broken)
-    assert (result.code, result.out) == (1, "")
-    assert str(broken) in result.error
     assert run("explain", model).code == 2
+
+
+def test_an_unreadable_image_has_the_reason(run: Run, images: Path, model: Path, tmp_path: Path) -> None:
+    good, broken = images / "new" / "000.png", tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:300])
+    alone = run("explain", model, good)
+    result = run("explain", model, broken, good, "-o", tmp_path / "why.png")
+    assert (result.code, result.out) == (0, alone.out)
+    assert f"skdfb: warning: image 0 cannot be read: file {str(broken)!r}" in result.err
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["broken.png", "why-2.png"]
+    first, second = json.loads(run("explain", model, broken, good, "--json").out)
+    assert set(first) == set(second)
+    assert (first["path"], second["path"]) == (str(broken), str(good))
+    assert str(broken) in first["error"]
+    assert all(first[key] is None for key in set(first) - {"path", "error"})
+    assert (second["error"], second["sentence"]) == ("", alone.out.removeprefix(f"{good}: ").rstrip())
+
+
+def test_no_image_can_be_read(run: Run, model: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"nothing")
+    result = run("explain", model, broken, "-o", tmp_path / "why.png", "--json")
+    assert result.code == 1
+    assert result.error == "none of 1 images can be read"
+    assert [row["path"] for row in json.loads(result.out)] == [str(broken)]
+    assert not (tmp_path / "why.png").exists()

@@ -11,7 +11,7 @@ import pytest
 
 from skdfb import DFBDetector, FrozenDetector, load
 from skdfb.cli._detectors import Preset, make_detector, scorer_names
-from skdfb.cli._output import file_size
+from skdfb.cli._output import file_size, in_options
 from skdfb.training import Trainer
 from tests.cli.conftest import FAST, Run
 
@@ -59,12 +59,24 @@ def test_the_training_presets_train(run: Run, images: Path, tmp_path: Path) -> N
         (small / str(label)).mkdir(parents=True)
         for name in paths:
             shutil.copy(name, small / str(label))
-    options = ("--backbone", "tf_efficientnet_lite0", "--image-size", 128, "--steps", 1, "--alpha", 0.2)
+    options = (
+        "--backbone",
+        "tf_efficientnet_lite0",
+        "--image-size",
+        128,
+        "--steps",
+        1,
+        "--alpha",
+        0.2,
+        "--batch-size",
+        16,
+    )
     result = run("fit", small, "-o", path, *options, "--debug")
     assert result.code == 0, result.err
     detector = load(path)
     assert isinstance(detector, DFBDetector)
     assert len(detector.training_history_["dense"]["loss"]) == 1
+    assert detector.batch_size == detector.dense_trainer.batch_size == 16
     # Its explanation has maps, too.
     new = next((images / "new").iterdir())
     assert run("explain", path, new, "-o", tmp_path / "why.png").code == 0
@@ -86,6 +98,16 @@ def test_presets() -> None:
     assert paper.dense_trainer.get_params() == Trainer.paper_dense().get_params()
     few = make_detector(Preset.PAPER, None, 5, options)
     assert few.dense_trainer.get_params() == Trainer.paper_dense().set_params(max_steps=5).get_params()
+
+
+def test_batch_size_is_that_of_training_and_passes() -> None:
+    assert make_detector(Preset.FAST, None, None, {}, 8).batch_size == 8
+    balanced = make_detector(Preset.BALANCED, None, None, {}, 8)
+    assert balanced.batch_size == 8
+    for trainer in (balanced.classifier_trainer, balanced.dense_trainer):
+        assert trainer.get_params() == Trainer(batch_size=8).get_params()
+    paper = make_detector(Preset.PAPER, None, 5, {}, 8)
+    assert paper.dense_trainer.get_params() == Trainer.paper_dense().set_params(max_steps=5, batch_size=8).get_params()
 
 
 def test_scorers_are_named_after_their_classes() -> None:
@@ -111,6 +133,7 @@ def test_scorers_are_named_after_their_classes() -> None:
         (("--alpha", "2"), "expected a number between 0 and 1"),
         (("--preset", "slow"), "'slow'"),
         (("--image-size", "0"), "--image-size"),
+        (("--n-jobs", "0"), "'--n-jobs': 0: expected a number of threads, such as 4, or -1 for"),
         (("--nothing",), "--nothing"),
     ],
 )
@@ -222,3 +245,54 @@ def test_advice_names_options(run: Run, images: Path, tmp_path: Path) -> None:
     advice = re.search(r"Pass (--alpha) ([0-9.]+)", result.error)
     assert advice is not None, result.error
     assert run("fit", tmp_path / "known", "-o", tmp_path / "m.safetensors", *FAST, *advice.groups()).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (("--image-size", 128, "--alpha", 0.001), "rejected. Pass --alpha 0.01, or at least 1998 images."),
+        (("--image-size", 128, "--alpha", 0.0099), "rejected. Pass --alpha 0.01, or at least 202 images."),
+        (("--image-size", 8), "useless. Raise --image-size."),
+    ],
+)
+def test_advice_has_no_words_of_python(run: Run, images: Path, tmp_path: Path, options: Any, advice: str) -> None:
+    result = run("fit", images / "known", "-o", tmp_path / "m.safetensors", *FAST[:4], *options)
+    assert result.code == 1
+    assert result.error.endswith(advice)
+
+
+@pytest.mark.parametrize("given", ["", "calibration_fraction=0.5, or "])
+def test_without_an_alpha_that_is_large_enough(given: str) -> None:
+    text = (
+        f"Pass {given}alpha=None, which sets no threshold, or at least 38 images with calibration_fraction='auto', or "
+    )
+    assert in_options(f"{text}an X_calibration of at least 19 images.") == "Pass at least 38 images."
+
+
+# --------------------------------------------------------------- folders without classes
+
+
+@pytest.mark.usefixtures("never_fitted")
+def test_a_single_class_folder_is_refused(run: Run, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "new", tmp_path / "known" / "daisy")
+    result = run("fit", tmp_path / "known", "-o", tmp_path / "m.safetensors")
+    assert result.code == 1
+    assert result.error == (
+        f"{str(tmp_path / 'known')!r} has one class folder, 'daisy': expected at least 2; add a folder of images per "
+        "class"
+    )
+
+
+def test_a_folder_without_class_folders_is_warned_of_once(run: Run, images: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted((images / "known").glob("*/*"))[:40]):
+        shutil.copy(path, flat / f"{number}.png")
+    result = run("fit", flat, "-o", tmp_path / "m.safetensors", *FAST, "--alpha", 0.2)
+    assert result.code == 0
+    lines = [line for line in result.err.splitlines() if "class folders" in line]
+    assert lines == [
+        f"skdfb: warning: {str(flat)!r} has no class folders: its images are sorted into classes by their looks; "
+        "put the images of each class into a folder of its own"
+    ]
+    assert result.err.count("the pre-trained weights of") == 1

@@ -13,7 +13,7 @@ import pytest
 
 import skdfb
 from skdfb.cli import _rows, _score
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, write_images
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -208,6 +208,9 @@ def test_images_that_are_not_there(run: Run, images: Path, model: Path, tmp_path
     assert (result.code, list(tmp_path.iterdir())) == (1, [])
     assert result.error == f"there is no file or folder {str(images / 'nothing.png')!r}"
     assert "holds no images" in run("score", model, tmp_path).error
+    write_images(np.zeros((2, 8, 8, 3), np.uint8), tmp_path)
+    write_images(np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "inside")
+    assert run("score", model, tmp_path).error.endswith("images per class; move either of them to another folder.")
 
 
 def test_wrong_models(run: Run, images: Path, model: Path, tmp_path: Path) -> None:

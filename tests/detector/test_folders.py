@@ -137,7 +137,10 @@ def test_unreadable_images(root: Path, tmp_path: Path) -> None:
 
 
 def test_images_without_labels_are_clustered(root: Path, tmp_path: Path) -> None:
-    fitted = detector(calibration_fraction=0.4).fit(write(tmp_path, 0, flat=True))
+    write(tmp_path, 0, flat=True)
+    with pytest.warns(UserWarning, match="has no class folders, and y is None: .* sorted into classes by") as caught:
+        fitted = detector(calibration_fraction=0.4).fit(tmp_path)
+    assert [warning.filename for warning in caught] == [__file__]
     alone = detector(calibration_fraction=0.4).fit(load_image_folder(tmp_path).paths)
     np.testing.assert_array_equal(fitted.score_samples(root / "new"), alone.score_samples(root / "new"))
 
