@@ -97,7 +97,8 @@ class Preprocessor:
 @lru_cache
 def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a number per channel as (C, 1, 1). It is kept: sending it to a device again with each batch takes time."""
-    return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
+    with torch.inference_mode(False):  # a tensor of this mode could not be used in a training
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 def _floats(pixels: Tensor) -> Tensor:

@@ -132,9 +132,10 @@ def gaussian_blur(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
 @lru_cache
 def _gaussian(radius: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the weights (2 radius + 1,). They are kept: sending them to a device with each batch takes time."""
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    return (kernel / kernel.sum()).to(device, dtype)
+    with torch.inference_mode(False):  # a tensor of this mode could not be used in a training
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        return (kernel / kernel.sum()).to(device, dtype)
 
 
 def min_max(maps: Tensor) -> Tensor:

@@ -166,3 +166,12 @@ class TestThreads:
     def test_no_batches(self) -> None:
         for n_jobs in (1, 2):
             assert list(iterate_batches(Counting(3), [], Preprocessor(4, MEAN, STD), device=CPU, n_jobs=n_jobs)) == []
+
+
+def test_what_is_kept_of_inference_mode_can_be_trained_with() -> None:
+    preprocessor = Preprocessor(4, (0.1, 0.2, 0.35), (0.3, 0.4, 0.55))
+    with torch.inference_mode():
+        preprocessor.normalise(torch.rand(1, 3, 4, 4))
+    images = torch.rand(1, 3, 4, 4, requires_grad=True)
+    preprocessor.normalise(images).sum().backward()
+    assert images.grad is not None
