@@ -119,7 +119,7 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
     """Draw time and memory over the number of images."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(7.5, 3), layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(5.5, 5), layout="constrained")
     for axis, name, label in zip(axes, ("milliseconds", "megabytes"), ("ms per image", "peak memory, MB"), strict=True):
         for source, marker in zip(SOURCES, "osD", strict=True):
             own = [row for row in rows if row["source"] == source]
