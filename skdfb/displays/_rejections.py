@@ -289,7 +289,9 @@ class RejectionDisplay:
             # From 1, where the axis begins.
             ax.barh(row, p - 1, left=1, height=0.7, color=colors.get(name, _PART_COLOR))
             text = f"{p:.2g}" if self.p_values[name] >= _LEAST_P else f"< {_LEAST_P:g}"
-            ax.annotate(text, (p, row), (3, 0), textcoords="offset points", va="center", fontsize="small")
+            # On a ground of its own, where the line at alpha would run through it.
+            ground = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 1}
+            ax.annotate(text, (p, row), (3, 0), textcoords="offset points", va="center", fontsize="small", bbox=ground)
         if alpha is not None:
             ax.axvline(alpha, color=text_color(), linestyle="--", linewidth=1.2)
             ax.annotate(

@@ -191,7 +191,10 @@ class ScoreHistogramDisplay:
         ax.set(xlabel=self._x_label(edges), ylabel="density" if stat == "density" else "images per bin")
         many = len(handles) > _MANY
         if many:  # their legend finds no free place
-            ax.set_ylim(top=(1.1 + 0.07 * -(-len(handles) // 2)) * ax.get_ylim()[1])
+            rows = -(-len(handles) // 2)
+            # The legend has a height in inches, so it takes a larger share of a low figure.
+            share = min((0.15 + 0.17 * rows) / (ax.bbox.height / ax.figure.dpi), 0.7)
+            ax.set_ylim(top=max(1.1 + 0.07 * rows, 1 / (1 - share)) * ax.get_ylim()[1])
         ax.legend(handles=handles, fontsize="small", loc="upper left" if many else "best", ncols=1 + many)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -30,6 +30,15 @@ def test_bars():
     assert len(colors) == 3  # the joint p-value, the deciding part, others
 
 
+def test_the_line_at_alpha_does_not_run_through_numbers():
+    ax = RejectionDisplay.from_explanation(explanation(), image=images(1)[0]).axes_["parts"]
+    numbers = [text for text in ax.texts if not text.get_text().startswith("alpha")]
+    assert len(numbers) == 3
+    for text in numbers:
+        assert text.get_bbox_patch().get_facecolor() == ax.get_facecolor()
+        assert text.get_zorder() > ax.lines[0].get_zorder()
+
+
 def test_without_alpha_there_is_no_line():
     display = RejectionDisplay.from_explanation(explanation(alpha=None), image=images(1)[0])
     assert not display.axes_["parts"].lines

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -123,3 +124,9 @@ def test_names_are_written_as_they_are():
 def test_bad_scores_are_refused(scores, options, error, message):
     with pytest.raises(error, match=message):
         ScoreHistogramDisplay.from_predictions(scores, **options)
+
+
+def test_a_long_legend_has_more_room_in_a_low_figure():
+    display = ScoreHistogramDisplay({f"set {number}": np.linspace(0, 1, 50) for number in range(6)}, threshold=0.5)
+    low, high = (display.plot(ax=Figure((7, inches)).add_subplot()).ax_.get_ylim()[1] for inches in (2.2, 4))
+    assert low > 1.3 * high
