@@ -1,11 +1,10 @@
 """What ``skdfb score`` finds for each image, and a summary of all of it that needs little memory."""
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from skdfb.exceptions import UnreadableImageError
 
 __all__ = ["ACCEPTED", "REJECTED", "UNREADABLE", "Row", "Summary", "scored_batches"]
 
@@ -57,43 +56,14 @@ def _score_of(row: Row) -> float:
 
 def scored_batches(detector: Any, paths: Sequence[str]) -> Iterator[list[Row]]:
     """Score images and yield the rows of one batch after the other."""
-    # The detector holds the outputs of all images that one call gets.
-    size = detector.batch_size
-    for start in range(0, len(paths), size):
-        yield _scored(detector, paths[start : start + size])
+    if not paths:
+        return
+    rows = map(_row, detector.iter_scores(list(paths)))
+    while batch := list(itertools.islice(rows, detector.batch_size)):
+        yield batch
 
 
-def _scored(detector: Any, paths: Sequence[str]) -> list[Row]:
-    import warnings
-
-    from skdfb.exceptions import UnreadableImageWarning
-    from skdfb.images import LenientImages, check_images
-
-    images = check_images(detector, list(paths), reset=False, lenient=True)
-    assert isinstance(images, LenientImages)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreadableImageWarning)  # each has a row that says so
-            scores, labels = detector.score_and_classify(images)
-    except UnreadableImageError:
-        if len(images.errors) < len(paths):
-            raise
-        # Raised because it looks like a mistake in the call; here it is a batch among others.
-        return [_unreadable(path, images.errors[place]) for place, path in enumerate(paths)]
-    p_values, threshold = detector.joint_score_.p_values(scores), detector.offset_
-    return [
-        _unreadable(path, images.errors[place])
-        if place in images.errors
-        else Row(
-            path,
-            float(scores[place]),
-            float(p_values[place]),
-            ACCEPTED if scores[place] >= threshold else REJECTED,
-            labels[place].item() if hasattr(labels[place], "item") else labels[place],
-        )
-        for place, path in enumerate(paths)
-    ]
-
-
-def _unreadable(path: str, error: UnreadableImageError) -> Row:
-    return Row(path, None, None, UNREADABLE, None, error.reason)
+def _row(found: Any) -> Row:
+    if found.error:
+        return Row(found.path, None, None, UNREADABLE, None, found.error)
+    return Row(found.path, found.score, found.p_value, ACCEPTED if found.accepted else REJECTED, found.label)

@@ -90,15 +90,15 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     whole, path = tmp_path / "whole.csv", tmp_path / "out.csv"
     unbroken = run("score", model, images / "new", "--csv", whole)
-    scored, calls = _rows._scored, []
+    row, scored = _rows._row, []
 
-    def interrupted(detector: Any, paths: Any) -> Any:
-        calls.append(paths)
-        if len(calls) == 2:
+    def interrupted(found: Any) -> Any:
+        scored.append(found.path)
+        if len(scored) == 6:  # in the second batch
             raise KeyboardInterrupt  # not a signal, which a process in the background may ignore
-        return scored(detector, paths)
+        return row(found)
 
-    monkeypatch.setattr(_rows, "_scored", interrupted)
+    monkeypatch.setattr(_rows, "_row", interrupted)
     result = run("score", model, images / "new", "--csv", path)
     assert (result.code, result.out) == (130, "")
     assert result.err.splitlines()[-1] == (
@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on(
     )
     assert len(rows_of(path)) == 4
     result = run("score", model, images / "new", "--csv", path)
-    assert [len(paths) for paths in calls] == [4, 4, 4, 2]
+    assert len(scored) == 6 + 6
     assert_same_rows(path, whole.read_bytes())
     assert result.out == unbroken.out
     assert f"4 of 10 images are in {str(path)!r} already" in result.err
