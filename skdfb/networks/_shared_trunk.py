@@ -67,7 +67,7 @@ def n_equal_stages(network: DenseClassifier, other: DenseClassifier) -> int:
 def _all_equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:
     if any(a.shape != b.shape or a.device != b.device for a, b in pairs):
         return False
-    if pairs[0][0].device.type == "cpu":
+    if all(a.device.type == "cpu" for a, _ in pairs):
         return all(torch.equal(a, b) for a, b in pairs)  # ends at the first difference
     # Each number that is read waits for the device, so it is one for all tensors.
     return bool(torch.stack([(a == b).all() for a, b in pairs]).all())

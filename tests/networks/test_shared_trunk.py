@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skdfb.networks import DenseClassifier, create_backbone
-from skdfb.networks._shared_trunk import SharedTrunk, n_equal_stages
+from skdfb.networks._shared_trunk import SharedTrunk, _all_equal, n_equal_stages
 from skdfb.networks._stages import n_trunk_stages, stages_of
 from tests.helpers import TinyBackbone
 
@@ -192,3 +192,9 @@ def test_an_error_leaves_the_modules_as_they_were():
         raise RuntimeError("stop")
     assert own.forward is kept
     assert "forward" not in vars(other.feature_map.backbone.layer2)
+
+
+def test_a_stage_without_tensors_is_equal():
+    assert _all_equal([])
+    assert not _all_equal([(torch.zeros(2), torch.zeros(3))])
+    assert not _all_equal([(torch.zeros(2), torch.zeros(2)), (torch.zeros(2), torch.ones(2))])
