@@ -149,7 +149,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         >>> len(rows), rows[0].index, rows[0].path
         (20, 0, None)
         """
-        check_is_fitted(self)
+        self._check_ready()
         # Wrong forms are reported now, and not when the first row is asked for.
         return self._iter_scores(X if isinstance(X, Iterator) else check_images(self, X, reset=False, lenient=True))
 
@@ -341,10 +341,13 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
     def _checked_images(self, X: Any, *, lenient: bool = True) -> Images:
         """Return readable images; those that cannot be read raise unless ``on_error`` and ``lenient`` allow NaN."""
+        self._check_ready()
+        return check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
+
+    def _check_ready(self) -> None:
         check_is_fitted(self)
         # These act at once, so set_params may have changed them since fit.
         self._validate("batch_size", "n_jobs", "on_error", "verbose")
-        return check_images(self, X, reset=False, lenient=lenient and self.on_error == "nan")
 
     @own_torch_modes()
     def _run(

@@ -12,6 +12,7 @@ from torch import Tensor
 from skdfb.detector._views import NetworkViews, ViewRequest
 from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
 from skdfb.images import Images, Indices, LenientImages
+from skdfb.images._unreadable import check_readable
 from skdfb.networks._inputs import run_over
 from skdfb.scorers import Representation
 from skdfb.scoring._parts import DENSE
@@ -71,9 +72,7 @@ def _mark_unreadable(images: Images, outputs: Sequence[Any]) -> None:
         return
     # A mistake in the call, such as a wrong folder, would make each image OOD. A single image may be damaged.
     if len(images.errors) == len(images) > 1:
-        first = images.errors[min(images.errors)]
-        message = f"none of {len(images)} images can be read: {first}"
-        raise UnreadableImageError(message, first.index, first.path, first.reason)
+        check_readable([images.errors[place] for place in sorted(images.errors)], len(images))
     _warn_of_unreadable(images.errors, len(images))
     # Until here these rows hold the outputs for one black pixel.
     rows = list(images.errors)

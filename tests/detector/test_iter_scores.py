@@ -131,3 +131,13 @@ def test_the_caller_keeps_its_own_modes_of_torch(detector):
 
 def test_a_row_is_small():
     assert not hasattr(ImageScore(0, None, 1.0, 0.5, True, "a"), "__dict__")
+
+
+def test_parameters_that_were_changed_since_fit_are_checked(detector):
+    """A batch of no images would end the rows without a word."""
+    detector.set_params(batch_size=0)
+    try:
+        with pytest.raises(ValueError, match="batch_size"):
+            detector.iter_scores(iter(X_NEW))
+    finally:
+        detector.set_params(batch_size=8)
