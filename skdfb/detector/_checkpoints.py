@@ -14,7 +14,6 @@ import torch
 from sklearn.base import BaseEstimator, clone
 
 from skdfb.images import Images, spread_evenly
-from skdfb.masks import CAMMaskGenerator
 from skdfb.persistence._encode import Encoder
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import MARKER, Checkpoints, StageCheckpoints
@@ -42,11 +41,8 @@ _PARAMETERS = (
     "image_shape",
     "random_state",
 )
-_DEFAULTS: dict[str, Callable[[], Any]] = {
-    "mask_generator": CAMMaskGenerator,
-    "classifier_trainer": Trainer,
-    "dense_trainer": Trainer,
-}
+# None means Trainer() here. No mask generator means one of two, which depends on the weights, so it stays None.
+_TRAINERS = ("classifier_trainer", "dense_trainer")
 _N_SAMPLES = 1000  # images whose pixels are compared
 _SHORT = 60  # characters up to which a parameter is quoted in full
 
@@ -141,8 +137,8 @@ def _digest(array: npt.NDArray[Any]) -> str:
 def _value_of(detector: Any, name: str) -> Any:
     """Return a parameter, or its default if it is None."""
     value = getattr(detector, name)
-    if value is None and name in _DEFAULTS:
-        value = _DEFAULTS[name]()
+    if value is None and name in _TRAINERS:
+        value = Trainer()
     if isinstance(value, Trainer):
         value = clone(value).set_params(checkpoint_every=Trainer().checkpoint_every)  # it changes no weight
     return value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value

@@ -277,3 +277,12 @@ def test_masks_are_made_at_one_scale(images):
     given = CAMMaskGenerator(scales=(0.5, 1.0))
     detector = detector_of(trained, mask_generator=given)
     assert mask_generator_of(detector, detector._classifier(as_images(images[0]), 0)) is given
+
+
+def test_a_fit_with_four_scales_does_not_go_on_with_masks_of_one(images, tmp_path):
+    """The default of a pre-trained backbone is not ``CAMMaskGenerator()``."""
+    first, second = (
+        detector_of(mask_generator=generator, checkpoint_dir=tmp_path).fit(*images)
+        for generator in (None, CAMMaskGenerator())
+    )
+    assert first.training_history_["dense"] != second.training_history_["dense"]
