@@ -44,6 +44,7 @@ def make_engine(device: torch.device, precision: str, dtype: torch.dtype) -> Fab
         return _shared_engine(device, precision, n_processes)
     if device.type in _KINDS_OF_FABRIC:
         devices: Any = [device.index or 0] if device.type == "cuda" else 1
+        devices = os.environ.get("LT_DEVICES", devices)  # also of one process that `fabric run` launched
         return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
     strategy = SingleDeviceStrategy(device, accelerator=_OneDevice())
     if precision.endswith("-mixed"):
