@@ -1,10 +1,13 @@
-"""Measure whether a network is faster with channels last, and in 16 bits, on a CPU.
+"""Measure whether a network is faster with channels last, in TF32 and in 16 bits, and what these round.
 
     OMP_NUM_THREADS=1 python benchmarks/memory_format.py
     OMP_NUM_THREADS=1 python benchmarks/memory_format.py --networks convnext_tiny --image-size 224
+    python benchmarks/memory_format.py --device cuda --image-size 224 --batch-size 64
 
-Cells are times of the processor over those of the usual memory format in 32 bits: medians of rounds in which all ways
-take turns. Weights are random. "bf16" is autocast, as ``Trainer(precision="bf16-mixed")`` uses it.
+Cells are times over those of the usual memory format in 32 bits: medians of rounds in which all ways take turns. On a
+CPU, times are those of the processor. Weights are random. "TF32" rounds the inputs of convolutions to 10 bits, which
+PyTorch does by default; a CPU does not. "bf16" is autocast, as ``Trainer(precision="bf16-mixed")`` uses it. "error" is
+the distance of the features from those of the first way, over their length.
 """
 
 from __future__ import annotations
@@ -16,40 +19,53 @@ from contextlib import nullcontext
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv3_small_100", "resnet18")
 WAYS = {
-    "channels first": (torch.contiguous_format, False),
-    "channels last": (torch.channels_last, False),
-    "last, bf16": (torch.channels_last, True),
+    "channels first": (torch.contiguous_format, False, False),
+    "channels last": (torch.channels_last, False, False),
+    "last, TF32": (torch.channels_last, True, False),
+    "last, bf16": (torch.channels_last, True, True),
 }
 
 
-def once(network: nn.Module, images: torch.Tensor, way: str, training: bool) -> float:
-    """Return the seconds of one pass."""
-    memory_format, bf16 = WAYS[way]
+def once(network: nn.Module, images: Tensor, way: str, training: bool) -> tuple[float, Tensor]:
+    """Return the seconds of one pass, and the features."""
+    memory_format, tf32, bf16 = WAYS[way]
+    kind = images.device.type
     images = images.contiguous(memory_format=memory_format)
-    start = time.process_time()
-    with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-        out = network.forward_features(images).float().square().mean()  # type: ignore[operator]
-    if training:
-        out.backward()
-        network.zero_grad()
-    return time.process_time() - start
+    clock = time.process_time if kind == "cpu" else time.perf_counter
+    rounding = torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32)
+    synchronise = torch.cuda.synchronize if kind == "cuda" else lambda: None
+    synchronise()
+    start = clock()
+    with rounding, torch.set_grad_enabled(training), torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
+        out = network.forward_features(images).float()  # type: ignore[operator]
+        if training:
+            out.square().mean().backward()
+    synchronise()
+    seconds = clock() - start
+    network.zero_grad()
+    return seconds, out.detach()
 
 
-def ratios(name: str, size: int, n_images: int, repeats: int, training: bool) -> dict[str, float]:
-    """Return the time of each way over that of the first."""
-    options = {"img_size": size} if name.startswith("vit") else {}
-    network = timm.create_model(name, pretrained=False, num_classes=0, **options).train(training)
-    images = torch.rand(n_images, 3, size, size, generator=torch.Generator().manual_seed(0))
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+def ratios(name: str, images: Tensor, repeats: int, training: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the time of each way over that of the first, and how far its features are from those of the first."""
+    options = {"img_size": images.shape[-1]} if name.startswith("vit") else {}
+    torch.manual_seed(0)
+    network = timm.create_model(name, pretrained=False, num_classes=0, **options).to(images.device).train(training)
+    ways = [way for way in WAYS if images.device.type != "cpu" or "TF32" not in way]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    features = {}
     for _ in range(repeats + 1):  # the first round warms up
         for way, found in seconds.items():
-            found.append(once(network, images, way, training))
+            passed, features[way] = once(network, images, way, training)
+            found.append(passed)
     medians = {way: statistics.median(found[1:]) for way, found in seconds.items()}
-    return {way: median / medians["channels first"] for way, median in medians.items()}
+    expected = features["channels first"]
+    errors = {way: float((each - expected).norm() / expected.norm()) for way, each in features.items()}
+    return {way: median / medians["channels first"] for way, median in medians.items()}, errors
 
 
 def main() -> None:
@@ -58,15 +74,16 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     arguments = parser.parse_args()
-    print(f"{'':26}{'forward':^30}{'training':^30}")
-    print(f"{'':26}" + 2 * "".join(f"{way:>15}" for way in list(WAYS)[1:]))
+    shape = (arguments.batch_size, 3, arguments.image_size, arguments.image_size)
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(arguments.device)
+    print(f"{'':26}{'':16}{'forward':>10}{'training':>10}{'error':>12}")
     for name in arguments.networks:
-        cells = ""
-        for training in (False, True):
-            found = ratios(name, arguments.image_size, arguments.batch_size, arguments.repeats, training)
-            cells += "".join(f"{found[way]:>15.2f}" for way in list(WAYS)[1:])
-        print(f"{name:26}{cells}", flush=True)
+        forward, errors = ratios(name, images, arguments.repeats, False)
+        training, _ = ratios(name, images, arguments.repeats, True)
+        for way in list(forward)[1:]:
+            print(f"{name:26}{way:16}{forward[way]:>10.2f}{training[way]:>10.2f}{errors[way]:>12.1e}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Measure the cost of the library on top of bare PyTorch: time ratios, and the memory of ``fit``.
 
     python benchmarks/overhead.py                      # time ratios, 2 to 3 minutes on 2 cores
+    python benchmarks/overhead.py --device cuda        # and a ResNet-50 with images of 224 pixels
     python benchmarks/overhead.py --memory             # peak memory of fit at 2,000 and 20,000 images
     python benchmarks/overhead.py --json overhead.json
 
 Each ratio is the time of the library divided by the time of bare PyTorch code with the same network passes. The bare
 code of scoring is one pass of the dense network, for any parts of the score. The network is timm's ResNet-18 (output
 stride 16, so that 64 pixels give a map of 4 x 4) with random weights. It gets batches of 64 images from memory, at 64
-pixels. Library and bare code take turns. "ratio" is the median over the rounds of library to bare code, and "spread"
-the distance of its quartiles. On a CPU, times are those of the processor, which other work on the computer disturbs
-less than those of the clock; run it on one thread (OMP_NUM_THREADS=1).
+pixels. Such a network is far too small for a GPU: there most of the time is that of Python, which starts the kernels.
+So a GPU has ResNet-50 with 224 pixels as well. Library and bare code take turns. "ratio" is the median over the rounds
+of library to bare code, and "spread" the distance of its quartiles. On a CPU, times are those of the processor, which
+other work on the computer disturbs less than those of the clock; run it on one thread (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import KNN, BackgroundLogit, ViM
 from skdfb.training import Trainer
 
-SIDE, BATCH, N_IMAGES, N_CLASSES, N_STEPS = 64, 64, 256, 10, 4
+BATCH, N_CLASSES = 64, 10
 MEMORY_SIZES = (2_000, 20_000)
 # Parts of a score: the largest acceptable ratio to a forward pass of the dense network, and the detector's parameters.
 PARTS: dict[str, tuple[float, dict[str, Any]]] = {
@@ -58,6 +60,23 @@ PARTS: dict[str, tuple[float, dict[str, Any]]] = {
 # Backbones of a detector with the parts of pre-trained weights, on three networks: the largest acceptable ratio to a
 # forward pass of one. The first stages, which are the same in all three, run once.
 PRETRAINED_PARTS = {"tf_efficientnet_lite0": 1.55, "resnet18": 2.40}
+
+
+class Size(NamedTuple):
+    """A network, the side of its images, the number of images, and of training steps."""
+
+    backbone: str
+    side: int
+    n_images: int
+    n_steps: int
+
+    def __str__(self) -> str:
+        return "" if self[:2] == SMALL[:2] else f", {self.backbone} at {self.side}"
+
+
+SMALL = Size("resnet18", 64, 256, 4)
+# A step on a GPU is so short that the start of a training would dominate a few of them.
+SIZES_OF_A_GPU = (Size("resnet18", 64, 256, 200), Size("resnet50", 224, 512, 60))
 
 
 class Comparison(NamedTuple):
@@ -87,11 +106,11 @@ def make_images(n_images: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return images, np.arange(n_images) % N_CLASSES
 
 
-def make_network(num_classes: int, device: torch.device) -> DenseClassifier:
-    """Return ResNet-18 with random weights, head included."""
+def make_network(num_classes: int, device: torch.device, size: Size) -> DenseClassifier:
+    """Return a network with random weights, head included."""
     torch.manual_seed(0)  # the random weights, those of the head included
-    backbone = create_backbone("resnet18", pretrained=False, output_stride=16)
-    network = DenseClassifier(backbone, num_classes, image_size=SIDE)
+    backbone = create_backbone(size.backbone, pretrained=False, output_stride=16)
+    network = DenseClassifier(backbone, num_classes, image_size=size.side)
     torch.nn.init.normal_(network.head.weight, std=0.01)
     return network.to(device).eval()
 
@@ -128,15 +147,15 @@ def compare(comparison: Comparison, repeats: int, device: torch.device) -> Resul
     return Result(comparison.name, comparison.target, *medians, middle, upper - lower)
 
 
-def training_step(dense: bool, n_steps: int, device: torch.device, augmentation: BackMix | None = None) -> Comparison:
-    """Compare ``n_steps`` of :class:`Trainer`, with the default augmentation, with a bare loop on ready batches.
+def training_step(dense: bool, size: Size, device: torch.device, augmentation: BackMix | None = None) -> Comparison:
+    """Compare some steps of :class:`Trainer`, with the default augmentation, with a bare loop on ready batches.
 
     BackMix needs an attention map of each batch: one forward pass, where a training step costs about three.
     """
-    images, labels = make_images(N_IMAGES, SIDE)
-    masks = np.random.default_rng(0).integers(0, N_CLASSES + 1, (N_IMAGES, SIDE, SIDE)).astype(np.uint8)
-    network = make_network(N_CLASSES + dense, device)
-    trainer = Trainer(max_steps=n_steps, batch_size=BATCH, augmentation=augmentation)
+    images, labels = make_images(size.n_images, size.side)
+    masks = np.random.default_rng(0).integers(0, N_CLASSES + 1, images.shape[:3]).astype(np.uint8)
+    network = make_network(N_CLASSES + dense, device, size)
+    trainer = Trainer(max_steps=size.n_steps, batch_size=BATCH, augmentation=augmentation)
     inputs = ready_batches(images, network)
     targets = F.one_hot(torch.from_numpy(labels)).float().to(device).split(BATCH)
     pixel_targets = torch.from_numpy(masks.astype(np.int64)).to(device).split(BATCH)
@@ -147,12 +166,12 @@ def training_step(dense: bool, n_steps: int, device: torch.device, augmentation:
     def bare() -> None:
         network.train()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.003, momentum=0.9)
-        for step in range(n_steps):
+        for step in range(size.n_steps):
             part = step % len(inputs)
             logit_map = network.logit_map(inputs[part])
             loss = F.cross_entropy(logit_map.mean((2, 3))[:, :N_CLASSES], targets[part])
             if dense:
-                pixels = F.interpolate(logit_map, (SIDE, SIDE), mode="bilinear")
+                pixels = F.interpolate(logit_map, (size.side, size.side), mode="bilinear")
                 loss = loss + F.cross_entropy(pixels, pixel_targets[part])
             optimizer.zero_grad()
             loss.backward()
@@ -160,17 +179,17 @@ def training_step(dense: bool, n_steps: int, device: torch.device, augmentation:
 
     name = f"training, {'dense' if dense else 'classifier'} stage"
     if augmentation is None:
-        return Comparison(name, 1.05, library, bare)
-    return Comparison(f"{name}, BackMix", 1.10 if dense else 1.45, library, bare)
+        return Comparison(f"{name}{size}", 1.05, library, bare)
+    return Comparison(f"{name}, BackMix{size}", 1.10 if dense else 1.45, library, bare)
 
 
-def mask_generation(device: torch.device) -> Comparison:
+def mask_generation(size: Size, device: torch.device) -> Comparison:
     """Compare mask generation with the bare feature maps: four scales, each also mirrored.
 
     ``fit`` of the generator, which looks once at the order of a given network's outputs, is not timed.
     """
-    images, labels = make_images(N_IMAGES, SIDE)
-    network = make_network(N_CLASSES, device)
+    images, labels = make_images(size.n_images, size.side)
+    network = make_network(N_CLASSES, device, size)
     generator = CAMMaskGenerator(network, batch_size=BATCH, device=device)
     scales = generator.scales
     inputs = [
@@ -185,15 +204,15 @@ def mask_generation(device: torch.device) -> Comparison:
                     network.feature_map(view)
 
     generator.fit(images, labels)
-    return Comparison("mask generation", 1.05, lambda: generator.transform(images, labels), bare)
+    return Comparison(f"mask generation{size}", 1.05, lambda: generator.transform(images, labels), bare)
 
 
-def fitted_detector(device: torch.device) -> tuple[DFBDetector, np.ndarray, np.ndarray]:
+def fitted_detector(size: Size, device: torch.device) -> tuple[DFBDetector, np.ndarray, np.ndarray]:
     """Return a detector with the default parts after one step of training, and its images and labels."""
-    images, labels = make_images(N_IMAGES, SIDE)
+    images, labels = make_images(size.n_images, size.side)
     trainer = Trainer(max_steps=1, batch_size=BATCH)
     detector = DFBDetector(
-        make_network(N_CLASSES, device),
+        make_network(N_CLASSES, device, size),
         scorer=ViM(),
         mask_generator=CAMMaskGenerator(scales=(1.0,), flip=False),
         dense_trainer=trainer,
@@ -217,19 +236,19 @@ def bare_passes(images: np.ndarray, network: DenseClassifier) -> Callable[[], No
     return bare
 
 
-def scoring(parts: str, device: torch.device) -> Comparison:
+def scoring(parts: str, size: Size, device: torch.device) -> Comparison:
     """Compare ``score_samples`` of a detector with a forward pass of its dense network."""
-    detector, images, labels = fitted_detector(device)
+    detector, images, labels = fitted_detector(size, device)
     target, changes = PARTS[parts]
     detector = detector.refit_scorer(X=images, y=labels, **changes)
     network = detector.dense_network_
     bare = bare_passes(images, network)
-    return Comparison(f"score_samples, {parts}", target, lambda: detector.score_samples(images), bare)
+    return Comparison(f"score_samples, {parts}{size}", target, lambda: detector.score_samples(images), bare)
 
 
 def scoring_of_three_networks(name: str, device: torch.device) -> Comparison:
     """Compare ``score_samples`` with the parts of a pre-trained backbone, at 128 pixels, with a pass of one network."""
-    images, labels = make_images(N_IMAGES, 128)
+    images, labels = make_images(SMALL.n_images, 128)
     backbone = create_backbone(name, pretrained=False, random_state=0)
     # Random weights count as pre-trained ones if their batch statistics are not those of a new network.
     for module in backbone.modules():
@@ -256,26 +275,29 @@ def scoring_of_three_networks(name: str, device: torch.device) -> Comparison:
 
 def measure_times(repeats: int, device: torch.device) -> list[Result]:
     """Return all time ratios."""
-    # On a GPU a step is so short that the start of a training would dominate a few of them.
-    n_steps = N_STEPS if device.type == "cpu" else 100
-    makers: list[Callable[[], Comparison]] = [
-        lambda: training_step(False, n_steps, device),
-        lambda: training_step(True, n_steps, device),
-        lambda: training_step(False, n_steps, device, BackMix()),
-        lambda: training_step(True, n_steps, device, BackMix()),
-        lambda: mask_generation(device),
-        *(partial(scoring, parts, device) for parts in PARTS),
-        *(partial(scoring_of_three_networks, name, device) for name in PRETRAINED_PARTS),
-    ]
-    return [compare(make(), repeats, device) for make in makers]
+    makers: list[Callable[[], Comparison]] = []
+    for size in [SMALL] if device.type == "cpu" else SIZES_OF_A_GPU:
+        makers += [
+            *(partial(training_step, dense, size, device) for dense in (False, True)),
+            *(partial(training_step, dense, size, device, BackMix()) for dense in (False, True)),
+            partial(mask_generation, size, device),
+            *(partial(scoring, parts, size, device) for parts in PARTS),
+        ]
+    makers += [partial(scoring_of_three_networks, name, device) for name in PRETRAINED_PARTS]
+    results = []
+    for make in makers:
+        results.append(compare(make(), repeats, device))
+        print(row_of(results[-1]), flush=True)
+    return results
 
 
-def print_times(results: list[Result]) -> None:
-    """Print one row per ratio."""
-    print(f"{'':52}{'library':>10}{'bare':>10}{'ratio':>8}{'spread':>8}{'target':>8}")
-    for result in results:
-        times = f"{result.library:>9.3f}s{result.bare:>9.3f}s"
-        print(f"{result.name:52}{times}{result.ratio:>8.3f}{result.spread:>8.3f}{result.target:>8.2f}")
+HEADER = f"{'':60}{'library':>10}{'bare':>10}{'ratio':>8}{'spread':>8}{'target':>8}"
+
+
+def row_of(result: Result) -> str:
+    """Return a line with the figures of a comparison."""
+    times = f"{result.library:>9.3f}s{result.bare:>9.3f}s"
+    return f"{result.name:60}{times}{result.ratio:>8.3f}{result.spread:>8.3f}{result.target:>8.2f}"
 
 
 def peak_megabytes() -> float:
@@ -343,8 +365,8 @@ def main() -> None:
         figures = measure_memory(device)
         print_memory(figures)
     else:
+        print(HEADER)
         results = measure_times(arguments.repeats, device)
-        print_times(results)
         figures = [result._asdict() for result in results]
     if arguments.json is not None:
         with open(arguments.json, "w", encoding="utf-8") as file:

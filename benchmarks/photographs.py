@@ -222,7 +222,8 @@ class TimedTrainer(KeptTrainer):
 
 def make_trainer(arguments, file, *, steps=1, **changes):
     """Return a trainer with the library's defaults, for ``steps`` times the steps of a stage."""
-    trainer = TimedTrainer(max_steps=steps * arguments.steps, batch_size=arguments.batch_size, **changes)
+    changes |= {"batch_size": arguments.batch_size, "precision": arguments.precision}
+    trainer = TimedTrainer(max_steps=steps * arguments.steps, **changes)
     trainer.file = None if arguments.networks is None else arguments.networks / f"{file}.pt"
     return trainer
 
@@ -374,6 +375,7 @@ def parse(argv=None, description=__doc__, sets=SETS):
     parser.add_argument("--steps", type=int, default=100, help="training steps of each stage")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="32-true", help="of the trainings: 32-true or bf16-mixed")
     parser.add_argument("--networks", type=Path, help="folder that keeps the trained networks")
     parser.add_argument("--figures", type=Path, help="folder for pictures of errors")
     parser.add_argument("--json", type=Path, help="file for the rows")

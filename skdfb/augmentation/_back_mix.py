@@ -17,7 +17,7 @@ from skdfb.augmentation._attention_bank import AttentionBank
 from skdfb.augmentation._batch import IGNORED, Batch
 from skdfb.images import as_images
 from skdfb.images._images import ArrayImages
-from skdfb.utils import spawn_seeds
+from skdfb.utils import spawn_seeds, upload
 
 __all__ = ["BackMix"]
 
@@ -265,7 +265,7 @@ class BackMix(BaseEstimator):
             for numbers in (partners[receivers], receivers)
         ]
         # All numbers go to the device at once.
-        source, target = (_windows(corner, shape) for corner in torch.stack(corners).to(device))
+        source, target = (_windows(corner, shape) for corner in upload(torch.stack(corners), device))
         return _paste(batch, sources, foregrounds, source, target, blank)
 
     def _receivers(self, n_images: int, generator: Generator) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from skdfb.augmentation._batch import IGNORED, Batch
+from skdfb.utils import upload
 
 __all__ = ["zoom_and_flip"]
 
@@ -32,7 +33,7 @@ def zoom_and_flip(
     sign = 1 - 2 * (torch.rand(n, generator=generator, dtype=torch.float64) < 0.5) if flip else torch.ones(n)
     zero = torch.zeros(n)
     theta = torch.stack([torch.stack([sign * inverse, zero, x], 1), torch.stack([zero, inverse, y], 1)], 1)
-    theta = theta.to(batch.images)  # (n, 2, 3)
+    theta = upload(theta.to(batch.images.dtype), batch.images.device)  # (n, 2, 3)
     grid = F.affine_grid(theta, [n, 1, output_size, output_size], align_corners=False)
     images = _sample(batch.images, grid, inverse * (batch.images.shape[-1] / output_size))
     if batch.masks is None:
@@ -55,7 +56,7 @@ def _sample(images: Tensor, grid: Tensor, step: Tensor) -> Tensor:
         return _sample_halved(images, grid, counts[0])
     sampled = images.new_empty(len(images), images.shape[1], *grid.shape[1:3])
     # One pass per number of halvings. The rows of all passes go to the device at once.
-    order = halvings.argsort(stable=True).to(images.device)
+    order = upload(halvings.argsort(stable=True), images.device)
     ends = [int((halvings <= count).sum()) for count in counts]
     for start, end, count in zip([0, *ends], ends, counts, strict=False):
         rows = order[start:end]

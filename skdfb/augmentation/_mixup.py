@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from skdfb.augmentation._batch import Batch
+from skdfb.utils import upload
 
 __all__ = ["mixup"]
 
@@ -19,7 +20,7 @@ def mixup(batch: Batch, alpha: float, generator: Generator) -> Batch:
     # A Beta number from two Gamma numbers. For a tiny alpha both can round to 0; then nothing is mixed.
     first, second = _gamma(alpha, generator), _gamma(alpha, generator)
     weight = float(first / (first + second)) if float(first + second) > 0 else 1.0
-    other = torch.randperm(n, generator=generator).to(batch.images.device)
+    other = upload(torch.randperm(n, generator=generator), batch.images.device)
     return replace(
         batch,
         images=torch.lerp(batch.images[other], batch.images, weight),

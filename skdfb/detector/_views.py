@@ -1,6 +1,6 @@
 """The views of images, computed by the two networks in one pass over the images."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skdfb.detector._download import Download
+from skdfb.detector._download import Download, one_behind
 from skdfb.detector._pretrained import with_head
 from skdfb.detector._represent import represent, representation_of_layer
 from skdfb.images import BatchSize, Images, Indices
@@ -78,22 +78,26 @@ class NetworkViews:
 
         download = Download()
 
-        def represent_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, dict[str, Representation]]:
+        def represent_batch(
+            indices: Indices, inputs: Tensor
+        ) -> tuple[Indices, Callable[[], dict[str, Representation]]]:
             # Under the caller's autocast, features would be computed in half precision.
             with torch.autocast(inputs.device.type, enabled=False):
                 found: dict[str, Representation] = {}
                 for network in ordered:
                     own = {key: request for key, request in requests.items() if networks[key] is network}
                     found |= self._views_of_network(network, own, inputs, trunk)
-            found = download(found)
-            # In the order of the requests again.
-            return indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
+            return indices, download.start(found)
 
         # Only networks that are needed, each once: a view of the classifier alone must not touch the dense network.
         with ExitStack() as stack:
             for network in ordered:
                 stack.enter_context(evaluation_mode(network))
-            yield from run_over(self.main, images, self.batch_size, self.n_jobs, represent_batch)
+            batches = run_over(self.main, images, self.batch_size, self.n_jobs, represent_batch)
+            for indices, finish in one_behind(batches) if self.main.device.type == "cuda" else batches:
+                found = finish()
+                # In the order of the requests again.
+                yield indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
 
     def _views_of_network(
         self, network: DenseClassifier, requests: Mapping[str, ViewRequest], inputs: Tensor, trunk: SharedTrunk

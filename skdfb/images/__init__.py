@@ -2,7 +2,7 @@
 
 from skdfb.images._as_images import as_images
 from skdfb.images._batch_size import BatchSize, batch_size_of, is_out_of_memory
-from skdfb.images._batches import Preprocessor, iterate_batches, read_batches
+from skdfb.images._batches import Preprocessor, read_batches
 from skdfb.images._checks import check_images, check_labels, labels_given
 from skdfb.images._constraints import N_JOBS
 from skdfb.images._containers import opened
@@ -31,7 +31,6 @@ __all__ = [
     "encode_labels",
     "fingerprint",
     "is_out_of_memory",
-    "iterate_batches",
     "label_array",
     "label_places",
     "labels_given",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from skdfb.images._images import Images, Indices
 
-__all__ = ["Preprocessor", "iterate_batches", "read_batches"]
+__all__ = ["Preprocessor", "read_batches"]
 
 # Large JPEG files are decoded at a half, a quarter or an eighth of their size, if the sides stay this many times those
 # of the network's input: then the resized pixels are nearly those of the whole file.
@@ -106,47 +107,6 @@ def _floats(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
-def iterate_batches(
-    images: Images,
-    batches: Iterable[Indices],
-    preprocessor: Preprocessor,
-    *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    size: int | None = None,
-    n_jobs: int | None = None,
-) -> Iterator[tuple[Indices, Tensor]]:
-    """Read batches of images and make network inputs of them on the device.
-
-    Parameters
-    ----------
-    images : Images
-        The images.
-    batches : iterable of ndarray of int
-        Places of the images of each batch.
-    preprocessor : Preprocessor
-        Makes the inputs.
-    device : torch.device
-        Where the inputs go.
-    dtype : torch.dtype, default=torch.float32
-        The dtype of the inputs.
-    size : int, default=None
-        Side of the inputs; None takes that of ``preprocessor``.
-    n_jobs : int, default=None
-        As in :func:`read_batches`.
-
-    Yields
-    ------
-    indices : ndarray of int of shape (b,)
-        Places of the images.
-    inputs : Tensor of shape (b, C, size, size)
-        Resized and normalised images.
-    """
-    for indices, pixels in read_batches(images, batches, preprocessor, size=size, n_jobs=n_jobs):
-        # Resized on the device, and in the dtype of the pixels: half precision would lose levels of 0..255.
-        yield indices, preprocessor(pixels.to(device, non_blocking=True), size).to(dtype)
-
-
 def read_batches(
     images: Images,
     batches: Iterable[Indices],
@@ -154,6 +114,7 @@ def read_batches(
     *,
     size: int | None = None,
     n_jobs: int | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[tuple[Indices, Tensor]]:
     """Read batches of pixels.
 
@@ -171,7 +132,10 @@ def read_batches(
     size : int, default=None
         Side of resized images; None takes that of ``preprocessor``.
     n_jobs : int, default=None
-        Number of threads that read and decode ahead, one batch each; -1 means all processors.
+        Number of threads that read and decode ahead, one batch each; -1 means all processors. None reads in the
+        caller's thread; but for a GPU in another one, unless reading runs the user's code, which may depend on it.
+    device : torch.device, default=None
+        Where the pixels will go. For a GPU they come in memory that it can read by itself.
 
     Yields
     ------
@@ -180,20 +144,23 @@ def read_batches(
     pixels : Tensor of shape (b, C, H, W)
         Pixels as uint8 in 0..255 or floats in 0..1.
     """
+    for_gpu = device is not None and device.type == "cuda"
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:
         if images.size is None:
             # One by one: a batch of photographs in full size would fill the memory.
             least_side = OVERSAMPLING * (size or preprocessor.image_size)
             read_one = (images.read_one(int(index), least_side) for index in indices)
-            return indices, torch.stack([preprocessor.resize(image, size) for image in read_one])
-        pixels = images.read(indices)
+            pixels: Any = torch.stack([preprocessor.resize(image, size) for image in read_one])
+        else:
+            pixels = images.read(indices)
         assert isinstance(pixels, Tensor), "images that share a size are read as one tensor"
-        return indices, pixels
+        return indices, pixels.pin_memory() if for_gpu else pixels
 
     # Threads suffice: PIL and NumPy release the interpreter's lock while they decode and copy.
     n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
-    yield from map(read, batches) if n_threads == 1 else _read_ahead(read, batches, n_threads)
+    ahead = n_threads > 1 or (for_gpu and n_jobs is None and not images.runs_user_code)
+    yield from _read_ahead(read, batches, n_threads) if ahead else map(read, batches)
 
 
 _Batch = tuple[Indices, Tensor]

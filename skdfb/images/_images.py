@@ -81,6 +81,11 @@ class Images(ABC):
         return self.read(np.array([index]))[0]
 
     @property
+    def runs_user_code(self) -> bool:
+        """Whether reading an image runs code of the caller, as of a dataset."""
+        return False
+
+    @property
     def has_labels(self) -> bool:
         """Whether the images bring labels."""
         return False
@@ -262,6 +267,10 @@ class DatasetImages(SingleImages):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def runs_user_code(self) -> bool:
+        return True
+
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
         image = read_item(self._item(index)[0], index, self.n_channels, least_side)
         if index in self._compared:
@@ -333,6 +342,10 @@ class _Subset(Images):
     def read(self, indices: Indices) -> list[Tensor] | Tensor:
         return self.images.read(self.indices[indices])
 
+    @property
+    def runs_user_code(self) -> bool:
+        return self.images.runs_user_code
+
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         return self.images.read_one(int(self.indices[index]), least_side)
 
@@ -383,6 +396,10 @@ class LenientImages(Images):
 
     def read(self, indices: Indices) -> list[Tensor]:
         return [self.read_one(int(index)) for index in indices]
+
+    @property
+    def runs_user_code(self) -> bool:
+        return self.images.runs_user_code
 
     @property
     def has_labels(self) -> bool:

@@ -39,6 +39,10 @@ class JoinedImages(Images):
                     images[place] = pixels
         return images if self.size is None else torch.stack(images)
 
+    @property
+    def runs_user_code(self) -> bool:
+        return self.first.runs_user_code or self.second.runs_user_code
+
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         owner, first = (self.first, 0) if index < len(self.first) else (self.second, len(self.first))
         return owner.read_one(index - first, least_side)

@@ -18,7 +18,7 @@ from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, hand_over
 from skdfb.networks import refine_by_affinity
 from skdfb.networks._attention_maps import min_max
-from skdfb.utils import resolve_device
+from skdfb.utils import resolve_device, upload
 
 __all__ = ["AffinityMaskGenerator"]
 
@@ -184,10 +184,10 @@ class AffinityMaskGenerator(BaseMaskGenerator):
                 maps = torch.from_numpy(np.asarray(self.generator_.attention_maps(batch, targets)))  # (b, H, W)
 
                 def refined(rows: slice, images: Images = batch, maps: torch.Tensor = maps) -> torch.Tensor:
-                    return self._refined(images.subset(np.arange(rows.start, rows.stop)), maps[rows].to(device))
+                    return self._refined(images.subset(np.arange(rows.start, rows.stop)), upload(maps[rows], device))
 
                 found = torch.cat(list(batch_size.pieces(len(indices), refined)))
-                yield indices, found, torch.from_numpy(targets).to(device)
+                yield indices, found, upload(torch.from_numpy(targets), device)
                 bar.update(len(indices))
             batch_size.warn_if_halved("refining by colour")
 
@@ -210,14 +210,14 @@ def _pixels(
 ) -> torch.Tensor:
     """Return images as floats (b, 3, *size) in 0..1."""
     if images.size is not None:
-        return _resized(torch.as_tensor(images.read(indices)).to(device), size)
+        return _resized(upload(torch.as_tensor(images.read(indices)), device), size)
 
     # Images of several sizes are resized one by one, where they are read: a batch of photographs is large.
     def read(index: int) -> torch.Tensor:
         (pixels,) = images.read(np.array([index]))
         return _resized(pixels[None], size)
 
-    return torch.cat(Parallel(n_jobs=n_jobs, prefer="threads")(map(delayed(read), indices))).to(device)
+    return upload(torch.cat(Parallel(n_jobs=n_jobs, prefer="threads")(map(delayed(read), indices))), device)
 
 
 def _resized(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

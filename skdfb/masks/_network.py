@@ -20,7 +20,7 @@ from skdfb.networks._inputs import run_over
 from skdfb.training import Trainer
 from skdfb.training._class_order import check_order
 from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import evaluation_mode, resolve_device
+from skdfb.utils import evaluation_mode, resolve_device, upload
 
 __all__ = ["REFERENCE_SIDE", "MultiScaleMaskGenerator", "NetworkMaskGenerator"]
 
@@ -66,7 +66,7 @@ class NetworkMaskGenerator(BaseMaskGenerator):
         compute_maps = self._map_function(self._output_size(images))
 
         def maps_of(indices: Indices, inputs: torch.Tensor) -> tuple[Indices, torch.Tensor, torch.Tensor]:
-            targets = None if labels is None else torch.from_numpy(labels[indices]).to(network.device)
+            targets = None if labels is None else upload(torch.from_numpy(labels[indices]), network.device)
             maps, targets = compute_maps(inputs, targets)
             return indices, maps, targets
 

@@ -4,7 +4,7 @@ import copy
 import copyreg
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -219,6 +219,21 @@ class DenseClassifier(nn.Module):
         """
         logits: Tensor = self.head(self.features(images))
         return logits
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or convert the network, as any module; on a GPU its weights get the memory format of its inputs.
+
+        A GPU would convert them anew in each pass.
+
+        Returns
+        -------
+        network : DenseClassifier
+            This network.
+        """
+        super().to(*args, **kwargs)
+        if self.device.type == "cuda":
+            super().to(memory_format=self.feature_map.memory_format)
+        return self
 
     def with_background(self) -> "DenseClassifier":
         """Return a copy with one more class, the background, whose weights are zero.

@@ -38,6 +38,8 @@ class FeatureMap(nn.Module):
         Number of channels C, as measured: timm's ``num_features`` is another number for some models.
     map_size : tuple of (int, int)
         Height and width of the map of an ``image_size`` image.
+    memory_format : torch.memory_format
+        That of the inputs.
 
     Raises
     ------
@@ -50,7 +52,7 @@ class FeatureMap(nn.Module):
     def __init__(self, backbone: nn.Module, image_size: int, name: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self._memory_format = _memory_format(backbone)
+        self.memory_format = _memory_format(backbone)
         self._method = self._layout = ""
         shape = self._find_layout(image_size, name)
         self.width = shape[1]
@@ -59,7 +61,7 @@ class FeatureMap(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, 3, H, W) to (n, C, h, w)."""
         # With method and layout known from the trial, a forward pass runs the backbone once.
-        images = images.contiguous(memory_format=self._memory_format)
+        images = images.contiguous(memory_format=self.memory_format)
         feature_map = self._to_nchw(self._call(self._method, images), self._layout, images)
         if feature_map is None:
             raise ValueError(

@@ -8,6 +8,7 @@ from torch import Tensor
 from skdfb._progress import progress_bar
 from skdfb.images import BatchSize, Images, Indices, read_batches
 from skdfb.networks._dense_classifier import DenseClassifier
+from skdfb.utils import upload
 
 __all__ = ["run_over"]
 
@@ -30,10 +31,11 @@ def run_over(
     """
     preprocessor, device, dtype = network.preprocessor, network.device, network.dtype
     with progress_bar(len(images), is_long=len(images) > _FEW * batch_size.size) as bar:
-        for indices, pixels in read_batches(images, batch_size.batches(len(images)), preprocessor, n_jobs=n_jobs):
+        batches = batch_size.batches(len(images))
+        for indices, pixels in read_batches(images, batches, preprocessor, n_jobs=n_jobs, device=device):
             # The defaults bind the arrays of this batch.
             def process_rows(rows: slice, indices: Indices = indices, pixels: Tensor = pixels) -> Result:
-                inputs = preprocessor(pixels[rows].to(device, non_blocking=True)).to(dtype)
+                inputs = preprocessor(upload(pixels[rows], device)).to(dtype)
                 return process(indices[rows], inputs)
 
             yield from batch_size.pieces(len(indices), process_rows)

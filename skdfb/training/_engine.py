@@ -1,6 +1,9 @@
 """The engine of a training: Lightning Fabric on one device, or on all that were launched together."""
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,7 +48,8 @@ def make_engine(device: torch.device, precision: str, dtype: torch.dtype) -> Fab
     if device.type in _KINDS_OF_FABRIC:
         devices: Any = [device.index or 0] if device.type == "cuda" else 1
         devices = os.environ.get("LT_DEVICES", devices)  # also of one process that `fabric run` launched
-        return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+        with _without_advice():
+            return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
     strategy = SingleDeviceStrategy(device, accelerator=_OneDevice())
     if precision.endswith("-mixed"):
         mixed = MixedPrecision(precision, device=device.type)  # type: ignore[arg-type]
@@ -69,6 +73,21 @@ def _shared_engine(device: torch.device, precision: str, n_processes: int) -> Fa
     if "LT_CLI_USED" not in os.environ:
         fabric.launch()
     return fabric
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep Fabric from advising users to lower the precision of matrix products in the whole process."""
+    log = logging.getLogger("lightning_fabric.utilities.rank_zero")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "set_float32_matmul_precision" not in record.getMessage()
+
+    log.addFilter(is_other)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_other)
 
 
 class _OneDevice(Accelerator):

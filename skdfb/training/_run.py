@@ -16,7 +16,7 @@ from skdfb.augmentation import Batch
 from skdfb.augmentation._geometry import zoom_and_flip
 from skdfb.augmentation._mixup import mixup
 from skdfb.exceptions import TrainingDivergedError
-from skdfb.images import BatchSize, Images, Indices, iterate_batches
+from skdfb.images import BatchSize, Images, Indices, read_batches
 from skdfb.networks import DenseClassifier
 from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
@@ -37,7 +37,7 @@ from skdfb.training._sampling import (
 )
 from skdfb.training._schedule import learning_rates
 from skdfb.training._settings import TrainingSettings, resolved_mixup, resolved_scales
-from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng
+from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng, upload
 
 __all__ = ["TrainingRun"]
 
@@ -102,6 +102,7 @@ class TrainingRun:
             if self.masks is None
             else DenseLoss(self.network, self.settings.classification_weight)
         )
+        self.network.to(self.fabric.device)  # by its own method, before Fabric moves its parts
         model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
         try:
             model.train()
@@ -221,18 +222,20 @@ class TrainingRun:
             shuffled_batches(len(self.images), self.settings.batch_size, first_step, self.n_steps, self.seed)
         )
         shares: Iterator[Indices] = (indices[rank::world_size] for indices in shared)
-        loaded = iterate_batches(
+        preprocessor, size, device = self.network.preprocessor, self._reading_size(), self.fabric.device
+        loaded = read_batches(
             self.images,
             self._with_donors(shares, first_step) if self.needs_donors else shares,
-            self.network.preprocessor,
-            device=self.fabric.device,
-            dtype=self.dtype,
-            size=self._reading_size(),
+            preprocessor,
+            size=size,
             n_jobs=self.n_jobs,
+            device=device,
         )
         keeper = None if self.bank is None else AttentionKeeper(self.bank, self.network, self.fabric, self.at_once)
-        for all_indices, (indices, images) in zip(whole, self._isolated(loaded, first_step), strict=True):
-            rows = torch.from_numpy(indices).to(self.fabric.device)
+        for all_indices, (indices, pixels) in zip(whole, self._isolated(loaded, first_step), strict=True):
+            # Resized on the device, and in the dtype of the pixels: half precision would lose levels of 0..255.
+            images = preprocessor(upload(pixels, device), size).to(self.dtype)
+            rows = upload(torch.from_numpy(indices), device)
             batch = Batch(images, *self._targets(indices, rows))
             n = len(images) // 2 if self.needs_donors else len(images)  # images of the batch itself
             # Here and not while reading: the maps must be those of the network just before the step.
@@ -262,7 +265,7 @@ class TrainingRun:
         # The loss needs int64, which takes eight times the memory of the stored bytes: so late as possible.
         masks = self.masks[indices]
         tensor = torch.from_numpy(masks if masks.dtype == np.uint8 else np.asarray(masks, dtype=np.int64))
-        return targets, tensor.to(self.fabric.device).long()
+        return targets, upload(tensor, self.fabric.device).long()
 
     def _reading_size(self) -> int:
         """Return the side at which images are read, in pixels.

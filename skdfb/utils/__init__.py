@@ -7,6 +7,7 @@ from skdfb.utils._devices import (
     launched_processes,
     own_torch_modes,
     resolve_device,
+    upload,
 )
 from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file, write_text
@@ -38,6 +39,7 @@ __all__ = [
     "shallow_copy",
     "spawn_seeds",
     "temporary_array",
+    "upload",
     "write_file",
     "write_text",
 ]

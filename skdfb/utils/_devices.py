@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = [
     "available_device",
@@ -13,6 +13,7 @@ __all__ = [
     "launched_processes",
     "own_torch_modes",
     "resolve_device",
+    "upload",
 ]
 
 
@@ -59,6 +60,28 @@ def available_device(device: str | torch.device) -> torch.device:
         return resolve_device(device)
     except ValueError:
         return resolve_device("auto")
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, in the same dtype; on a GPU without waiting for the work that it has still to do.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        On the CPU; it may change at once after the call.
+    device : torch.device
+        Where it goes.
+
+    Returns
+    -------
+    uploaded : Tensor
+        The same numbers there.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    # A GPU reads memory of the CPU by itself only if it is pinned, that is, never swapped to the disk. torch keeps such
+    # memory for the next call, and gives it away again only after the copy.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def launched_processes() -> int:

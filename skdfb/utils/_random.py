@@ -91,7 +91,7 @@ class _OwnGenerators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not _is_random(func) or _has_generator(args, kwargs):
+        if not _is_random(func) or _has_generator(args, kwargs) or _drops_nothing(func, args, kwargs):
             return func(*args, **kwargs)
         if torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
@@ -114,7 +114,25 @@ class _OwnGenerators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @cache
 def _is_random(func: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
+    # The backward operations of fused attention have the tag, too, but get the state of the forward pass as arguments.
+    return torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and "_backward" not in str(func)
+
+
+def _drops_nothing(func: Any, args: Any, kwargs: Any) -> bool:
+    """Tell whether this is fused attention without dropout, as in evaluation and in most vision transformers."""
+    place, default = _dropout_argument(func)
+    if place is None:
+        return False
+    return not (args[place] if place < len(args) else kwargs.get("dropout_p", default))
+
+
+@cache
+def _dropout_argument(func: Any) -> tuple[int | None, float]:
+    """Return the place and the default of the argument ``dropout_p``; no place if there is none."""
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.name == "dropout_p":
+            return place, argument.default_value or 0.0
+    return None, 0.0
 
 
 @cache

@@ -1,24 +1,41 @@
-"""The detector on a GPU says what it says on a CPU, and takes what scorers are written in."""
+"""The detector on a GPU says what it says on a CPU, and takes what scorers are written in.
+
+``SKDFB_GPU=cpu python -m pytest -m gpu tests/detector/test_gpu.py`` tries most of these tests without a GPU.
+"""
 
 import os
 import subprocess
 import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
-from skdfb import CAMMaskGenerator, Trainer
+import skdfb
+from skdfb import CAMMaskGenerator, FrozenDetector, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.exceptions import BatchSizeWarning
-from skdfb.networks import create_backbone
+from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import MSP, ODIN, Energy, ViM
+from skdfb.training import _checkpoints
 from skdfb.utils import resolve_device
-from tests.detector.conftest import make_detector, make_images
+from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
+from tests.detector.test_early_checks import SHIPPED
+from tests.detector.test_pretrained import detector_of, pretrained_backbone
+from tests.devices.test_detectors import DETECTORS, GENERATORS, on, trained
+from tests.helpers import TinyBackbone
 
 skops = pytest.importorskip("skops.io")
-pytestmark = pytest.mark.gpu
+GPU = os.environ.get("SKDFB_GPU", "cuda")
+needs_cuda = pytest.mark.skipif(GPU == "cpu", reason="shows what only CUDA does")
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")]
 
 READ = """
 import sys
@@ -45,7 +62,14 @@ class DistanceToMean:
 @pytest.fixture(scope="module")
 def on_gpu():
     X, y = make_images()
-    return make_detector(device="cuda").fit(X, y)
+    return make_detector(device=GPU, alpha=0.1).fit(X, y)
+
+
+@pytest.fixture
+def full_precision() -> Iterator[None]:
+    """Convolutions without TF32, whose 10 bits would hide small mistakes."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, deterministic=True):
+        yield
 
 
 def moved_to_cpu(detector):
@@ -54,6 +78,7 @@ def moved_to_cpu(detector):
     return detector
 
 
+@needs_cuda
 def test_auto_is_the_gpu():
     assert resolve_device("auto").type == "cuda"
 
@@ -62,8 +87,8 @@ def test_auto_is_the_gpu():
 def test_scores_are_those_of_the_cpu(scorer):
     X, y = make_images()
     X_new = make_images(24, seed=1)[0]
-    detector = make_detector(device="cuda", scorer=scorer, batch_size=7).fit(X, y)
-    assert detector.dense_network_.device.type == "cuda"
+    detector = make_detector(device=GPU, scorer=scorer, batch_size=7).fit(X, y)
+    assert detector.dense_network_.device.type == GPU
     scores, parts = detector.score_samples(X_new), detector.score_parts(X_new)
     detector.batch_size = 24
     np.testing.assert_allclose(detector.score_samples(X_new), scores, rtol=1e-3, atol=1e-3)
@@ -86,7 +111,7 @@ def test_every_method_runs(on_gpu):
 
 def test_conversion_is_exact(on_gpu):
     network = on_gpu.dense_network_
-    images = torch.rand(8, 3, 16, 16, device="cuda")
+    images = torch.rand(8, 3, 16, 16, device=GPU)
     with torch.no_grad():
         feature_map = network.feature_map(images)
         expected = network.head(feature_map.mean((2, 3)))
@@ -96,7 +121,7 @@ def test_conversion_is_exact(on_gpu):
 def test_masks_are_those_of_the_cpu(on_gpu):
     X, y = make_images()
     maps = [
-        CAMMaskGenerator(on_gpu.classifier_, device=device).fit(X, y).attention_maps(X, y) for device in ("cuda", "cpu")
+        CAMMaskGenerator(on_gpu.classifier_, device=device).fit(X, y).attention_maps(X, y) for device in (GPU, "cpu")
     ]
     np.testing.assert_allclose(*maps, atol=2e-2)
 
@@ -104,7 +129,7 @@ def test_masks_are_those_of_the_cpu(on_gpu):
 def test_bf16_training_runs():
     X, y = make_images()
     trainer = make_detector().classifier_trainer.set_params(precision="bf16-mixed")
-    detector = make_detector(device="cuda", classifier_trainer=trainer, dense_trainer=trainer).fit(X, y)
+    detector = make_detector(device=GPU, classifier_trainer=trainer, dense_trainer=trainer).fit(X, y)
     assert np.isfinite(detector.score_samples(X)).all()
 
 
@@ -121,7 +146,7 @@ def deterministic_algorithms(monkeypatch):
 def test_deterministic():
     """Twice the same bits."""
     X, y = make_images()
-    first, second = (make_detector(device="cuda").fit(X, y) for _ in range(2))
+    first, second = (make_detector(device=GPU).fit(X, y) for _ in range(2))
     for weight, other in zip(first.dense_network_.parameters(), second.dense_network_.parameters(), strict=True):
         assert torch.equal(weight, other)
     np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
@@ -131,7 +156,7 @@ def test_deterministic():
 def test_back_mix():
     X, y = make_images()
     trainer = Trainer(max_steps=10, batch_size=16, learning_rate=0.1, augmentation=BackMix())
-    changes = {"device": "cuda", "scorer": Energy()}
+    changes = {"device": GPU, "scorer": Energy()}
     changes |= {"classifier_trainer": trainer, "dense_trainer": trainer}
     first, second = (make_detector(**changes).fit(X, y) for _ in range(2))
     for weight, other in zip(first.dense_network_.parameters(), second.dense_network_.parameters(), strict=True):
@@ -142,12 +167,15 @@ def test_skops_files_are_read_without_a_gpu(tmp_path):
     X, y = make_images()
     few = Trainer(max_steps=2, batch_size=16)
     network = {"backbone": create_backbone("test_resnet", pretrained=False, random_state=0), "image_size": 128}
-    detector = make_detector(device="cuda", classifier_trainer=few, dense_trainer=few, **network).fit(X, y)
+    detector = make_detector(device=GPU, classifier_trainer=few, dense_trainer=few, **network).fit(X, y)
+    detector.backbone = "test_resnet"  # skops has no type for torch modules
     skops.dump((detector, detector.score_samples(X)), tmp_path / "model.skops")
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", READ, str(tmp_path / "model.skops")], env=environment, check=True)
 
 
+@needs_cuda
+@pytest.mark.usefixtures("full_precision")  # the kernel depends on the batch, and each rounds to TF32 in its own way
 def test_memory_that_is_too_short(on_gpu):
     """The batch is halved until it fits into what is left to this process."""
     X = np.tile(make_images(24)[0], (200, 1, 1, 1))  # 4,800 images: some megabytes a feature map
@@ -164,3 +192,167 @@ def test_memory_that_is_too_short(on_gpu):
         on_gpu.set_params(batch_size=128)
     assert on_gpu.batch_size_ < len(X)
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
+
+
+@needs_cuda
+@pytest.mark.usefixtures("full_precision")
+def test_memory_that_is_too_short_for_a_training_step():
+    X, y = (np.concatenate([part] * 100) for part in make_images(24))  # 2,400 images
+    trainer = Trainer(max_steps=3, batch_size=len(X), flip=False, scale_range=None, learning_rate=0.1)
+
+    def losses() -> list[float]:
+        return trainer.train(DenseClassifier(tiny_backbone(), 3, image_size=SIDE), X, y, device=GPU, random_state=0)[
+            "loss"
+        ]
+
+    expected = losses()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
+    try:
+        with pytest.warns(BatchSizeWarning, match=f"{len(X)} images do not fit"):
+            found = losses()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+# ------------------------------------------------------------- everything, against the CPU
+
+
+def scores_of_both(detector: Any, path: Path, X: Any) -> list[Any]:
+    """Return the scores on the GPU, and on the CPU after it was saved and loaded."""
+    skdfb.save(detector, path)
+    loaded = skdfb.load(path, device="cpu", customs=[TinyBackbone])
+    assert (detector.dense_network_.device.type, loaded.dense_network_.device.type) == (GPU, "cpu")
+    return [detector.score_samples(X), loaded.score_samples(X)]
+
+
+@pytest.mark.usefixtures("full_precision")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_fit_and_score(name: str, tmp_path: Path) -> None:
+    X, y = make_images()
+    first, second = (on(device, DETECTORS[name]).fit(X, y) for device in ("cpu", GPU))
+    for stage, history in first.training_history_.items():
+        np.testing.assert_allclose(second.training_history_[stage]["loss"], history["loss"], rtol=1e-2, atol=1e-3)
+    scores = scores_of_both(second, tmp_path / "model.safetensors", make_images(24, seed=1)[0])
+    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("full_precision")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_scorer(on_gpu: Any, name: str, tmp_path: Path) -> None:
+    X, y = make_images()
+    required = {"ScorerEnsemble": [[Energy(), MSP()]], "TemperatureScaled": [Energy()]}.get(name, [])
+    scorer = SHIPPED[name](*required)
+    if "n_neighbors" in signature(type(scorer)).parameters:
+        scorer.set_params(n_neighbors=3)
+    detector = on_gpu.refit_scorer(scorer, X=X, y=y)
+    scores = scores_of_both(detector, tmp_path / "model.safetensors", make_images(24, seed=1)[0])
+    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("full_precision")
+@pytest.mark.parametrize("name", GENERATORS)
+def test_masks_alone(on_gpu: Any, name: str) -> None:
+    X, y = make_images()
+    masks = []
+    for device in ("cpu", GPU):
+        generator = clone(GENERATORS[name])
+        options = {"backbone": on_gpu.classifier_, "device": device, "random_state": 0}
+        for key in generator.get_params():
+            if (last := key.rpartition("__")[2]) in options and "trainer" not in key:
+                generator.set_params(**{key: options[last]})
+        masks.append(np.asarray(generator.fit(X, y).transform(X, y)))
+    assert np.mean(masks[0] == masks[1]) > 0.99  # a pixel at the threshold may fall on either side
+
+
+@pytest.mark.parametrize(("begun_on", "ended_on"), [("cpu", GPU), (GPU, "cpu"), (GPU, GPU)])
+@pytest.mark.usefixtures("full_precision")
+def test_a_training_goes_on(begun_on: str, ended_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = make_images()
+    options = trained(optimizer="adamw", augmentation=BackMix(), checkpoint_every=2)
+    whole = on("cpu", make_detector(**options)).fit(X, y)
+    write, written = _checkpoints.write_file, []
+
+    def interrupted(*args: Any) -> None:
+        written.append(args)
+        if len(written) == 6:  # in the dense stage
+            raise KeyboardInterrupt
+        write(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_checkpoints, "write_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            on(begun_on, make_detector(**options, checkpoint_dir=tmp_path)).fit(X, y)
+    after = on(ended_on, make_detector(**options, checkpoint_dir=tmp_path)).fit(X, y)
+    X_new = make_images(24, seed=1)[0]
+    np.testing.assert_allclose(after.score_samples(X_new), whole.score_samples(X_new), rtol=1e-2, atol=1e-2)
+
+
+# ------------------------------------------------------------- waits for the GPU
+
+
+def waits(work: Callable[[], Any]) -> Counter[str]:
+    """Return where the CPU waits for the GPU, and how often."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return Counter(f"{w.filename}:{w.lineno}" for w in found if "synchronizing CUDA" in str(w.message))
+
+
+@needs_cuda
+@pytest.mark.parametrize("dense", [False, True], ids=["classifier", "dense"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mixup": 0.1, "scale_range": (0.2, 1.0)},
+        {"augmentation": BackMix()},
+        {"clip_grad_norm": 0.1, "optimizer": "adamw"},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=str,
+)
+def test_a_training_step_waits_for_nothing(changes: dict[str, Any], dense: bool) -> None:
+    X, y = make_images()
+    masks = np.random.default_rng(0).integers(0, 4, (60, 16, 16)).astype(np.uint8) if dense else None
+
+    def train(n_steps: int) -> Counter[str]:
+        network = DenseClassifier(tiny_backbone(), 3 + dense, image_size=SIDE)
+        trainer = Trainer(max_steps=n_steps, batch_size=16, **changes)
+        return waits(lambda: trainer.train(network, X, y, masks, device=GPU, random_state=0))
+
+    train(5)
+    few, many = train(10), train(40)
+    assert many - few == Counter(), many - few
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["paper", "pre-trained", "frozen", "ViM"])
+def test_a_batch_of_scores_waits_once(name: str) -> None:
+    detectors: dict[str, Any] = {
+        "paper": lambda: make_detector(),
+        "pre-trained": lambda: detector_of(pretrained_backbone(), scorer=MSP()),
+        "frozen": lambda: FrozenDetector(pretrained_backbone(), image_size=32, random_state=0),
+        "ViM": lambda: make_detector(scorer=ViM()),
+    }
+    detector = detectors[name]().set_params(device=GPU, alpha=0.1, batch_size=8).fit(*make_images(120))
+    detector.score_samples(make_images(8, seed=1)[0])
+    few, many = (waits(lambda n=n: detector.score_samples(make_images(8 * n, seed=1)[0])) for n in (2, 12))
+    assert (many - few).total() == 10, many - few
+
+
+@needs_cuda
+def test_a_batch_of_masks_waits_once() -> None:
+    network = DenseClassifier(tiny_backbone(), 3, image_size=SIDE).to(GPU).eval()
+    found = []
+    for n_batches in (1, 2, 12):
+        images, labels = make_images(8 * n_batches)
+        generator = CAMMaskGenerator(network, device=GPU, batch_size=8).fit(images, labels)
+        found.append(waits(lambda g=generator, X=images, y=labels: g.transform(X, y)))
+    assert (found[2] - found[1]).total() == 10, found[2] - found[1]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from skdfb.images import BatchSize, Images, Preprocessor, as_images, iterate_batches
+from skdfb.images import BatchSize, Images, Preprocessor, as_images, read_batches
 
 Array = npt.NDArray[Any]
 CPU = torch.device("cpu")
@@ -28,11 +28,9 @@ def pixels() -> Array:
 def inputs(X: Any, batch_size: int = 3, **options: Any) -> Tensor:
     images = as_images(X)
     preprocessor = options.pop("preprocessor", Preprocessor(16, MEAN, STD))
-    batches = list(
-        iterate_batches(images, BatchSize(batch_size).batches(len(images)), preprocessor, device=CPU, **options)
-    )
+    batches = list(read_batches(images, BatchSize(batch_size).batches(len(images)), preprocessor, **options))
     assert [index for indices, _ in batches for index in indices] == list(range(len(images)))
-    return torch.cat([batch for _, batch in batches])
+    return torch.cat([preprocessor(pixels, options.get("size")) for _, pixels in batches])
 
 
 class TestPreprocessor:
@@ -108,11 +106,6 @@ class TestSameInput:
         X = [Image.fromarray(image) for image in pixels] if as_pil else pixels
         assert torch.equal(inputs(X, 1, n_jobs=n_jobs), inputs(X, 1))
 
-    def test_dtype(self, pixels: Array) -> None:
-        assert inputs(pixels, dtype=torch.float64).dtype == torch.float64
-        half = inputs(pixels, dtype=torch.bfloat16)
-        torch.testing.assert_close(half.float(), inputs(pixels), rtol=1e-2, atol=1e-2)
-
 
 class Counting(Images):
     """Counts the images that are read; one image may be broken."""
@@ -134,7 +127,7 @@ class Counting(Images):
 
 def iterate(images: Images, n_jobs: int, batch_size: int = 1) -> Any:
     batches = BatchSize(batch_size).batches(len(images))
-    return iterate_batches(images, batches, Preprocessor(4, MEAN, STD), device=CPU, n_jobs=n_jobs)
+    return read_batches(images, batches, Preprocessor(4, MEAN, STD), n_jobs=n_jobs)
 
 
 class TestThreads:
@@ -165,7 +158,7 @@ class TestThreads:
 
     def test_no_batches(self) -> None:
         for n_jobs in (1, 2):
-            assert list(iterate_batches(Counting(3), [], Preprocessor(4, MEAN, STD), device=CPU, n_jobs=n_jobs)) == []
+            assert list(read_batches(Counting(3), [], Preprocessor(4, MEAN, STD), n_jobs=n_jobs)) == []
 
 
 def test_what_is_kept_of_inference_mode_can_be_trained_with() -> None:

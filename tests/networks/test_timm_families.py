@@ -284,7 +284,7 @@ def test_map_is_timms_own(member: Member, network: DenseClassifier, images: Tens
     if member.name in INTERMEDIATES_DIFFER:
         pytest.skip("forward_intermediates of this family gives another map")
     # In the network's memory format, because deep networks round differently in another one.
-    images = images.contiguous(memory_format=network.feature_map._memory_format)
+    images = images.contiguous(memory_format=network.feature_map.memory_format)
     with torch.no_grad():
         feature_map = network.feature_map(images)
         (expected,) = network.feature_map.backbone.forward_intermediates(

@@ -218,14 +218,14 @@ def test_donors_are_read_lazily(tmp_path, monkeypatch):
     for index, image in enumerate(easy_problem()[0]):
         Image.fromarray(image).save(path := tmp_path / f"{index:02}.png")
         paths.append(path)
-    sizes, iterate = [], _run.iterate_batches
+    sizes, read = [], _run.read_batches
 
     def watched(images, batches, *args, **options):
-        for indices, inputs in iterate(images, batches, *args, **options):
-            sizes.append(len(inputs))
-            yield indices, inputs
+        for indices, pixels in read(images, batches, *args, **options):
+            sizes.append(len(pixels))
+            yield indices, pixels
 
-    monkeypatch.setattr(_run, "iterate_batches", watched)
+    monkeypatch.setattr(_run, "read_batches", watched)
     train_with(recorder := WithDonors(), images=paths, max_steps=4)
     train_with(again := WithDonors(), max_steps=4)
     for batch, other in zip(recorder.batches, again.batches, strict=True):
