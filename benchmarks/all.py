@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,13 @@ HISTORY = Path(__file__).parent / "results" / "speed.jsonl"
 COLUMNS = f"{'':60}{'ratio':>8}{'spread':>8}{'target':>8}"
 
 
-def rows_of_ratios(repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    """Return a row per comparison of library and bare code."""
-    return [{"kind": "ratio", **result._asdict()} for result in overhead.measure_times(repeats, device)]
-
-
-def rows_of_streams(sizes: list[int]) -> list[dict[str, Any]]:
-    """Return a row per source and number of images."""
-    return [{"kind": "stream", **row} for row in streaming.measure(sizes, list(streaming.SOURCES))]
+def measure(repeats: int, sizes: list[int], device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield a row per comparison of library and bare code; on a CPU also one per source and number of images."""
+    for result in overhead.measure_times(repeats, device):
+        yield {"kind": "ratio", **result._asdict()}
+    if device.type == "cpu":  # the sources are read and scored by the CPU
+        for row in streaming.measure(sizes, list(streaming.SOURCES)):
+            yield {"kind": "stream", **row}
 
 
 def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -49,11 +49,11 @@ def growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def keep(rows: list[dict[str, Any]], device: torch.device) -> None:
-    """Append rows to the history."""
+def keep(rows: Iterable[dict[str, Any]], device: torch.device) -> None:
+    """Append rows to the history, each as soon as it is known."""
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
-    with HISTORY.open("a", encoding="utf-8") as file:
-        for row in rows:
+    for row in rows:
+        with HISTORY.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"date": date, **overhead.machine(device), **row}) + "\n")
 
 
@@ -89,8 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.report or arguments.figure):
         device = torch.device(arguments.device)
-        streams = rows_of_streams(arguments.sizes) if device.type == "cpu" else []  # they measure what the CPU does
-        keep(rows_of_ratios(arguments.repeats, device) + streams, device)
+        keep(measure(arguments.repeats, arguments.sizes, device), device)
     history = [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines()]
     runs = newest(history)
     if arguments.figure:

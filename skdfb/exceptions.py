@@ -7,6 +7,7 @@ __all__ = [
     "BatchSizeWarning",
     "CheckpointError",
     "CheckpointWarning",
+    "CompileWarning",
     "DuplicateImagesWarning",
     "InvalidModelError",
     "TrainingDivergedError",
@@ -36,6 +37,10 @@ class CheckpointWarning(UserWarning):
     Older checkpoints stay complete, and the training continues. A ``fit`` with changed data or parameters starts anew
     beside one that was left unfinished; the message names what changed.
     """
+
+
+class CompileWarning(UserWarning):
+    """A network could not be compiled, and is trained as it is."""
 
 
 class DuplicateImagesWarning(UserWarning):

@@ -1,5 +1,6 @@
 """Batches of network inputs, made from images: read, resize, normalise."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,8 @@ __all__ = ["Preprocessor", "read_batches"]
 # Large JPEG files are decoded at a half, a quarter or an eighth of their size, if the sides stay this many times those
 # of the network's input: then the resized pixels are nearly those of the whole file.
 OVERSAMPLING = 3
+# Numbers per image in memory. To copy a batch of smaller ones takes less time than to hand it over to another thread.
+_WORTH_A_THREAD = 2**16
 # Larger images are resized in strips of at most this many pixels.
 _LARGE = 2**22
 
@@ -133,7 +136,8 @@ def read_batches(
         Side of resized images; None takes that of ``preprocessor``.
     n_jobs : int, default=None
         Number of threads that read and decode ahead, one batch each; -1 means all processors. None reads in the
-        caller's thread; but for a GPU in another one, unless reading runs the user's code, which may depend on it.
+        caller's thread. But for a GPU one thread reads ahead, unless images are small and in memory, or reading runs
+        code of the user, which may depend on its thread.
     device : torch.device, default=None
         Where the pixels will go. For a GPU they come in memory that it can read by itself.
 
@@ -145,6 +149,10 @@ def read_batches(
         Pixels as uint8 in 0..255 or floats in 0..1.
     """
     for_gpu = device is not None and device.type == "cuda"
+    slow = images.size is None or math.prod(images.size) * images.n_channels >= _WORTH_A_THREAD
+    # Threads suffice: PIL and NumPy release the interpreter's lock while they decode and copy.
+    n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
+    ahead = n_threads > 1 or (for_gpu and n_jobs is None and slow and not images.runs_user_code)
 
     def read(indices: Indices) -> tuple[Indices, Tensor]:
         if images.size is None:
@@ -155,11 +163,8 @@ def read_batches(
         else:
             pixels = images.read(indices)
         assert isinstance(pixels, Tensor), "images that share a size are read as one tensor"
-        return indices, pixels.pin_memory() if for_gpu else pixels
+        return indices, pixels.pin_memory() if for_gpu and ahead else pixels
 
-    # Threads suffice: PIL and NumPy release the interpreter's lock while they decode and copy.
-    n_threads = 1 if n_jobs is None else effective_n_jobs(n_jobs)
-    ahead = n_threads > 1 or (for_gpu and n_jobs is None and not images.runs_user_code)
     yield from _read_ahead(read, batches, n_threads) if ahead else map(read, batches)
 
 

@@ -249,8 +249,12 @@ def _is_first_process() -> bool:
 
 
 def _network_state(network: nn.Module) -> dict[str, Tensor]:
-    # Copies: safetensors refuses tensors that share memory, and the next steps change the tensors of the network.
-    return {f"network.{name}": tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    return {f"network.{name}": _copy(tensor) for name, tensor in network.state_dict().items()}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Return a copy on the CPU: the next steps change the tensor, and safetensors wants the usual memory format."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -265,7 +269,7 @@ def _optimizer_state(optimizer: Any) -> tuple[dict[str, Tensor], dict[str, Any]]
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu().clone()
+                tensors[f"optimizer.{index}.{key}"] = _copy(value)
             else:
                 numbers[f"{index}.{key}"] = value
     return tensors, numbers
@@ -276,7 +280,12 @@ def _load_optimizer(optimizer: Any, tensors: Mapping[str, Tensor], numbers: Mapp
     prefix = "optimizer."
     kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     # Names are "index.key", where index counts the weights.
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for name, value in (kept | dict(numbers)).items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
+        place, _, key = name.partition(".")
+        index = int(place)
+        if isinstance(value, Tensor) and value.shape == weights[index].shape:
+            # In the memory format of the weight: else each step of the optimiser would be slower than before.
+            value = torch.empty_like(weights[index], dtype=value.dtype, device="cpu").copy_(value)
+        state.setdefault(index, {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -14,7 +14,7 @@ from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
 from skdfb.utils import launched_processes
 
-__all__ = ["make_engine"]
+__all__ = ["make_engine", "without_advice"]
 
 # Networks of these dtypes compute in the dtype of their weights; the setting `precision` is for float32 weights.
 _TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
@@ -48,8 +48,7 @@ def make_engine(device: torch.device, precision: str, dtype: torch.dtype) -> Fab
     if device.type in _KINDS_OF_FABRIC:
         devices: Any = [device.index or 0] if device.type == "cuda" else 1
         devices = os.environ.get("LT_DEVICES", devices)  # also of one process that `fabric run` launched
-        with _without_advice():
-            return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
+        return Fabric(accelerator=device.type, devices=devices, precision=precision)  # type: ignore[arg-type]
     strategy = SingleDeviceStrategy(device, accelerator=_OneDevice())
     if precision.endswith("-mixed"):
         mixed = MixedPrecision(precision, device=device.type)  # type: ignore[arg-type]
@@ -76,8 +75,8 @@ def _shared_engine(device: torch.device, precision: str, n_processes: int) -> Fa
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    """Keep Fabric from advising users to lower the precision of matrix products in the whole process."""
+def without_advice() -> Iterator[None]:
+    """Keep Fabric, when it sets up a GPU, from advising to lower the precision of all products of the process."""
     log = logging.getLogger("lightning_fabric.utilities.rank_zero")
 
     def is_other(record: logging.LogRecord) -> bool:

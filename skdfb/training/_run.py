@@ -22,7 +22,8 @@ from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._buffers import KeptBuffers
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
-from skdfb.training._engine import make_engine
+from skdfb.training._compiled import Compiled
+from skdfb.training._engine import make_engine, without_advice
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._pace import Pace
 from skdfb.training._sampling import (
@@ -80,7 +81,7 @@ class TrainingRun:
         self.fabric = make_engine(device, settings.precision, network.dtype)
         self.labels = torch.as_tensor(labels, dtype=torch.long).to(self.fabric.device)
         self.seed = self.fabric.broadcast(seed)  # all processes must draw the same batches
-        self.draws = NetworkDraws(network)
+        self.draws = NetworkDraws(network, compiled=settings.compile)
         self.at_once = BatchSize(min(settings.batch_size, len(images)))
         # In the dense stage the masks show the foreground, so an augmentation needs no attention maps.
         self.bank = None if dense else attention_bank(settings.augmentation, images, self.fabric.device)
@@ -102,8 +103,11 @@ class TrainingRun:
             if self.masks is None
             else DenseLoss(self.network, self.settings.classification_weight)
         )
+        if self.settings.compile:
+            loss_module = Compiled(loss_module)
         self.network.to(self.fabric.device)  # by its own method, before Fabric moves its parts
-        model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
+        with without_advice():
+            model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
         try:
             model.train()
             keep_frozen(self.network)

@@ -37,6 +37,7 @@ class TrainingSettings(BaseEstimator):
         "augmentation": [HasMethods("augment"), None],
         "classification_weight": [Interval(Real, 0, None, closed="left")],
         "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
+        "compile": ["boolean"],
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "dense_start": [StrOptions({"classifier", "pretrained"})],
         "frozen_stages": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
@@ -61,6 +62,7 @@ class TrainingSettings(BaseEstimator):
         augmentation: Augmentation | None = None,
         classification_weight: float = 1.0,
         precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true",
+        compile: bool = False,
         clip_grad_norm: float | None = None,
         dense_start: Literal["classifier", "pretrained"] = "classifier",
         frozen_stages: int | Literal["auto"] = "auto",
@@ -81,6 +83,7 @@ class TrainingSettings(BaseEstimator):
         self.augmentation = augmentation
         self.classification_weight = classification_weight
         self.precision = precision
+        self.compile = compile
         self.clip_grad_norm = clip_grad_norm
         self.dense_start = dense_start
         self.frozen_stages = frozen_stages

@@ -16,6 +16,8 @@ __all__ = [
     "upload",
 ]
 
+_COPIED_ASIDE = 2**16  # bytes, says the description of CUDA's synchronisation
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the torch device for a parameter ``device``.
@@ -80,8 +82,10 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     # A GPU reads memory of the CPU by itself only if it is pinned, that is, never swapped to the disk. torch keeps such
-    # memory for the next call, and gives it away again only after the copy.
-    return tensor.pin_memory().to(device, non_blocking=True)
+    # memory for the next call, and gives it away again only after the copy. CUDA copies small tensors aside at once.
+    if tensor.nbytes > _COPIED_ASIDE:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def launched_processes() -> int:

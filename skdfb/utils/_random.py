@@ -54,10 +54,10 @@ class NetworkDraws:
     is not watched any more.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, compiled: bool = False) -> None:
         self._needed = True
         # Checkpointing and compiled code know the global generators alone.
-        self._global = any(
+        self._global = compiled or any(
             getattr(part, "grad_checkpointing", False)
             or getattr(part, "gradient_checkpointing", False)
             or type(part).__name__ == "OptimizedModule"  # by name: importing torch._dynamo takes seconds

@@ -170,7 +170,11 @@ def test_skops_files_are_read_without_a_gpu(tmp_path):
     detector = make_detector(device=GPU, classifier_trainer=few, dense_trainer=few, **network).fit(X, y)
     detector.backbone = "test_resnet"  # skops has no type for torch modules
     skops.dump((detector, detector.score_samples(X)), tmp_path / "model.skops")
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
     subprocess.run([sys.executable, "-c", READ, str(tmp_path / "model.skops")], env=environment, check=True)
 
 
@@ -201,14 +205,14 @@ def test_memory_that_is_too_short_for_a_training_step():
     trainer = Trainer(max_steps=3, batch_size=len(X), flip=False, scale_range=None, learning_rate=0.1)
 
     def losses() -> list[float]:
-        return trainer.train(DenseClassifier(tiny_backbone(), 3, image_size=SIDE), X, y, device=GPU, random_state=0)[
-            "loss"
-        ]
+        torch.manual_seed(0)
+        network = DenseClassifier(TinyBackbone(width=64), 3, image_size=SIDE)  # activations larger than the images
+        return trainer.train(network, X, y, device=GPU, random_state=0)["loss"]
 
     expected = losses()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 80 * 2**20) / total)
     try:
         with pytest.warns(BatchSizeWarning, match=f"{len(X)} images do not fit"):
             found = losses()
@@ -334,7 +338,7 @@ def test_a_training_step_waits_for_nothing(changes: dict[str, Any], dense: bool)
 
 @needs_cuda
 @pytest.mark.parametrize("name", ["paper", "pre-trained", "frozen", "ViM"])
-def test_a_batch_of_scores_waits_once(name: str) -> None:
+def test_a_batch_of_scores_waits_only_for_its_copy(name: str) -> None:
     detectors: dict[str, Any] = {
         "paper": lambda: make_detector(),
         "pre-trained": lambda: detector_of(pretrained_backbone(), scorer=MSP()),
@@ -344,7 +348,8 @@ def test_a_batch_of_scores_waits_once(name: str) -> None:
     detector = detectors[name]().set_params(device=GPU, alpha=0.1, batch_size=8).fit(*make_images(120))
     detector.score_samples(make_images(8, seed=1)[0])
     few, many = (waits(lambda n=n: detector.score_samples(make_images(8 * n, seed=1)[0])) for n in (2, 12))
-    assert (many - few).total() == 10, many - few
+    # It waits for its copy by an event, which torch does not count: for nothing else.
+    assert many - few == Counter(), many - few
 
 
 @needs_cuda

@@ -1,5 +1,6 @@
 """Random numbers follow from a seed in one thread, and torch's global generators stay as they are."""
 
+import contextlib
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from skdfb.utils import NetworkDraws, isolated_rng
+from skdfb.utils._random import _is_random
 
 CPU = torch.device("cpu")
 
@@ -125,6 +127,35 @@ class TestNetworkDraws:
         for n_modes in (1, 0, 0):
             with draws.seeded(0, CPU):
                 assert torch._C._len_torch_dispatch_stack() == n_modes
+
+    @pytest.mark.parametrize(("dropout", "n_modes"), [(0.0, 0), (0.5, 1)])
+    def test_attention_draws_only_with_dropout(self, dropout, n_modes):
+        class Attention(nn.Module):
+            def forward(self, tokens):
+                return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(tokens, tokens, tokens, dropout)
+
+        network, tokens = Attention(), torch.ones(1, 1, 4, 8, requires_grad=True)
+        draws = NetworkDraws(network)
+        with draws.seeded(0, CPU), contextlib.suppress(RuntimeError):  # the kernel of the CPU has no dropout
+            network(tokens)[0].sum().backward()
+        with draws.seeded(0, CPU):
+            assert torch._C._len_torch_dispatch_stack() == n_modes
+
+    def test_backward_operations_with_the_tag_get_what_the_forward_pass_drew(self):
+        """So they draw nothing, and are let through; see ``_is_random``."""
+        names = (getattr(torch.ops.aten, name) for name in dir(torch.ops.aten))
+        operations = [
+            getattr(packet, overload) for packet in names for overload in getattr(packet, "overloads", list)()
+        ]
+        tagged = [
+            operation
+            for operation in operations
+            if torch.Tag.nondeterministic_seeded in operation.tags and "_backward" in str(operation)
+        ]
+        assert tagged
+        for operation in tagged:
+            assert {"philox_seed", "philox_offset"} <= {argument.name for argument in operation._schema.arguments}
+            assert not _is_random(operation)
 
     def test_a_failed_step_does_not_count(self):
         draws = NetworkDraws(nn.Dropout())

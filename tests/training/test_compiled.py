@@ -1,0 +1,62 @@
+"""Training through torch.compile gives what training without it gives, and goes on where it cannot compile."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skdfb.augmentation import BackMix
+from skdfb.exceptions import CompileWarning
+from skdfb.training import Trainer
+from skdfb.training._compiled import Compiled
+from tests.training.problems import equal, train, weights_of
+
+SHORT = {"max_steps": 6, "batch_size": 16, "learning_rate": 0.05}
+
+
+def assert_trained_alike(dense, **changes):
+    (network, history), (plain, expected) = (
+        train(Trainer(**SHORT | changes, compile=compile), dense=dense) for compile in (True, False)
+    )
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
+    torch.testing.assert_close(weights_of(network), weights_of(plain), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"augmentation": BackMix(), "clip_grad_norm": 0.1}], ids=["plain", "BackMix"])
+def test_traced(dense, changes, monkeypatch):
+    """With the tracer of torch.compile, and PyTorch's own kernels."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    assert_trained_alike(dense, **changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dense", [False, True])
+def test_compiled(dense):
+    assert_trained_alike(dense)
+
+
+def test_goes_on_without(monkeypatch):
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def failing(*_):
+        raise BackendCompilerFailed(None, RuntimeError("no compiler"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda module: failing)
+    with pytest.warns(CompileWarning, match="trained without torch.compile: .*no compiler") as caught:
+        network, history = train(Trainer(**SHORT, compile=True))
+    assert len(caught) == 1
+    plain, expected = train(Trainer(**SHORT))
+    assert history["loss"] == expected["loss"]
+    assert equal(weights_of(network), weights_of(plain))
+
+
+def test_errors_of_the_module_are_raised():
+    class Broken(nn.Module):
+        def forward(self):
+            raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        Compiled(Broken())()
