@@ -4,6 +4,7 @@
     python benchmarks/scorers.py              # n = 50,000, C = 2,048, K = 100: about 25 minutes on 2 cores
     python benchmarks/scorers.py --n 5000 --only ViM KNN
     python benchmarks/scorers.py --memory     # 1,000,000 x 2,048 float16 in a file: peak memory
+    python benchmarks/scorers.py --memory --n 1281167 --classes 1000    # as many as ImageNet
 
 The features are random, non-negative float32 numbers with class structure; the head has the class means as weights.
 "fit / peer" is the time of this library divided by that of the peer. "fit / bare" divides it by the time of the matrix
@@ -343,18 +344,22 @@ def format_rows(rows: list[Row]) -> str:
 
 
 def memory(n: int, C: int, K: int, folder: str | None) -> None:
-    """Fit ViM and Mahalanobis on features in a file, each in a new process, and print the peak memory."""
+    """Fit ViM and Mahalanobis on features and logits in files, each in a new process, and print the peak memory."""
     with tempfile.TemporaryDirectory(dir=folder) as directory:
         path = Path(directory) / "features.npy"
         rng = np.random.default_rng(0)
         features = np.lib.format.open_memmap(path, "w+", np.float16, (n, C))
+        # As a detector has them, which maps all that is larger than a GiB.
+        logits = np.lib.format.open_memmap(Path(directory) / "logits.npy", "w+", np.float32, (n, K))
         means = rng.standard_normal((K, C), dtype=np.float32)
+        weight = means / np.linalg.norm(means, axis=1, keepdims=True)
         for rows in chunks(n):
             y = np.arange(n)[rows] % K
             noise = rng.standard_normal((len(y), C), dtype=np.float32)
             features[rows] = np.maximum(0.5 * means[y] + noise, 0)
-        np.save(Path(directory) / "weight.npy", means / np.linalg.norm(means, axis=1, keepdims=True))
-        features.flush()
+            logits[rows] = features[rows].astype(np.float32) @ weight.T
+        np.save(Path(directory) / "weight.npy", weight)
+        features.flush(), logits.flush()
         print(f"{n:,} x {C:,} float16, {path.stat().st_size / 1e9:.1f} GB, K = {K}")
         for name in ("ViM", "Mahalanobis"):
             command = [sys.executable, __file__, "--fit-one", name, "--folder", directory]
@@ -369,10 +374,10 @@ def peak_memory() -> float:
 
 
 def fit_one(name: str, directory: str) -> None:
-    features = np.load(Path(directory) / "features.npy", mmap_mode="r")
+    features, logits = (np.load(Path(directory) / f"{name}.npy", mmap_mode="r") for name in ("features", "logits"))
     weight = np.load(Path(directory) / "weight.npy")
     representation = Representation.from_numpy(
-        features=features, weight=weight, bias=np.zeros(len(weight), dtype=np.float32)
+        features=features, logits=logits, weight=weight, bias=np.zeros(len(weight), dtype=np.float32)
     )
     before = peak_memory()
     start = time.perf_counter()
@@ -398,7 +403,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="timed rounds, of which the shortest counts")
     parser.add_argument("--only", nargs="*", help="names of scorers")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
-    parser.add_argument("--folder", help="folder for the file of 4 GB that --memory writes")
+    parser.add_argument("--folder", help="folder for the files of 4 GB and more that --memory writes")
     parser.add_argument("--fit-one", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write the figures to a file")
     arguments = parser.parse_args()
