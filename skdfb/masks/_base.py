@@ -232,10 +232,12 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
     def _iter_masks(self, images: Images, labels: npt.NDArray[np.intp] | None) -> Iterator[tuple[Indices, Masks]]:
         background = len(self.classes_)
         dtype = np.min_scalar_type(background)
-        # The threshold is applied on the device: masks take less to copy than maps.
+        # The threshold is applied on the device: masks take less to copy than maps, and bytes less than class indices.
+        narrow = torch.uint8 if dtype.itemsize == 1 else torch.int32
         for indices, maps, targets in self._stream(images, labels):
-            values = torch.where(maps >= self.threshold, targets[:, None, None], background)  # (b, H, W)
-            yield indices, values.cpu().numpy().astype(dtype)
+            classes = targets[:, None, None].to(narrow)
+            values = torch.where(maps >= self.threshold, classes, background)  # (b, H, W)
+            yield indices, values.cpu().numpy().astype(dtype, copy=False)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
