@@ -46,7 +46,8 @@ class Download:
             view.activations and {name: _to_cpu(_wide(map_)) for name, map_ in view.activations.items()}
             for view in views.values()
         ]
-        copied = torch.cuda.current_stream().record_event() if _on_gpu(views) else None
+        device = next(iter(views.values())).device
+        copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
         def finish() -> dict[str, Representation]:
             if copied is not None:
@@ -75,10 +76,6 @@ def one_behind(items: Iterable[Item]) -> Iterator[Item]:
         if len(waiting) == 2:
             yield waiting.pop(0)
     yield from waiting
-
-
-def _on_gpu(views: Mapping[str, Representation]) -> bool:
-    return any(view.features.device.type == "cuda" for view in views.values())
 
 
 def _together(tensors: list[Tensor]) -> list[Tensor]:

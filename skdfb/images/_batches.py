@@ -14,6 +14,7 @@ from joblib import effective_n_jobs
 from torch import Tensor
 
 from skdfb.images._images import Images, Indices
+from skdfb.utils import pinned
 
 __all__ = ["Preprocessor", "read_batches"]
 
@@ -163,7 +164,7 @@ def read_batches(
         else:
             pixels = images.read(indices)
         assert isinstance(pixels, Tensor), "images that share a size are read as one tensor"
-        return indices, pixels.pin_memory() if for_gpu and ahead else pixels
+        return indices, pinned(pixels) if for_gpu and ahead else pixels
 
     yield from _read_ahead(read, batches, n_threads) if ahead else map(read, batches)
 

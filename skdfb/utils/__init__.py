@@ -6,6 +6,7 @@ from skdfb.utils._devices import (
     evaluation_mode,
     launched_processes,
     own_torch_modes,
+    pinned,
     resolve_device,
     upload,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "launched_processes",
     "numbered",
     "own_torch_modes",
+    "pinned",
     "read_file",
     "resolve_device",
     "shallow_copy",

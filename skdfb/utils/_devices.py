@@ -12,6 +12,7 @@ __all__ = [
     "evaluation_mode",
     "launched_processes",
     "own_torch_modes",
+    "pinned",
     "resolve_device",
     "upload",
 ]
@@ -81,11 +82,27 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    # A GPU reads memory of the CPU by itself only if it is pinned, that is, never swapped to the disk. torch keeps such
-    # memory for the next call, and gives it away again only after the copy. CUDA copies small tensors aside at once.
-    if tensor.nbytes > _COPIED_ASIDE:
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    # CUDA copies small tensors aside at once.
+    return (pinned(tensor) if tensor.nbytes > _COPIED_ASIDE else tensor).to(device, non_blocking=True)
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """Return a tensor of the CPU in memory that a GPU reads by itself, because it is never swapped to the disk.
+
+    torch keeps such memory for the next call, and gives it away again only after the copy to the GPU.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        On the CPU.
+
+    Returns
+    -------
+    pinned : Tensor
+        The same numbers.
+    """
+    # Channels that share their memory, as those of a grey image, cannot be pinned as they are.
+    return (tensor.contiguous() if 0 in tensor.stride() else tensor).pin_memory()
 
 
 def launched_processes() -> int:

@@ -257,6 +257,19 @@ def test_every_scorer(on_gpu: Any, name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("full_precision")
+@pytest.mark.parametrize("enlarged", [1, 20])  # large images are read by a thread of its own
+def test_grey_images(enlarged: int, tmp_path: Path) -> None:
+    """Their three channels share memory, which cannot be pinned."""
+    (X, y), X_new = make_images(), make_images(24, seed=1)[0]
+    X, X_new = (images[..., 0].repeat(enlarged, 1).repeat(enlarged, 2) for images in (X, X_new))
+    few = Trainer(max_steps=2, batch_size=16)
+    changes = {"device": GPU, "image_size": SIDE, "classifier_trainer": few, "dense_trainer": few}
+    detector = make_detector(**changes, mask_generator=CAMMaskGenerator(mask_size=SIDE)).fit(X, y)
+    scores = scores_of_both(detector, tmp_path / "model.safetensors", X_new)
+    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("full_precision")
 @pytest.mark.parametrize("name", GENERATORS)
 def test_masks_alone(on_gpu: Any, name: str) -> None:
     X, y = make_images()
