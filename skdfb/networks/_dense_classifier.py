@@ -225,6 +225,11 @@ class DenseClassifier(nn.Module):
 
         A GPU would convert them anew in each pass.
 
+        Parameters
+        ----------
+        *args, **kwargs : Any
+            As of :meth:`torch.nn.Module.to`.
+
         Returns
         -------
         network : DenseClassifier

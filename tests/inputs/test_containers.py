@@ -154,14 +154,19 @@ def test_fit_and_score(form: str, folder: Path, expected: Any) -> None:
     assert 0 <= fitted.score(X, y) <= 1
 
 
-@pytest.mark.parametrize("form", ["folder", "list of pairs", "paths and labels", "rows", *UNLABELLED])
-def test_cross_validation(form: str, folder: Path, expected: Any) -> None:
-    X = (CONTAINERS | UNLABELLED)[form](folder)
+def cross_validated(X: Any, y: Any) -> Any:
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
-    scores = cross_val_score(detector(), X, expected[1], cv=folds, error_score="raise")
-    assert_array_equal(
-        scores, cross_val_score(detector(), list(map(Image.fromarray, expected[0])), expected[1], cv=folds)
-    )
+    return cross_val_score(detector(), X, y, cv=folds, error_score="raise")
+
+
+@pytest.fixture(scope="module")
+def expected_of_folds(expected: Any) -> Any:
+    return cross_validated(list(map(Image.fromarray, expected[0])), expected[1])
+
+
+@pytest.mark.parametrize("form", ["folder", "list of pairs", "paths and labels", "rows", *UNLABELLED])
+def test_cross_validation(form: str, folder: Path, expected: Any, expected_of_folds: Any) -> None:
+    assert_array_equal(cross_validated((CONTAINERS | UNLABELLED)[form](folder), expected[1]), expected_of_folds)
 
 
 def test_grid_search_over_a_folder(folder: Path) -> None:
