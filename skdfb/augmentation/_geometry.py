@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from skdfb._uploads import upload
 from skdfb.augmentation._batch import IGNORED, Batch
-from skdfb.utils import upload
 
 __all__ = ["zoom_and_flip"]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
+from skdfb._uploads import upload
 from skdfb.augmentation._batch import Batch
-from skdfb.utils import upload
 
 __all__ = ["mixup"]
 

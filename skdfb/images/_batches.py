@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from joblib import effective_n_jobs
 from torch import Tensor
 
+from skdfb._uploads import pinned
 from skdfb.images._images import Images, Indices
-from skdfb.utils import pinned
 
 __all__ = ["Preprocessor", "read_batches"]
 

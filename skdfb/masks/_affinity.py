@@ -12,13 +12,14 @@ from joblib import Parallel, delayed
 
 from skdfb._constraints import Interval
 from skdfb._progress import progress_bar
+from skdfb._uploads import upload
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
 from skdfb.masks._inner import check_generator, hand_over
 from skdfb.networks import refine_by_affinity
 from skdfb.networks._attention_maps import min_max
-from skdfb.utils import resolve_device, upload
+from skdfb.utils import resolve_device
 
 __all__ = ["AffinityMaskGenerator"]
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from skdfb._constraints import RANDOM_STATE, Interval
+from skdfb._uploads import upload
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier
@@ -20,7 +21,7 @@ from skdfb.networks._inputs import run_over
 from skdfb.training import Trainer
 from skdfb.training._class_order import check_order
 from skdfb.training._stages import build_classifier, take_over
-from skdfb.utils import evaluation_mode, resolve_device, upload
+from skdfb.utils import evaluation_mode, resolve_device
 
 __all__ = ["REFERENCE_SIDE", "MultiScaleMaskGenerator", "NetworkMaskGenerator"]
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skdfb._uploads import upload
 from skdfb.augmentation import Batch
 from skdfb.augmentation._geometry import zoom_and_flip
 from skdfb.augmentation._mixup import mixup
@@ -38,7 +39,7 @@ from skdfb.training._sampling import (
 )
 from skdfb.training._schedule import learning_rates
 from skdfb.training._settings import TrainingSettings, resolved_mixup, resolved_scales
-from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng, upload
+from skdfb.utils import NetworkDraws, PackedMasks, isolated_rng
 
 __all__ = ["TrainingRun"]
 

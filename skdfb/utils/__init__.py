@@ -6,9 +6,7 @@ from skdfb.utils._devices import (
     evaluation_mode,
     launched_processes,
     own_torch_modes,
-    pinned,
     resolve_device,
-    upload,
 )
 from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file, write_text
@@ -35,13 +33,11 @@ __all__ = [
     "launched_processes",
     "numbered",
     "own_torch_modes",
-    "pinned",
     "read_file",
     "resolve_device",
     "shallow_copy",
     "spawn_seeds",
     "temporary_array",
-    "upload",
     "write_file",
     "write_text",
 ]

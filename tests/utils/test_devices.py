@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from skdfb.utils import evaluation_mode, isolated_rng, pinned, resolve_device, spawn_seeds
+from skdfb.utils import evaluation_mode, isolated_rng, resolve_device, spawn_seeds
 
 CPU = torch.device("cpu")
 
@@ -41,22 +41,6 @@ class TestResolveDevice:
     def test_missing_device_of_another_kind(self, device: str) -> None:
         with pytest.raises(ValueError, match=rf"device='{device}' cannot be used on this machine; use device='auto'"):
             resolve_device(device)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_grey_images_can_be_pinned(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their channels share memory, into which torch would have to write more than once."""
-
-    def pin_memory(tensor: Tensor) -> Tensor:  # what torch does, but in other memory
-        memory = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-        return memory.copy_(tensor)
-
-    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
-    images = torch.rand(2, 4, 5, channels).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
-    assert torch.equal(pinned(images), images)
-    if channels == 1:
-        with pytest.raises(RuntimeError, match="more than one element"):
-            images.pin_memory()
 
 
 class TestSpawnSeeds:
