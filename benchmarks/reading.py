@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -62,8 +63,10 @@ def measure(megapixels: float, ways: list[str]) -> list[dict[str, object]]:
         for suffix in ("jpg", "png"):
             path = Path(folder) / f"photograph.{suffix}"
             write_photograph(path, megapixels)
-            difference = (read(path, WAYS[0]) - read(path, WAYS[1])).abs() * 255
-            differences = {"mean difference": float(difference.mean()), "largest": float(difference.max())}
+            differences = {"mean difference": math.nan, "largest": math.nan}
+            if len(ways) == 2:
+                difference = (read(path, WAYS[0]) - read(path, WAYS[1])).abs() * 255
+                differences = {"mean difference": float(difference.mean()), "largest": float(difference.max())}
             for way in ways:
                 command = [sys.executable, __file__, "--once", str(path), way]
                 output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

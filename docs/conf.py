@@ -68,6 +68,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "parallel": 2,  # examples at a time
     "write_computation_times": False,  # its page loads scripts from other sites
     "plot_gallery": os.environ.get("SKDFB_DOCS_GALLERY", "1") == "1",
 }

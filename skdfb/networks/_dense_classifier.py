@@ -228,7 +228,7 @@ class DenseClassifier(nn.Module):
         Parameters
         ----------
         *args, **kwargs : Any
-            As of :meth:`torch.nn.Module.to`.
+            As of ``torch.nn.Module.to``.
 
         Returns
         -------
