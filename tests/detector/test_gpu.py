@@ -9,14 +9,12 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 
 import skdfb
 from skdfb import CAMMaskGenerator, FrozenDetector, Trainer
@@ -24,12 +22,19 @@ from skdfb.augmentation import BackMix
 from skdfb.exceptions import BatchSizeWarning
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import MSP, ODIN, Energy, ViM
-from skdfb.training import _checkpoints
 from skdfb.utils import resolve_device
 from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
 from tests.detector.test_early_checks import SHIPPED
 from tests.detector.test_pretrained import detector_of, pretrained_backbone
-from tests.devices.test_detectors import DETECTORS, GENERATORS, on, trained
+from tests.devices.cases import (
+    DETECTORS,
+    GENERATORS,
+    generator_on,
+    interrupted_in_the_dense_stage,
+    on,
+    shipped_scorer,
+    trained,
+)
 from tests.helpers import TinyBackbone
 
 skops = pytest.importorskip("skops.io")
@@ -247,11 +252,7 @@ def test_fit_and_score(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_scorer(on_gpu: Any, name: str, tmp_path: Path) -> None:
     X, y = make_images()
-    required = {"ScorerEnsemble": [[Energy(), MSP()]], "TemperatureScaled": [Energy()]}.get(name, [])
-    scorer = SHIPPED[name](*required)
-    if "n_neighbors" in signature(type(scorer)).parameters:
-        scorer.set_params(n_neighbors=3)
-    detector = on_gpu.refit_scorer(scorer, X=X, y=y)
+    detector = on_gpu.refit_scorer(shipped_scorer(name), X=X, y=y)
     scores = scores_of_both(detector, tmp_path / "model.safetensors", make_images(24, seed=1)[0])
     np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-3)
 
@@ -273,14 +274,8 @@ def test_grey_images(enlarged: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_masks_alone(on_gpu: Any, name: str) -> None:
     X, y = make_images()
-    masks = []
-    for device in ("cpu", GPU):
-        generator = clone(GENERATORS[name])
-        options = {"backbone": on_gpu.classifier_, "device": device, "random_state": 0}
-        for key in generator.get_params():
-            if (last := key.rpartition("__")[2]) in options and "trainer" not in key:
-                generator.set_params(**{key: options[last]})
-        masks.append(np.asarray(generator.fit(X, y).transform(X, y)))
+    generators = (generator_on(device, name, on_gpu.classifier_) for device in ("cpu", GPU))
+    masks = [np.asarray(generator.fit(X, y).transform(X, y)) for generator in generators]
     assert np.mean(masks[0] == masks[1]) > 0.99  # a pixel at the threshold may fall on either side
 
 
@@ -290,18 +285,8 @@ def test_a_training_goes_on(begun_on: str, ended_on: str, tmp_path: Path, monkey
     X, y = make_images()
     options = trained(optimizer="adamw", augmentation=BackMix(), checkpoint_every=2)
     whole = on("cpu", make_detector(**options)).fit(X, y)
-    write, written = _checkpoints.write_file, []
-
-    def interrupted(*args: Any) -> None:
-        written.append(args)
-        if len(written) == 6:  # in the dense stage
-            raise KeyboardInterrupt
-        write(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(_checkpoints, "write_file", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            on(begun_on, make_detector(**options, checkpoint_dir=tmp_path)).fit(X, y)
+    with interrupted_in_the_dense_stage(monkeypatch):
+        on(begun_on, make_detector(**options, checkpoint_dir=tmp_path)).fit(X, y)
     after = on(ended_on, make_detector(**options, checkpoint_dir=tmp_path)).fit(X, y)
     X_new = make_images(24, seed=1)[0]
     np.testing.assert_allclose(after.score_samples(X_new), whole.score_samples(X_new), rtol=1e-2, atol=1e-2)
