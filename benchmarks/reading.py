@@ -35,7 +35,7 @@ def write_photograph(path: Path, megapixels: float) -> None:
     """Write a photograph of 11 to 9 with detail at each scale."""
     height = round((megapixels * 1e6 * 9 / 11) ** 0.5)
     small = np.random.RandomState(0).randint(0, 255, (height // 10, height * 11 // 90, 3)).astype(np.uint8)
-    Image.fromarray(small).resize((height * 11 // 9, height)).save(path)
+    Image.fromarray(small).resize((height * 11 // 9, height)).save(path, compress_level=1)
 
 
 def read(path: Path, way: str) -> torch.Tensor:
