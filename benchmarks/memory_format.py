@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from contextlib import nullcontext
 from typing import Any
 
 import timm
 import torch
+from overhead import synchronised
 from torch import Tensor, nn
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv3_small_100", "resnet18")
@@ -37,22 +37,21 @@ WAYS = {
 def once(network: nn.Module, images: Tensor, way: str, training: bool) -> tuple[float, Tensor]:
     """Return the seconds of one pass, and the features."""
     memory_format, tf32, bf16 = WAYS[way]
-    kind = images.device.type
     images = images.contiguous(memory_format=memory_format)
-    clock = time.process_time if kind == "cpu" else time.perf_counter
     rounding = torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32)
-    synchronise = torch.cuda.synchronize if kind == "cuda" else lambda: None
-    synchronise()
-    start = clock()
-    with rounding, torch.set_grad_enabled(training), torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
-        forward: Any = network.compiled if way == COMPILED else network.forward_features
-        out = forward(images).float()
-        if training:
-            out.square().mean().backward()
-    synchronise()
-    seconds = clock() - start
+    autocast = torch.autocast(images.device.type, torch.bfloat16) if bf16 else nullcontext()
+    features: list[Tensor] = []
+
+    def one_pass() -> None:
+        with rounding, torch.set_grad_enabled(training), autocast:
+            forward: Any = network.compiled if way == COMPILED else network.forward_features
+            features.append(forward(images).float())
+            if training:
+                features[0].square().mean().backward()
+
+    seconds = synchronised(one_pass, images.device)
     network.zero_grad()
-    return seconds, out.detach()
+    return seconds, features[0].detach()
 
 
 def ratios(
@@ -62,7 +61,8 @@ def ratios(
     options = {"img_size": images.shape[-1]} if name.startswith("vit") else {}
     torch.manual_seed(0)
     network = timm.create_model(name, pretrained=False, num_classes=0, **options).to(images.device).train(training)
-    network.compiled = torch.compile(network.forward_features)  # type: ignore[assignment,arg-type]
+    if COMPILED in ways:
+        network.compiled = torch.compile(network.forward_features)  # type: ignore[assignment,arg-type]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     features = {}
     for _ in range(repeats + 1):  # the first round warms up

@@ -2,10 +2,8 @@
 
 import gc
 
-import pytest
 
-
-def pytest_collection_finish(session: pytest.Session) -> None:
+def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what exists before the first test: modules, and thousands of tests.
 
     A full collection takes half a second with them, and there are many in the tests.

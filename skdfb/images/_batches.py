@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -160,7 +159,7 @@ def read_batches(
             # One by one: a batch of photographs in full size would fill the memory.
             least_side = OVERSAMPLING * (size or preprocessor.image_size)
             read_one = (images.read_one(int(index), least_side) for index in indices)
-            pixels: Any = torch.stack([preprocessor.resize(image, size) for image in read_one])
+            pixels: list[Tensor] | Tensor = torch.stack([preprocessor.resize(image, size) for image in read_one])
         else:
             pixels = images.read(indices)
         assert isinstance(pixels, Tensor), "images that share a size are read as one tensor"

@@ -51,11 +51,14 @@ class Images(ABC):
         The kinds of pixels in the caller's arrays; empty for files, PIL images and datasets.
     n_channels : int
         Channels of the pixels, as many as the network takes.
+    runs_user_code : bool
+        Whether reading an image runs code of the caller, as of a dataset.
     """
 
     size: tuple[int, int] | None = None
     pixel_formats: frozenset[PixelFormat] = frozenset()
     n_channels: int = 3
+    runs_user_code: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -79,11 +82,6 @@ class Images(ABC):
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         """Read one image as (C, H, W); sides of ``least_side`` pixels suffice, so a large file may be read smaller."""
         return self.read(np.array([index]))[0]
-
-    @property
-    def runs_user_code(self) -> bool:
-        """Whether reading an image runs code of the caller, as of a dataset."""
-        return False
 
     @property
     def has_labels(self) -> bool:
@@ -257,6 +255,8 @@ class ItemImages(SingleImages):
 class DatasetImages(SingleImages):
     """A map-style dataset, or a sequence, whose items are images, tuples that begin with one, or rows with one."""
 
+    runs_user_code = True
+
     def __init__(self, dataset: Any, scale: PixelScale | None, n_channels: int) -> None:
         self.dataset, self.scale, self.n_channels, self.known = dataset, scale, n_channels, {}
         # Labels of the items that were read: an image is not decoded twice for its label.
@@ -266,10 +266,6 @@ class DatasetImages(SingleImages):
 
     def __len__(self) -> int:
         return len(self.dataset)
-
-    @property
-    def runs_user_code(self) -> bool:
-        return True
 
     def read_numbers(self, index: int, least_side: int | None = None) -> npt.NDArray[Any]:
         image = read_item(self._item(index)[0], index, self.n_channels, least_side)
@@ -335,16 +331,13 @@ class _Subset(Images):
     def __init__(self, images: Images, indices: Indices) -> None:
         self.images, self.indices, self.n_channels = images, indices, images.n_channels
         self.size, self.pixel_formats = images.size, images.pixel_formats
+        self.runs_user_code = images.runs_user_code
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def read(self, indices: Indices) -> list[Tensor] | Tensor:
         return self.images.read(self.indices[indices])
-
-    @property
-    def runs_user_code(self) -> bool:
-        return self.images.runs_user_code
 
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         return self.images.read_one(int(self.indices[index]), least_side)
@@ -388,7 +381,7 @@ class LenientImages(Images):
 
     def __init__(self, images: Images) -> None:
         self.images, self.size, self.pixel_formats = images, images.size, images.pixel_formats
-        self.n_channels = images.n_channels
+        self.n_channels, self.runs_user_code = images.n_channels, images.runs_user_code
         self.errors: dict[int, UnreadableImageError] = {}
 
     def __len__(self) -> int:
@@ -396,10 +389,6 @@ class LenientImages(Images):
 
     def read(self, indices: Indices) -> list[Tensor]:
         return [self.read_one(int(index)) for index in indices]
-
-    @property
-    def runs_user_code(self) -> bool:
-        return self.images.runs_user_code
 
     @property
     def has_labels(self) -> bool:

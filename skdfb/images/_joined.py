@@ -22,6 +22,7 @@ class JoinedImages(Images):
     def __init__(self, first: Images, second: Images) -> None:
         self.first, self.second, self.n_channels = first, second, first.n_channels
         self.pixel_formats = first.pixel_formats | second.pixel_formats
+        self.runs_user_code = first.runs_user_code or second.runs_user_code
         # With a size, all images are read as one tensor, so as one kind of numbers.
         alike = first.size == second.size and first.pixel_formats == second.pixel_formats
         self.size = first.size if alike else None
@@ -38,10 +39,6 @@ class JoinedImages(Images):
                 for place, pixels in zip(np.flatnonzero(rows), owner.read(indices[rows] - shift), strict=True):
                     images[place] = pixels
         return images if self.size is None else torch.stack(images)
-
-    @property
-    def runs_user_code(self) -> bool:
-        return self.first.runs_user_code or self.second.runs_user_code
 
     def read_one(self, index: int, least_side: int | None = None) -> Tensor:
         owner, first = (self.first, 0) if index < len(self.first) else (self.second, len(self.first))

@@ -1,7 +1,5 @@
 """The buffers of a network before a training step, so that a step that failed can be undone."""
 
-from itertools import groupby
-
 import torch
 from torch import Tensor, nn
 
@@ -16,16 +14,12 @@ class KeptBuffers:
     """
 
     def __init__(self, network: nn.Module) -> None:
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}  # a GPU copies only tensors of one dtype together
         # A module in evaluation mode, such as one of a frozen trunk, changes none.
-        buffers = [
-            buffer for module in network.modules() if module.training for buffer in module.buffers(recurse=False)
-        ]
-        # A GPU copies only tensors of one dtype together.
-        buffers.sort(key=_dtype_of)
-        self._groups: list[tuple[list[Tensor], list[Tensor]]] = []
-        for _, group in groupby(buffers, _dtype_of):
-            present = list(group)
-            self._groups.append((present, [torch.empty_like(buffer) for buffer in present]))
+        for module in filter(lambda module: module.training, network.modules()):
+            for buffer in module.buffers(recurse=False):
+                by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        self._groups = [(present, [torch.empty_like(buffer) for buffer in present]) for present in by_dtype.values()]
 
     @torch.no_grad()
     def keep(self) -> None:
@@ -38,7 +32,3 @@ class KeptBuffers:
         """Set the buffers to the values that were kept."""
         for present, kept in self._groups:
             torch._foreach_copy_(present, kept)
-
-
-def _dtype_of(tensor: Tensor) -> str:
-    return str(tensor.dtype)

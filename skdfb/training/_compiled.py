@@ -23,18 +23,16 @@ class Compiled(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._functions: list[Any] = [torch.compile(module)]  # in a list: not a second submodule with these weights
+        self._compiled: Any = torch.compile(module)
 
     def forward(self, *args: Any) -> Any:
         """Return what the module returns."""
-        from torch._dynamo.exc import TorchDynamoException  # torch.compile has imported it: it takes seconds
-
+        if self._compiled is None:
+            return self.module(*args)
         try:
-            return self._functions[-1](*args)
-        except TorchDynamoException as error:
-            if self._functions[-1] is self.module:
-                raise
+            return self._compiled(*args)
+        except torch._dynamo.exc.TorchDynamoException as error:
             reason = " ".join(str(error).strip().partition("\n\n")[0].split())  # what follows is advice
             warnings.warn(f"the network is trained without torch.compile: {reason}", CompileWarning, stacklevel=2)
-            self._functions.append(self.module)
+            self._compiled = None
             return self.module(*args)

@@ -95,9 +95,10 @@ class TrainingRun:
 
     def train(self, checkpoints: StageCheckpoints | None = None) -> dict[str, list[float]]:
         """Train the network in place and return the loss and the learning rate of every step."""
+        self.network.to(self.fabric.device)  # by its own method, before Fabric moves its parts
         # A stage that was finished before the interruption is loaded, not trained.
         if checkpoints is not None and (losses := checkpoints.load_finished(self.network)) is not None:
-            self.network.to(self.fabric.device).eval()
+            self.network.eval()
             return {"loss": losses.tolist(), "learning_rate": self.rates}
         loss_module: nn.Module = (
             ClassificationLoss(self.network)
@@ -106,7 +107,6 @@ class TrainingRun:
         )
         if self.settings.compile:
             loss_module = Compiled(loss_module)
-        self.network.to(self.fabric.device)  # by its own method, before Fabric moves its parts
         with without_advice():
             model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
         try:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 import skdfb
-from skdfb import CAMMaskGenerator, FrozenDetector, Trainer
+from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.exceptions import BatchSizeWarning
 from skdfb.networks import DenseClassifier, create_backbone
@@ -25,10 +26,10 @@ from skdfb.scorers import MSP, ODIN, Energy, ViM
 from skdfb.utils import resolve_device
 from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
 from tests.detector.test_early_checks import SHIPPED
-from tests.detector.test_pretrained import detector_of, pretrained_backbone
 from tests.devices.cases import (
     DETECTORS,
     GENERATORS,
+    SCORING,
     generator_on,
     interrupted_in_the_dense_stage,
     on,
@@ -183,6 +184,18 @@ def test_skops_files_are_read_without_a_gpu(tmp_path):
     subprocess.run([sys.executable, "-c", READ, str(tmp_path / "model.skops")], env=environment, check=True)
 
 
+@contextmanager
+def only(megabytes: int) -> Iterator[None]:
+    """Leave so much of the GPU's memory to this process, beside what it has."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + megabytes * 2**20) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 @needs_cuda
 @pytest.mark.usefixtures("full_precision")  # the kernel depends on the batch, and each rounds to TF32 in its own way
 def test_memory_that_is_too_short(on_gpu):
@@ -190,14 +203,10 @@ def test_memory_that_is_too_short(on_gpu):
     X = np.tile(make_images(24)[0], (200, 1, 1, 1))  # 4,800 images: some megabytes a feature map
     expected = on_gpu.score_samples(X)
     on_gpu.set_params(batch_size=len(X))
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
     try:
-        with pytest.warns(BatchSizeWarning, match=f"{len(X)} images do not fit"):
+        with only(24), pytest.warns(BatchSizeWarning, match=f"{len(X)} images do not fit"):
             scores = on_gpu.score_samples(X)
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
         on_gpu.set_params(batch_size=128)
     assert on_gpu.batch_size_ < len(X)
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
@@ -215,14 +224,8 @@ def test_memory_that_is_too_short_for_a_training_step():
         return trainer.train(network, X, y, device=GPU, random_state=0)["loss"]
 
     expected = losses()
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 80 * 2**20) / total)
-    try:
-        with pytest.warns(BatchSizeWarning, match=f"{len(X)} images do not fit"):
-            found = losses()
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+    with only(80), pytest.warns(BatchSizeWarning, match=f"{len(X)} images do not fit"):
+        found = losses()
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -337,13 +340,7 @@ def test_a_training_step_waits_for_nothing(changes: dict[str, Any], dense: bool)
 @needs_cuda
 @pytest.mark.parametrize("name", ["paper", "pre-trained", "frozen", "ViM"])
 def test_a_batch_of_scores_waits_only_for_its_copy(name: str) -> None:
-    detectors: dict[str, Any] = {
-        "paper": lambda: make_detector(),
-        "pre-trained": lambda: detector_of(pretrained_backbone(), scorer=MSP()),
-        "frozen": lambda: FrozenDetector(pretrained_backbone(), image_size=32, random_state=0),
-        "ViM": lambda: make_detector(scorer=ViM()),
-    }
-    detector = detectors[name]().set_params(device=GPU, alpha=0.1, batch_size=8).fit(*make_images(120))
+    detector = SCORING[name]().set_params(device=GPU, alpha=0.1, batch_size=8).fit(*make_images(120))
     detector.score_samples(make_images(8, seed=1)[0])
     few, many = (waits(lambda n=n: detector.score_samples(make_images(8 * n, seed=1)[0])) for n in (2, 12))
     # It waits for its copy by an event, which torch does not count: for nothing else.

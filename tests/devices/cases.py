@@ -9,12 +9,12 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from skdfb import DFBDetector, Trainer
+from skdfb import DFBDetector, FrozenDetector, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.fusion import TailProbabilityFusion
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.networks import create_backbone
-from skdfb.scorers import KNN, MSP, Energy
+from skdfb.scorers import KNN, MSP, ODIN, Energy, ViM
 from skdfb.training import _checkpoints
 from tests.detector.conftest import make_detector
 from tests.detector.test_early_checks import SHIPPED
@@ -54,6 +54,16 @@ DETECTORS: dict[str, DFBDetector] = {
         **trained(),
     ),
     "float64": make_detector(torch.float64, **trained()),
+}
+
+
+# What differs in what is computed for a score.
+SCORING = {
+    "paper": lambda: make_detector(),
+    "pre-trained": lambda: detector_of(pretrained_backbone(), scorer=MSP()),
+    "frozen": lambda: FrozenDetector(pretrained_backbone(), image_size=32, random_state=0),
+    "ViM": lambda: make_detector(scorer=ViM()),
+    "ODIN": lambda: make_detector(scorer=ODIN(), background_scorer=Energy()),
 }
 
 

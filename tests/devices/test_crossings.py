@@ -8,13 +8,12 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from skdfb import CAMMaskGenerator, FrozenDetector, Trainer
+from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.networks import DenseClassifier
-from skdfb.scorers import MSP, ODIN, Energy, ViM
 from skdfb.training import _run
 from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
-from tests.detector.test_pretrained import detector_of, pretrained_backbone
+from tests.devices.cases import SCORING
 from tests.devices.pretend import Counts
 
 DEVICE = "pretend"
@@ -82,20 +81,11 @@ def score(crossings: Counts, detector: Any, n_images: int) -> Counts:
     return crossings
 
 
-DETECTORS = {
-    "paper": lambda: make_detector(),
-    "pre-trained": lambda: detector_of(pretrained_backbone(), scorer=MSP()),
-    "frozen": lambda: FrozenDetector(pretrained_backbone(), image_size=32, random_state=0),
-    "ViM": lambda: make_detector(scorer=ViM()),
-    "ODIN": lambda: make_detector(scorer=ODIN(), background_scorer=Energy()),
-}
-
-
 @pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", SCORING)
 def test_scoring(crossings: Counts, name: str) -> None:
     """One upload and one download per batch, whatever is scored."""
-    detector = DETECTORS[name]().set_params(device=DEVICE, alpha=0.1, batch_size=8).fit(*make_images(120))
+    detector = SCORING[name]().set_params(device=DEVICE, alpha=0.1, batch_size=8).fit(*make_images(120))
     few, many = ({} for _ in range(2))
     for n_batches, found in ((2, few), (12, many)):
         score(crossings, detector, 8 * n_batches)
