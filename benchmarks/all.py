@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/all.py                 # about half an hour on a CPU core
     OMP_NUM_THREADS=1 python benchmarks/all.py --repeats 3     # rougher
     python benchmarks/all.py --device cuda                     # the first of the two on a GPU
+    python benchmarks/all.py --device cuda --only scoring resnet50
     python benchmarks/all.py --report                          # the newest figures of each machine, without a run
     python benchmarks/all.py --figure docs/_static/streaming.png
 
@@ -28,11 +29,11 @@ HISTORY = Path(__file__).parent / "results" / "speed.jsonl"
 COLUMNS = f"{'':60}{'ratio':>8}{'spread':>8}{'target':>8}"
 
 
-def measure(repeats: int, sizes: list[int], device: torch.device) -> Iterator[dict[str, Any]]:
+def measure(repeats: int, sizes: list[int], device: torch.device, only: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a row per comparison of library and bare code; on a CPU also one per source and number of images."""
-    for result in overhead.measure_times(repeats, device):
+    for result in overhead.measure_times(repeats, device, only):
         yield {"kind": "ratio", **result._asdict()}
-    if device.type == "cpu":  # the sources are read and scored by the CPU
+    if device.type == "cpu" and not only:  # the sources are read and scored by the CPU
         for row in streaming.measure(sizes, list(streaming.SOURCES)):
             yield {"kind": "stream", **row}
 
@@ -58,19 +59,20 @@ def keep(rows: Iterable[dict[str, Any]], device: torch.device) -> None:
 
 
 def newest(history: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return the rows of the last run on each machine."""
-    runs: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    """Return the newest row of each comparison and source, for each machine."""
+    machines: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[str, Any]]] = {}
     for row in history:
-        run = runs.setdefault((row["device"], row["machine"], row["threads"]), [])
-        run[:] = [other for other in run if other["date"] == row["date"]] + [row]
-    return list(runs.values())
+        rows = machines.setdefault((row["device"], row["machine"], row["threads"]), {})
+        rows[tuple(row.get(key) for key in ("kind", "name", "source", "images"))] = row
+    return [list(rows.values()) for rows in machines.values()]
 
 
 def report(rows: list[dict[str, Any]]) -> None:
     """Print one table of a run."""
-    first = rows[0]
+    first = max(rows, key=lambda row: str(row["date"]))
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    print(f"{first['date']}, {first['machine']}, {first['device']}, {first['threads']} thread(s), {versions}")
+    machine = f"{first['machine']}, {first['device']}, {first['threads']} thread(s)"
+    print(f"until {first['date']}, {machine}, {versions}")
     print(COLUMNS)
     streams = [row for row in rows if row["kind"] == "stream"]
     for row in [row for row in rows if row["kind"] == "ratio"] + growth(streams):
@@ -83,17 +85,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--repeats", type=int, default=7, help="timed rounds of library and bare code")
+    parser.add_argument("--only", nargs="+", default=[], help="words: a function of overhead.py, and its arguments")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(streaming.SIZES))
     parser.add_argument("--report", action="store_true", help="print the newest figures of each machine, and end")
     parser.add_argument("--figure", help="draw the newest costs of an image, and end")
     arguments = parser.parse_args()
     if not (arguments.report or arguments.figure):
         device = torch.device(arguments.device)
-        keep(measure(arguments.repeats, arguments.sizes, device), device)
+        keep(measure(arguments.repeats, arguments.sizes, device, arguments.only), device)
     history = [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines()]
     runs = newest(history)
     if arguments.figure:
-        streaming.draw([row for row in runs[-1] if row["kind"] == "stream"], arguments.figure)
+        streaming.draw([row for rows in runs for row in rows if row["kind"] == "stream"], arguments.figure)
         return
     for rows in runs:
         report(rows)

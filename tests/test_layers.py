@@ -13,7 +13,7 @@ ROOT = Path(skdfb.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = {
-    "exceptions": -1, "_registry": -1, "_constraints": -1, "_progress": -1, "_uploads": -1,
+    "exceptions": -1, "_registry": -1, "_constraints": -1, "_progress": -1, "_transfers": -1,
     "images": 0, "utils": 0,
     "networks": 1, "scorers": 1, "fusion": 1, "calibration": 1, "metrics": 1, "datasets": 1, "augmentation": 1,
     "training": 2, "scoring": 2, "displays": 2,

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Generator, Tensor
 
 from skdfb._constraints import RANDOM_STATE, Interval
-from skdfb._uploads import upload
+from skdfb._transfers import upload
 from skdfb.augmentation._attention_bank import AttentionBank
 from skdfb.augmentation._batch import IGNORED, Batch
 from skdfb.images import as_images

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from skdfb._uploads import upload
+from skdfb._transfers import upload
 from skdfb.augmentation._batch import IGNORED, Batch
 
 __all__ = ["zoom_and_flip"]

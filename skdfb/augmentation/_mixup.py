@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from skdfb._uploads import upload
+from skdfb._transfers import upload
 from skdfb.augmentation._batch import Batch
 
 __all__ = ["mixup"]

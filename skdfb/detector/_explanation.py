@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from skdfb.detector._outputs import Output
+from skdfb.detector._outputs import Output, read_rows
 from skdfb.detector._reference import ReferenceImages, image_names
 from skdfb.detector._sentences import Finding, sentence
 from skdfb.images import Images
-from skdfb.scorers import Representation
 from skdfb.scoring import JointScore
+from skdfb.scoring._part_scores import PartScores
 
 __all__ = ["Explanation", "check_n_neighbors", "explained"]
 
@@ -216,9 +218,10 @@ def explained(detector: Any, images: Images, run: Run, whole: str, n_neighbors: 
         Number of neighbours of each image.
     """
     joint_score, reference = detector.joint_score_, getattr(detector, "reference_", None)
-    outputs: list[Output] = [joint_score.score_parts, lambda found: _two_classes(found[whole])]
+    outputs = [PartScores(joint_score).start, read_rows(lambda views: views[whole].logits, _two_classes)]
     if reference is not None:
-        outputs.append(lambda found: _nearest(found[whole], reference, n_neighbors))
+        nearest_of = partial(_nearest, reference=reference, n_neighbors=n_neighbors)
+        outputs.append(read_rows(lambda views: views[whole].features, nearest_of))
     parts, classes, *nearest = run(outputs)
     numbers = _numbers(joint_score, parts)
     readable = ~np.isnan(numbers["scores"])
@@ -259,16 +262,16 @@ def _numbers(joint_score: JointScore, parts: dict[str, Floats]) -> dict[str, Any
     }
 
 
-def _two_classes(view: Representation) -> dict[str, Floats]:
+def _two_classes(logits: Tensor) -> dict[str, Floats]:
     """Return places and probabilities of the two most probable classes, shapes (n, 2)."""
-    probabilities = view.logits.double().softmax(1).numpy()
+    probabilities = logits.double().softmax(1).numpy()
     # Stable, so that the first of equal logits is first, as for argmax. Floats, since NaN marks unreadable images.
-    places = np.argsort(-view.logits.numpy(), axis=1, kind="stable")[:, :2]
+    places = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :2]
     return {"places": places.astype(np.float64), "probabilities": np.take_along_axis(probabilities, places, axis=1)}
 
 
-def _nearest(view: Representation, reference: ReferenceImages, n_neighbors: int) -> dict[str, Floats]:
-    distances, rows = reference.nearest(view.features, n_neighbors)
+def _nearest(features: Tensor, reference: ReferenceImages, n_neighbors: int) -> dict[str, Floats]:
+    distances, rows = reference.nearest(features, n_neighbors)
     return {"distances": distances, "rows": rows.astype(np.float64)}  # floats as above
 
 

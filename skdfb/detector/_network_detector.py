@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skdfb._progress import progress
 from skdfb.detector._explanation import Explanation, check_n_neighbors, explained
-from skdfb.detector._outputs import Output, outputs_of
+from skdfb.detector._outputs import Output, outputs_of, read_rows, together
 from skdfb.detector._reference import ReferenceImages
 from skdfb.detector._stream import ImageScore, Judged, Rows, in_chunks, in_own_modes
 from skdfb.detector._thresholded import Scores, ThresholdedDetector
@@ -23,6 +24,7 @@ from skdfb.images import BatchSize, Images, Indices, batch_size_of, check_images
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import ScorerNeeds
+from skdfb.scoring._part_scores import PartScores
 from skdfb.scoring._parts import VIEWS, is_view
 from skdfb.utils import own_torch_modes
 
@@ -91,7 +93,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
             in each.
         """
         check_is_fitted(self)
-        parts: dict[str, Scores] = self._run(X, self._score_requests(), [self.joint_score_.score_parts])[0]
+        parts: dict[str, Scores] = self._run(X, self._score_requests(), [PartScores(self.joint_score_).start])[0]
         return parts
 
     def score_and_classify(self, X: Any) -> tuple[Scores, npt.NDArray[Any]]:
@@ -113,7 +115,7 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         # Beside the views of the scorers, since that of the dense network may be of perturbed inputs.
         requests = self._score_requests() | {_WHOLE: ViewRequest(self._whole_view)}
-        parts, logits = self._run(X, requests, [self.joint_score_.score_parts, _logits])
+        parts, logits = self._run(X, requests, [PartScores(self.joint_score_).start, _logits])
         return self.joint_score_.combine(parts), self.classes_[logits.argmax(1)]
 
     def iter_scores(self, X: Any) -> Iterator[ImageScore]:
@@ -155,16 +157,17 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
 
     def _iter_scores(self, source: Any) -> Iterator[ImageScore]:
         requests = self._score_requests() | {_WHOLE: ViewRequest(self._whole_view)}
+        outputs = together([PartScores(self.joint_score_).start, _logits])
         for first, chunk in in_chunks(source, self.batch_size, self.n_jobs):
             images = check_images(self, chunk, reset=False, lenient=True)
             rows = Rows(images, first)
             with batch_size_of(self) as batch_size:
-                for indices, views in in_own_modes(self._views(batch_size).batches(images, requests)):
-                    yield from rows.of(indices, self._judged(views))
+                for indices, found in in_own_modes(self._views(batch_size).run(images, requests, outputs)):
+                    yield from rows.of(indices, self._judged(*found))
 
-    def _judged(self, views: dict[str, Representation]) -> Judged:
-        scores = self.joint_score_.combine(self.joint_score_.score_parts(views))
-        p_values, labels = self.joint_score_.p_values(scores), self.classes_[_logits(views).argmax(1)]
+    def _judged(self, parts: dict[str, Scores], logits: npt.NDArray[np.floating]) -> Judged:
+        scores = self.joint_score_.combine(parts)
+        p_values, labels = self.joint_score_.p_values(scores), self.classes_[logits.argmax(1)]
         return scores.tolist(), p_values.tolist(), (scores >= self.offset_).tolist(), labels.tolist()
 
     def explain(self, X: Any, *, n_neighbors: int = 3) -> Explanation:
@@ -383,13 +386,9 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         return tags
 
 
-def _logits(found: dict[str, Representation]) -> npt.NDArray[np.floating]:
-    """Return the class logits of whole images."""
-    return found[_WHOLE].logits.numpy()
-
-
-def _features(found: dict[str, Representation]) -> npt.NDArray[np.floating]:
-    return found[_WHOLE].features.numpy()
+# Logits and features of whole images.
+_logits = read_rows(lambda views: views[_WHOLE].logits, Tensor.numpy)
+_features = read_rows(lambda views: views[_WHOLE].features, Tensor.numpy)
 
 
 def requests_for(views: Sequence[str] | Mapping[str, ScorerNeeds]) -> dict[str, ViewRequest]:

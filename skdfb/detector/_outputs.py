@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor
 
-from skdfb.detector._views import NetworkViews, ViewRequest
+from skdfb._transfers import Download
+from skdfb.detector._views import NetworkViews, Start, ViewRequest
 from skdfb.exceptions import UnreadableImageError, UnreadableImageWarning
 from skdfb.images import Images, Indices, LenientImages
 from skdfb.images._unreadable import check_readable
@@ -18,12 +19,12 @@ from skdfb.scorers import Representation
 from skdfb.scoring._parts import DENSE
 from skdfb.utils import evaluation_mode
 
-__all__ = ["Output", "class_probability_maps", "outputs_of"]
+__all__ = ["Output", "class_probability_maps", "outputs_of", "read_rows", "together"]
 
 _N_REPORTED = 5  # unreadable images that a warning describes in full
 
 # What a method reads of the views of a batch: an array, or a dict of arrays, with one row per image.
-Output = Callable[[dict[str, Representation]], Any]
+Output = Start[Any]
 
 
 def outputs_of(
@@ -31,10 +32,30 @@ def outputs_of(
 ) -> list[Any]:
     """Return what each of ``outputs`` reads of the requested views of all images, from one pass over them."""
     # Outputs are read batch by batch, so that the views of only one batch exist at a time.
-    batches = ([output(found) for output in outputs] for _, found in views.batches(images, requests))
+    batches = (found for _, found in views.run(images, requests, together(outputs)))
     joined = [_joined(pieces) for pieces in zip(*batches, strict=True)]
     _mark_unreadable(images, joined)
     return joined
+
+
+def together(outputs: Sequence[Output]) -> Start[list[Any]]:
+    """Return several outputs as one, which gives a list."""
+
+    def start(views: dict[str, Representation], download: Download) -> Callable[[], list[Any]]:
+        finish = [output(views, download) for output in outputs]
+        return lambda: [finish_one() for finish_one in finish]
+
+    return start
+
+
+def read_rows(read: Callable[[dict[str, Representation]], Tensor], finish: Callable[[Tensor], Any]) -> Output:
+    """Return the output that ``finish`` makes on the CPU of the tensor that ``read`` takes from the views."""
+
+    def start(views: dict[str, Representation], download: Download) -> Callable[[], Any]:
+        rows = download.add(read(views))
+        return lambda: finish(rows())
+
+    return start
 
 
 def class_probability_maps(views: NetworkViews, images: Images) -> npt.NDArray[np.float32]:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from skdfb.networks import DenseClassifier
 from skdfb.networks._layers import backbone_layers
 from skdfb.networks._stages import has_trained_weights, last_modules, recorded_stages, trunk_stages
 from skdfb.scorers import Mahalanobis, RelativeMahalanobis, Representation
+from skdfb.scorers._base import product
 from skdfb.scorers._discriminant import discriminant_head
+from skdfb.scorers._fitted_tensors import fitted_tensor
 from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, Part, split_view
 from skdfb.utils import evaluation_mode
 
@@ -107,6 +108,6 @@ def with_head(representation: Representation, head: tuple[npt.NDArray[Any], npt.
     """Return a representation with another head and its logits; as it is for None."""
     if head is None:
         return representation
-    weight, bias = (torch.from_numpy(array).to(representation.features) for array in head)
-    logits = F.linear(representation.features, weight, bias)
-    return replace(representation, logits=logits, weight=weight, bias=bias)
+    features = representation.features
+    weight, bias = (fitted_tensor(array, features.device, features.dtype) for array in head)
+    return replace(representation, logits=product(features, weight.T) + bias, weight=weight, bias=bias)

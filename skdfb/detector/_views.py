@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skdfb.detector._download import Download, one_behind
+from skdfb._transfers import Download, one_behind
 from skdfb.detector._pretrained import with_head
 from skdfb.detector._represent import represent, representation_of_layer
 from skdfb.images import BatchSize, Images, Indices
@@ -20,10 +20,17 @@ from skdfb.networks._shared_trunk import SharedTrunk
 from skdfb.networks._stages import recorded_stages
 from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
+from skdfb.scorers._views_on_cpu import ViewsOnCPU
 from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, split_view
 from skdfb.utils import evaluation_mode, temporary_array
 
-__all__ = ["NetworkViews", "ViewRequest"]
+__all__ = ["NetworkViews", "Start", "ViewRequest"]
+
+Result = TypeVar("Result")
+
+# Reads the views of a batch while they are on the device: asks for what has to come to the CPU, and returns a function
+# that makes the result of it when it is there. A GPU computes the next batch meanwhile.
+Start = Callable[[dict[str, Representation], Download], Callable[[], Result]]
 
 
 class ViewRequest(NamedTuple):
@@ -70,34 +77,39 @@ class NetworkViews:
         self, images: Images, requests: Mapping[str, ViewRequest]
     ) -> Iterator[tuple[Indices, dict[str, Representation]]]:
         """Yield the indices of each batch and its representations by the keys of ``requests``, on the CPU."""
+        return self.run(images, requests, ViewsOnCPU().start)
+
+    def run(
+        self, images: Images, requests: Mapping[str, ViewRequest], start: Start[Result]
+    ) -> Iterator[tuple[Indices, Result]]:
+        """Yield the indices of each batch, and what ``start`` makes of its views on the device; see :data:`Start`."""
         networks = {key: self.network_of(request.view) for key, request in requests.items()}
         # A layer to record may be one that would be skipped, so networks with such a request run all their stages.
         whole = {networks[key] for key, request in requests.items() if _records_layers(request)}
         ordered = sorted(dict.fromkeys(networks.values()), key=lambda network: network not in whole)
         trunk = SharedTrunk(ordered[0], [network for network in ordered[1:] if network not in whole])
 
-        download = Download()
-
-        def represent_batch(
-            indices: Indices, inputs: Tensor
-        ) -> tuple[Indices, Callable[[], dict[str, Representation]]]:
+        def start_batch(indices: Indices, inputs: Tensor) -> tuple[Indices, Callable[[], Result]]:
             # Under the caller's autocast, features would be computed in half precision.
             with torch.autocast(inputs.device.type, enabled=False):
                 found: dict[str, Representation] = {}
                 for network in ordered:
                     own = {key: request for key, request in requests.items() if networks[key] is network}
                     found |= self._views_of_network(network, own, inputs, trunk)
-            return indices, download.start(found)
+                # In the order of the requests again.
+                views = {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
+                download = Download()
+                finish = start(views, download)
+            download.send()
+            return indices, finish
 
         # Only networks that are needed, each once: a view of the classifier alone must not touch the dense network.
         with ExitStack() as stack:
             for network in ordered:
                 stack.enter_context(evaluation_mode(network))
-            batches = run_over(self.main, images, self.batch_size, self.n_jobs, represent_batch)
-            for indices, finish in one_behind(batches) if self.main.device.type == "cuda" else batches:
-                found = finish()
-                # In the order of the requests again.
-                yield indices, {key: with_head(found[key], self.heads.get(requests[key].view)) for key in requests}
+            batches = run_over(self.main, images, self.batch_size, self.n_jobs, start_batch)
+            for indices, finish in one_behind(batches, self.main.device):
+                yield indices, finish()
 
     def _views_of_network(
         self, network: DenseClassifier, requests: Mapping[str, ViewRequest], inputs: Tensor, trunk: SharedTrunk

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from joblib import effective_n_jobs
 from torch import Tensor
 
-from skdfb._uploads import pinned
+from skdfb._transfers import pinned
 from skdfb.images._images import Images, Indices
 
 __all__ = ["Preprocessor", "read_batches"]
@@ -87,7 +87,7 @@ class Preprocessor:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation per channel; the input is (b, C, H, W) in 0..1."""
-        return (pixels - _channels(self.mean, pixels.dtype, pixels.device)) / self.channel_std(pixels)
+        return (pixels - _channels(self.mean, pixels.dtype, pixels.device)).div_(self.channel_std(pixels))
 
     def channel_std(self, like: Tensor) -> Tensor:
         """Return the standard deviations as (C, 1, 1) with dtype and device of ``like``."""
@@ -107,7 +107,7 @@ def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
 
 def _floats(pixels: Tensor) -> Tensor:
     """Return pixels as floats in 0..1."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def read_batches(

@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 
 from skdfb._constraints import Interval
 from skdfb._progress import progress_bar
-from skdfb._uploads import upload
+from skdfb._transfers import upload
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator

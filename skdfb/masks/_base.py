@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb._progress import progress
+from skdfb._transfers import Download, one_behind
 from skdfb.images import Images, Indices, check_images, check_labels, label_array, label_places
 from skdfb.networks._channels import input_channels
 from skdfb.networks._timm import check_weights
@@ -234,10 +235,18 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         dtype = np.min_scalar_type(background)
         # The threshold is applied on the device: masks take less to copy than maps, and bytes less than class indices.
         narrow = torch.uint8 if dtype.itemsize == 1 else torch.int32
-        for indices, maps, targets in self._stream(images, labels):
+
+        def start(indices: Indices, maps: torch.Tensor, targets: torch.Tensor) -> tuple[Indices, Any]:
             classes = targets[:, None, None].to(narrow)
             values = torch.where(maps >= self.threshold, classes, background)  # (b, H, W)
-            yield indices, values.cpu().numpy().astype(dtype, copy=False)
+            download = Download()
+            finish = download.add(values)
+            download.send()
+            return indices, finish
+
+        started = (start(*batch) for batch in self._stream(images, labels))
+        for indices, finish in one_behind(started, resolve_device(self.device)):
+            yield indices, finish().numpy().astype(dtype, copy=False)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

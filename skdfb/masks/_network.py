@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from skdfb._constraints import RANDOM_STATE, Interval
-from skdfb._uploads import upload
+from skdfb._transfers import upload
 from skdfb.images import N_JOBS, Images, Indices, batch_size_of
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.networks import DenseClassifier

@@ -6,7 +6,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from skdfb._progress import progress_bar
-from skdfb._uploads import upload
+from skdfb._transfers import upload
 from skdfb.images import BatchSize, Images, Indices, read_batches
 from skdfb.networks._dense_classifier import DenseClassifier
 

@@ -12,8 +12,9 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skdfb.scorers._fitted_tensors import fitted_tensor
 from skdfb.scorers._protocol import ScorerOutput
-from skdfb.scorers._representation import Representation, tensor_view
+from skdfb.scorers._representation import Representation
 from skdfb.utils import own_torch_modes
 
 
@@ -123,13 +124,38 @@ class BaseScorer(ABC, BaseEstimator):
         ValueError
             If the number of features or classes differs from that in `fit`, or a score is NaN or infinite.
         """
+        return self._check_finite(self.score_on_device(representation).numpy(force=True))
+
+    def score_on_device(self, representation: Representation) -> Tensor:
+        """Score images where they are, so that a detector on a GPU need not wait for it after each batch.
+
+        Parameters
+        ----------
+        representation : Representation
+            The n images, as in :meth:`score_samples`.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            The same scores in float64, on the device of `representation`. They may be NaN or infinite, which only the
+            numbers themselves could tell.
+
+        Raises
+        ------
+        NotFittedError
+            If the scorer is not fitted.
+        TypeError
+            If `representation` is not a Representation.
+        ValueError
+            If the number of features or classes differs from that in `fit`.
+        """
         check_is_fitted(self, "n_features_in_")
         self._check_representation(representation)
         self._check_scorable(representation)
         with own_torch_modes():
-            scores = [scores.numpy(force=True) for scores in self._score_batches(representation)]
-        # The empty array gives the right shape and type if there are no images.
-        return self._check_finite(np.concatenate([np.empty(0), *scores]))
+            scores = list(self._score_batches(representation))
+        # There may be no images, and so no batches.
+        return torch.cat(scores) if scores else torch.empty(0, dtype=torch.float64)
 
     def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         """Raise ValueError for sizes with which `_fit` fails for all possible images. The parameters are valid."""
@@ -196,25 +222,33 @@ def wide_type(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def may_be_any(rows: Tensor) -> bool:
+    """Return whether any is true; off the CPU always True, since the answer would have to be waited for."""
+    return rows.device.type != "cpu" or bool(rows.any())
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the matrix product, on the CPU in full precision with any setting of torch."""
-    if a.device.type == "cpu" and a.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+    """Return the matrix product in the full precision of its type, with any setting of torch."""
+    if a.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest":
+        return a @ b
+    # torch would round the factors. No setting is changed, since it belongs to all threads.
+    if a.device.type == "cpu":
         # Only here, because NumPy's threads and torch's threads slow each other down.
         return torch.from_numpy(a.detach().numpy() @ b.detach().numpy())
-    return a @ b
+    return (a.double() @ b.double()).float()
 
 
-def tensor_like(array: NDArray[Any], tensor: Tensor) -> Tensor:
-    """Return a fitted floating-point array as a tensor of its own type, on the device of `as_double(tensor)`.
+def tensor_like(array: NDArray[Any], tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a fitted floating-point array as a tensor on the device of `as_double(tensor)`; never write to it.
 
-    On the CPU, the tensor shares the memory of the array; never write to it.
+    It has its own type, or `dtype`.
     """
-    return tensor_view("array", array).to("cpu" if tensor.device.type == "mps" else tensor.device)
+    return fitted_tensor(array, torch.device("cpu") if tensor.device.type == "mps" else tensor.device, dtype)
 
 
 def double_like(array: NDArray[np.floating], tensor: Tensor) -> Tensor:
     """Return a fitted statistic as a float64 tensor on the device of `as_double(tensor)`; see `tensor_like`."""
-    return tensor_like(array, tensor).double()
+    return tensor_like(array, tensor, torch.float64)
 
 
 def activation(batch: Representation, name: str) -> Tensor:

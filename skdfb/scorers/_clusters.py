@@ -62,7 +62,8 @@ def cluster_classes(
 def best_class(terms: Tensor, classes: NDArray[np.int64]) -> Tensor:
     """Return the log-sum-exp of the terms of the best class, (m,); `terms` (m, M) has one column per cluster."""
     _, columns = np.unique(classes, return_inverse=True)
-    membership = torch.nn.functional.one_hot(torch.from_numpy(columns)).to(terms)  # (M, classes with clusters)
+    own = torch.from_numpy(columns).to(terms.device)
+    membership = torch.nn.functional.one_hot(own, int(columns.max()) + 1).to(terms.dtype)  # (M, classes with clusters)
     # After subtracting the largest term of all, the sum of its class is at least 1: the best class cannot underflow.
     largest = terms.amax(dim=1, keepdim=True)
     best: Tensor = largest[:, 0] + ((terms - largest).exp() @ membership).amax(dim=1).log()

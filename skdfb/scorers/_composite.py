@@ -13,7 +13,15 @@ from skdfb.scorers._needs import needs_of
 from skdfb.scorers._protocol import check_scorer
 from skdfb.utils import numbered
 
-__all__ = ["Labelled", "check_member", "check_nested_parameters", "fitted_clone", "member_scores", "named_scorers"]
+__all__ = [
+    "Labelled",
+    "check_member",
+    "check_nested_parameters",
+    "checked_scores",
+    "fitted_clone",
+    "member_scores",
+    "named_scorers",
+]
 
 # One representation, or one per network, and the class of each image as integers 0..K-1, or None.
 Labelled = tuple[Any, Any]
@@ -48,13 +56,15 @@ def fitted_clone(scorer: Any, train: Labelled, held_out: Labelled | None = None)
 
 def member_scores(scorer: Any, representation: Any, name: str = "scorer") -> NDArray[np.float64]:
     """Return the scores of a fitted scorer as float64, after a check: one finite number per image."""
-    values = scorer.score_samples(representation)
+    return checked_scores(scorer.score_samples(representation), len(representation), name)
+
+
+def checked_scores(values: Any, n_images: int, name: str = "scorer") -> NDArray[np.float64]:
+    """Return what a scorer returned for images as float64; raise ValueError if it is not a finite number per image."""
     values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
     scores = np.asarray(values, dtype=np.float64)
-    if scores.shape != (len(representation),):
-        raise ValueError(
-            f"{name}: score_samples returned shape {scores.shape} for {len(representation)} images: expected (n,)."
-        )
+    if scores.shape != (n_images,):
+        raise ValueError(f"{name}: score_samples returned shape {scores.shape} for {n_images} images: expected (n,).")
     n_bad = int((~np.isfinite(scores)).sum())
     if n_bad:
         raise ValueError(

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import RealNotInt
 from torch import Tensor
 
 from skdfb._constraints import RANDOM_STATE, Interval
-from skdfb.scorers._base import as_double, product, wide
+from skdfb.scorers._base import as_double, may_be_any, product, wide
 from skdfb.scorers._representation import Representation
 
 BANK_CONSTRAINTS: dict[str, list[Any]] = {
@@ -30,8 +30,8 @@ QUERIES = 1024
 _ROWS = 512
 # Additional candidates on either side of the requested ranks. Float64 decides the order among all candidates.
 _SPARE = 8
-# Numbers of the bank that are gathered at once: few enough for a processor's cache.
-_GATHERED = 2**18
+# Numbers of the bank that are gathered at once: few enough for a processor's cache. Accelerators want large pieces.
+_GATHERED, _GATHERED_ELSEWHERE = 2**18, 2**24
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -49,8 +49,9 @@ def narrow_unit_rows(features: Tensor) -> Tensor:
         h = wide(features)
         # Between these bounds, float32 can hold the squares.
         norms: Tensor = torch.linalg.vector_norm(h, dim=1, keepdim=True)
-        if bool(((norms > 1e-15) & (norms < 1e15)).all()):
-            return h / norms
+        others = ~((norms > 1e-15) & (norms < 1e15))
+        rows: Tensor = h / norms
+        return torch.where(others, unit_rows(features).float(), rows) if may_be_any(others) else rows
     return unit_rows(features).float()
 
 
@@ -146,7 +147,8 @@ def products(queries: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
 
 def _gathered(queries: Tensor, bank: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield copies in float64 of a few queries (b, 1, C) and their rows (b, s, C) at a time; at least one pair."""
-    step = max(1, _GATHERED // (rows.shape[1] * bank.shape[1]))
+    at_once = _GATHERED if rows.device.type == "cpu" else _GATHERED_ELSEWHERE
+    step = max(1, at_once // (rows.shape[1] * bank.shape[1]))
     # Without queries, one empty pair gives the callers a tensor of the right shape.
     for start in range(0, max(len(rows), 1), step):
         some = slice(start, start + step)

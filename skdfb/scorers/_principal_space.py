@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from skdfb.scorers._base import as_double, double_like, product, wide
+from skdfb.scorers._base import as_double, product, tensor_like, wide
 from skdfb.scorers._moments import numerical_rank, second_moment
 from skdfb.scorers._representation import Representation
 
@@ -47,7 +47,7 @@ def choose_components(n_components: int | None, rank: int, n_features: int, n_im
 
 @dataclass(frozen=True)
 class ResidualSpace:
-    """The directions in which training features are closest to the origin of the head, in float64."""
+    """The directions in which training features are closest to the origin of the head."""
 
     origin: Tensor  # u, (C,)
     basis: Tensor  # R, (C, C - D), orthonormal columns
@@ -68,20 +68,25 @@ class ResidualSpace:
 
     @classmethod
     def of(cls, scorer: Any, representation: Representation) -> Self:
-        """Return the space of a fitted scorer, on the device of the representation."""
+        """Return the space of a fitted scorer, on the device of the representation, in the type of the residuals."""
+        dtype = _residual_type(representation, scorer.residual_share_)
         origin, basis = (
-            double_like(array, representation.features) for array in (scorer.origin_, scorer.residual_basis_)
+            tensor_like(array, representation.features, dtype) for array in (scorer.origin_, scorer.residual_basis_)
         )
         return cls(origin, basis, scorer.residual_share_)
 
     def norms(self, representation: Representation) -> Iterator[tuple[Representation, Tensor]]:
         """Yield each batch and its r(x) = ||Rᵀ(h - u)||, (m,) in float64."""
-        narrow = representation.features.dtype != torch.float64 and self.share > _SHARE_FOR_FLOAT32
-        dtype = torch.float32 if narrow else torch.float64
+        dtype = _residual_type(representation, self.share)
         origin, basis = self.origin.to(dtype), self.basis.to(dtype)
         for batch in representation.batches():
             residual = product(wide(batch.features).to(dtype) - origin, basis)  # (m, C - D)
             yield batch, torch.linalg.vector_norm(residual, dim=1, dtype=torch.float64)
+
+
+def _residual_type(representation: Representation, share: float) -> torch.dtype:
+    narrow = representation.features.dtype != torch.float64 and share > _SHARE_FOR_FLOAT32
+    return torch.float32 if narrow else torch.float64
 
 
 def head_origin(representation: Representation) -> Tensor:

@@ -58,7 +58,9 @@ class ForegroundScorer(Protocol):
     A method ``check_sizes(n_features, n_classes, n_images)`` is optional. A detector calls it before it trains a
     network. It raises a ValueError if the scorer cannot be fitted on representations of these sizes.
 
-    A detector passes representations on the CPU, also if the network is on a GPU.
+    A detector passes representations on the CPU, also if the network is on a GPU. A method
+    ``score_on_device(representation)`` is optional: a detector on a GPU calls it in place of `score_samples`, with a
+    representation there. It returns a tensor (n,) there, and should not wait for the GPU, as ``tensor.item()`` would.
 
     Examples
     --------

@@ -114,9 +114,11 @@ def _replace_by_rank(h: Tensor, profile: Tensor) -> Tensor:
     is_start = torch.ones_like(h, dtype=torch.bool)
     is_start[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
     starts = is_start.flatten().nonzero()[:, 0]
-    lengths = torch.diff(starts, append=starts.new_tensor([h.numel()]))
+    lengths = torch.diff(torch.nn.functional.pad(starts, (0, 1), value=h.numel()))
     # The mean over a run is a difference of cumulative sums.
     sums = torch.nn.functional.pad(profile.cumsum(dim=0), (1, 0))  # (C + 1,)
     first = starts % h.shape[1]
     means = (sums[first + lengths] - sums[first]) / lengths
-    return torch.empty_like(h, dtype=torch.float64).scatter_(1, order, means.repeat_interleave(lengths).view_as(h))
+    return torch.empty_like(h, dtype=torch.float64).scatter_(
+        1, order, means.repeat_interleave(lengths, output_size=h.numel()).view_as(h)
+    )

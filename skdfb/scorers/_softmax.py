@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from skdfb.scorers._base import wide
+from skdfb.scorers._base import may_be_any, wide
 
 # If the sum of the other exponentials is less than this, some of them may have underflowed in float32 or float64. The
 # exponential of the largest logit is 1.
@@ -48,11 +48,11 @@ class Softmax:
         """Logarithm of the sum over the other classes, (m, 1); needs K >= 2."""
         log_others = self.others.log()
         # Where the exponentials have underflowed, the logarithm is computed from the logits.
-        lost = self.others[:, 0] < _LOST_IN_FLOAT64
-        if lost.any():
-            others = self.shifted[lost].double().scatter(1, self.top[lost], -torch.inf)
-            log_others[lost] = others.logsumexp(dim=1, keepdim=True)
-        return log_others
+        lost = self.others < _LOST_IN_FLOAT64
+        if not may_be_any(lost):
+            return log_others
+        others = self.shifted.double().scatter(1, self.top, -torch.inf)
+        return torch.where(lost, others.logsumexp(dim=1, keepdim=True), log_others)
 
     def p(self) -> Tensor:
         """Return the probabilities p, (m, K)."""
@@ -82,11 +82,10 @@ def row_by_row(logits: Tensor, function: Callable[[Softmax], Tensor]) -> Tensor:
     z = wide(logits)
     softmax = Softmax.of(z)
     scores = function(softmax).double()
-    if z.dtype != torch.float64:
-        lost = softmax.others[:, 0] < _LOST_IN_FLOAT32
-        if lost.any():
-            scores[lost] = function(Softmax.of(z[lost].double()))
-    return scores
+    lost = softmax.others[:, 0] < _LOST_IN_FLOAT32
+    if z.dtype == torch.float64 or not may_be_any(lost):
+        return scores
+    return torch.where(lost, function(Softmax.of(z.double())), scores)
 
 
 def energy(logits: Tensor) -> Tensor:

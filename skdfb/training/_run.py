@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skdfb._uploads import upload
+from skdfb._transfers import upload
 from skdfb.augmentation import Batch
 from skdfb.augmentation._geometry import zoom_and_flip
 from skdfb.augmentation._mixup import mixup

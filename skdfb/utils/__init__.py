@@ -7,6 +7,7 @@ from skdfb.utils._devices import (
     launched_processes,
     own_torch_modes,
     resolve_device,
+    supports_float64,
 )
 from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file, write_text
@@ -37,6 +38,7 @@ __all__ = [
     "resolve_device",
     "shallow_copy",
     "spawn_seeds",
+    "supports_float64",
     "temporary_array",
     "write_file",
     "write_text",

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ __all__ = [
     "launched_processes",
     "own_torch_modes",
     "resolve_device",
+    "supports_float64",
 ]
 
 
@@ -59,6 +61,16 @@ def available_device(device: str | torch.device) -> torch.device:
         return resolve_device(device)
     except ValueError:
         return resolve_device("auto")
+
+
+@cache
+def supports_float64(device: torch.device) -> bool:
+    """Return whether a device computes in float64; Apple's GPUs do not."""
+    try:
+        torch.ones(1, dtype=torch.float64, device=device).add_(1)
+    except (RuntimeError, TypeError):
+        return False
+    return True
 
 
 def launched_processes() -> int:

@@ -11,9 +11,11 @@ from sklearn.base import clone
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.networks import DenseClassifier
+from skdfb.testing._scorers._data import new_images, training_data
 from skdfb.training import _run
 from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
-from tests.devices.cases import SCORING
+from tests.detector.test_early_checks import SHIPPED
+from tests.devices.cases import SCORING, shipped_scorer
 from tests.devices.pretend import Counts
 
 DEVICE = "pretend"
@@ -86,6 +88,7 @@ def score(crossings: Counts, detector: Any, n_images: int) -> Counts:
 def test_scoring(crossings: Counts, name: str) -> None:
     """One upload and one download per batch, whatever is scored."""
     detector = SCORING[name]().set_params(device=DEVICE, alpha=0.1, batch_size=8).fit(*make_images(120))
+    score(crossings, detector, 8)  # uploads the statistics of the scorers
     few, many = ({} for _ in range(2))
     for n_batches, found in ((2, few), (12, many)):
         score(crossings, detector, 8 * n_batches)
@@ -96,6 +99,28 @@ def test_scoring(crossings: Counts, name: str) -> None:
     # What does not grow with the images: the heads, and one look at each stage that networks may share.
     assert few["downloads"] <= 3
     assert few["waits"] <= 10
+
+
+# They look up which classes or values occur; the others send the class of each cluster.
+WAITING = {"MaSF", "RAS"}
+SENDING = {"ClassGaussianMixture", "Prototypes"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SHIPPED if hasattr(SHIPPED[name], "score_on_device")))
+def test_a_scorer(crossings: Counts, name: str) -> None:
+    """After the first batch it computes on the device alone."""
+    scorer = shipped_scorer(name)
+    images = training_data(scorer)
+    scorer.fit(*images)
+    there = new_images(scorer).to(DEVICE)
+    first = scorer.score_on_device(there)
+    for counter in (crossings.uploads, crossings.downloads, crossings.waits):
+        counter.clear()
+    again = scorer.score_on_device(there)
+    assert torch.equal(again.cpu(), first.cpu())
+    if name not in WAITING:
+        n_uploads = 2 if name in SENDING else 0  # there are two batches
+        assert (crossings.uploads.total(), crossings.waits.total()) == (n_uploads, 0), crossings
 
 
 def test_masks(crossings: Counts) -> None:

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.pipeline import make_pipeline
@@ -12,6 +13,8 @@ from sklearn.preprocessing import FunctionTransformer
 import skdfb
 from skdfb import DFBDetector, FrozenDetector
 from skdfb.augmentation import BackMix
+from skdfb.scorers import KNN, Representation
+from skdfb.scoring import _part_scores
 from tests.detector.conftest import make_detector, make_images
 from tests.detector.test_early_checks import SHIPPED
 from tests.detector.test_pretrained import pretrained_backbone
@@ -57,6 +60,36 @@ def pair() -> Iterator[tuple[DFBDetector, DFBDetector]]:
 def test_every_scorer(pair: tuple[DFBDetector, DFBDetector], name: str) -> None:
     scorer = shipped_scorer(name)
     assert_array_equal(*(detector.refit_scorer(scorer, X=X, y=Y).score_samples(X_NEW) for detector in pair))
+
+
+class DistanceToMean:
+    """A scorer in NumPy, as a user would write it."""
+
+    def fit(self, representation: Representation, y: Any) -> "DistanceToMean":
+        self.mean_ = np.asarray(representation.features).mean(0)
+        return self
+
+    def score_samples(self, representation: Representation) -> Any:
+        return -np.linalg.norm(np.asarray(representation.features) - self.mean_, axis=1)
+
+
+@pytest.mark.parametrize("scorer", [DistanceToMean(), KNN(n_neighbors=3)], ids=["NumPy", "large"])
+def test_a_scorer_that_stays_on_the_cpu(
+    pair: tuple[DFBDetector, DFBDetector], scorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Because it is written in NumPy, or keeps so much that it would take the memory of the batches."""
+    monkeypatch.setattr(_part_scores, "LARGEST_COPY", 1000)
+    devices = set()
+
+    def noted(representation: Representation) -> Any:
+        devices.add(representation.device.type)
+        return score_samples(representation)
+
+    refitted = [detector.refit_scorer(scorer, X=X, y=Y) for detector in pair]
+    part = refitted[1].part_scorers_["foreground"]
+    score_samples, part.score_samples = part.score_samples, noted
+    assert_array_equal(*(detector.score_samples(X_NEW) for detector in refitted))
+    assert devices == {"cpu"}
 
 
 def test_every_method(pair: tuple[DFBDetector, DFBDetector]) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skdfb.detector import _download
+from skdfb import _transfers
 from skdfb.training import Trainer, _run
 from tests.detector.conftest import make_detector, make_images
 from tests.devices.pretend import Counts, PretendTensor
@@ -154,6 +154,6 @@ def test_a_generator_on_the_wrong_device_is_found(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_forgotten_copy_to_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_download, "_together", lambda tensors: list(tensors))
+    monkeypatch.setattr(_transfers, "_copied", list)
     with pytest.raises((TypeError, RuntimeError)):
         fit()

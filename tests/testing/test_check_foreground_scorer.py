@@ -71,9 +71,14 @@ class HeldOut(NearestMean):
         return super().fit(representation, y)
 
 
+class OnDevice(NearestMean):
+    def score_on_device(self, representation):
+        return torch.from_numpy(self.score_samples(representation))
+
+
 breaks = BrokenClasses(check_foreground_scorer)
 EVERY_CHECK = breaks.every
-GOOD = [NearestMean(), NearestMeanEstimator(), Layers(), Perturbing(), HeldOut()]
+GOOD = [NearestMean(), NearestMeanEstimator(), Layers(), Perturbing(), HeldOut(), OnDevice()]
 
 
 # ------------------------------------------------------------------------------------------------------ what passes
@@ -105,7 +110,8 @@ def test_checks_that_apply():
     assert further(Layers()) == {"streamed_activations"}
     assert further(HeldOut()) == {"held_out_images"}
     assert further(Perturbing()) == {"perturbation_objective"}
-    assert len(breaks.every) == len(plain) + 8
+    assert further(OnDevice()) == {"scores_on_device"}
+    assert len(breaks.every) == len(plain) + 9
 
 
 # ------------------------------------------------------------------------------------------------- what fails
@@ -542,6 +548,18 @@ class GivingUpLayers(Layers):
         super().fit(representation, y)
         self.means_ = [mean * (representation.activations is not None) for mean in self.means_]
         return self
+
+
+@breaks("scores_on_device", "expected a tensor on cpu, got ndarray")
+class ArrayOnDevice(NearestMean):
+    def score_on_device(self, representation):
+        return self.score_samples(representation)
+
+
+@breaks("scores_on_device", "expected the scores of score_samples, got scores that differ")
+class OtherOnDevice(OnDevice):
+    def score_on_device(self, representation):
+        return -super().score_on_device(representation)
 
 
 @breaks("held_out_images", "held_out")

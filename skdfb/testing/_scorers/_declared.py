@@ -1,4 +1,4 @@
-"""Checks of what a scorer declares: activations, held-out images, perturbed images."""
+"""Checks of what a scorer declares or offers: activations, held-out or perturbed images, scores on a device."""
 
 from typing import Any
 
@@ -61,3 +61,16 @@ def check_scorer_perturbation_objective(name: str, scorer: Any) -> None:
         not gradient[1:].any(),
         f"{name}.perturbation_objective: {expected}, each value from its own row, got one that depends on other rows.",
     )
+
+
+def check_scorer_scores_on_device(name: str, scorer: Any) -> None:
+    """Check that `score_on_device`, which a detector on a GPU calls, gives a tensor with the scores."""
+    fitted, images = USAGE.fitted(scorer), new_images(scorer)
+    got = fitted.score_on_device(images)
+    demand(
+        isinstance(got, Tensor) and got.device == images.device,
+        f"{name}.score_on_device: expected a tensor on {images.device}, got {type(got).__name__}, given a "
+        "representation there.",
+    )
+    given, meaning = "score_on_device", "the scores of score_samples"
+    demand_same(name, got.numpy(force=True), USAGE.result(fitted, images), given=given, meaning=meaning)

@@ -27,6 +27,7 @@ SUITE = Suite(
         _declared.check_scorer_streamed_activations: lambda scorer: bool(getattr(scorer, "needs_activations", ())),
         _declared.check_scorer_held_out_images: lambda scorer: bool(getattr(scorer, "learns_from_held_out", False)),
         _declared.check_scorer_perturbation_objective: lambda scorer: isinstance(scorer, InputPerturbingScorer),
+        _declared.check_scorer_scores_on_device: lambda scorer: hasattr(scorer, "score_on_device"),
     },
 )
 
@@ -98,6 +99,7 @@ def check_foreground_scorer(
     - Only with `needs_activations`: `fit` reads the activations from the batches, where a detector supplies them.
     - Only with `learns_from_held_out`: `fit` accepts ``held_out=(representation, y)``.
     - Only with `input_perturbation`: `perturbation_objective` is one differentiable number per image.
+    - Only with `score_on_device`: it returns a tensor with the scores of `score_samples`.
 
     Examples
     --------
