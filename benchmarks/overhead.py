@@ -20,19 +20,18 @@ import argparse
 import gc
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from peak_memory import peak_megabytes
 from torch import Tensor
 
 from skdfb import DFBDetector
@@ -298,15 +297,6 @@ def row_of(result: Result) -> str:
     """Return a line with the figures of a comparison."""
     times = f"{result.library:>9.3f}s{result.bare:>9.3f}s"
     return f"{result.name:60}{times}{result.ratio:>8.3f}{result.spread:>8.3f}{result.target:>8.2f}"
-
-
-def peak_megabytes() -> float:
-    """Return the largest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # a new process begins with the peak of its parent otherwise
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def fit_once(n_images: int, device: torch.device) -> dict[str, float]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from overhead import peak_megabytes
+from peak_memory import peak_megabytes
 from PIL import Image
 
 from skdfb.images import Preprocessor, as_images

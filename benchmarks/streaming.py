@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import peak_megabytes
+from peak_memory import peak_megabytes
 from PIL import Image
 
 from skdfb import FrozenDetector
