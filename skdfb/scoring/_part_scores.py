@@ -73,7 +73,17 @@ class PartScores:
 
 def _scores_on(device: torch.device, scorer: Any) -> bool:
     """Tell whether a scorer can compute on an accelerator, and leaves its memory to the batches."""
-    if device.type == "cpu" or not supports_float64(device) or not hasattr(scorer, "score_on_device"):
+    if device.type == "cpu" or not supports_float64(device) or not _computes_there(scorer):
         return False
     arrays = [value for value in getattr(scorer, "__dict__", {}).values() if isinstance(value, np.ndarray)]
     return sum(array.nbytes for array in arrays) <= LARGEST_COPY
+
+
+def _computes_there(scorer: Any) -> bool:
+    """Tell whether a scorer has ``score_on_device``, and its class no ``score_samples`` that was written after it."""
+    for own in (getattr(scorer, "__dict__", {}), *map(vars, type(scorer).__mro__)):
+        if "score_on_device" in own:
+            return True
+        if "score_samples" in own:  # it may compute something else than what it inherits
+            return False
+    return False

@@ -6,7 +6,7 @@ import pytest
 from skdfb._transfers import Download
 from skdfb.scorers import KNN, Energy, Representation
 from skdfb.scoring import JointScore
-from skdfb.scoring._part_scores import PartScores
+from skdfb.scoring._part_scores import PartScores, _computes_there
 from tests.scorers.helpers import random_arrays
 
 
@@ -45,3 +45,22 @@ def test_a_score_that_is_no_number_is_named(joint_score: JointScore) -> None:
     download.send()
     with pytest.raises(ValueError, match="part 'foreground': score_samples returned NaN"):
         finish()
+
+
+class Negated(Energy):
+    """Would score in another way on a GPU, if what it inherits were called there."""
+
+    def score_samples(self, representation):
+        return -super().score_samples(representation)
+
+
+class NegatedEverywhere(Negated):
+    def score_on_device(self, representation):
+        return -super().score_on_device(representation)
+
+
+def test_a_scorer_computes_on_a_gpu_what_it_computes_elsewhere() -> None:
+    changed = Energy()
+    changed.score_samples = Negated().score_samples
+    scorers = [Energy(), NegatedEverywhere(), Negated(), changed, object()]
+    assert [_computes_there(scorer) for scorer in scorers] == [True, True, False, False, False]
