@@ -96,7 +96,8 @@ def main() -> None:
     history = [json.loads(line) for line in HISTORY.read_text(encoding="utf-8").splitlines()]
     runs = newest(history)
     if arguments.figure:
-        streaming.draw([row for rows in runs for row in rows if row["kind"] == "stream"], arguments.figure)
+        *_, streams = ([row for row in rows if row["kind"] == "stream"] for rows in runs if rows[0]["device"] == "cpu")
+        streaming.draw(streams, arguments.figure)
         return
     for rows in runs:
         report(rows)

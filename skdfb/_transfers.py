@@ -1,4 +1,4 @@
-"""Tensors from the CPU to a device and back, so that neither waits for the other."""
+"""Copies of tensors between the CPU and a GPU. Neither waits for the other."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -7,21 +7,21 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Download", "one_behind", "pinned", "upload"]
+__all__ = ["Download", "one_behind", "pinned", "start_download", "upload"]
 
 Item = TypeVar("Item")
 
-_COPIED_ASIDE = 2**16  # bytes, says the description of CUDA's synchronisation
+_COPIED_ASIDE = 2**16  # bytes; up to this size, CUDA has copied ordinary memory when the call returns
 _LARGE = 2**22  # bytes
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device, in the same dtype; on a GPU without waiting for the work that it has still to do.
+    """Return a tensor on a device, in the same dtype. On a GPU, the call does not wait for earlier work.
 
     Parameters
     ----------
     tensor : Tensor
-        On the CPU; it may change at once after the call.
+        On the CPU; it may change at once after the call, unless it is pinned.
     device : torch.device
         Where it goes.
 
@@ -34,7 +34,7 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor.to(device)
     if tensor.nbytes <= _COPIED_ASIDE:  # CUDA copies it aside at once
         return tensor.to(device, non_blocking=True)
-    # In a stream of their own, large copies do not wait for the last batch, which the GPU may still compute.
+    # Large copies have a stream of their own: they run while the GPU computes the last batch.
     copies, current = _stream_for_copies(device), torch.cuda.current_stream(device)
     with torch.cuda.stream(copies):
         uploaded = pinned(tensor).to(device, non_blocking=True)
@@ -52,7 +52,7 @@ def _stream_for_copies(device: torch.device) -> torch.cuda.Stream:
 def pinned(tensor: Tensor) -> Tensor:
     """Return a tensor of the CPU in memory that a GPU reads by itself, because it is never swapped to the disk.
 
-    torch keeps such memory for the next call, and gives it away again only after the copy to the GPU.
+    torch keeps such memory, and reuses it only after the copy to the GPU.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ def pinned(tensor: Tensor) -> Tensor:
 
 
 class Download:
-    """All that a batch sends from a device to the CPU: small tensors together, in one copy per dtype.
+    """Copies the results of a batch to the CPU. Small tensors of a dtype share one copy.
 
-    Each copy comes after all work that the device got before it, so many small ones would cost time. A GPU makes the
+    Each copy waits for all work that the device got before it, so many small ones would cost time. A GPU makes the
     copies while the CPU goes on.
 
     Examples
@@ -101,8 +101,8 @@ class Download:
         Returns
         -------
         finish : callable
-            To be called after :meth:`send`: waits for the copy, and returns it. Floating-point numbers come in at least
-            32 bits, since NumPy has no bfloat16.
+            Call it after :meth:`send`. It waits for the copy and returns it. Floating-point numbers have at least 32
+            bits, since NumPy has no bfloat16.
         """
         wide = tensor.is_floating_point()
         self._asked.append(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if wide else tensor)
@@ -117,16 +117,16 @@ class Download:
 
     def send(self) -> None:
         """Start the copies of all that was asked for."""
-        device = self._asked[0].device if self._asked else torch.device("cpu")
+        gpu = next((tensor.device for tensor in self._asked if tensor.device.type == "cuda"), None)
         self._found, self._asked = _copied(self._asked), []
-        if device.type == "cuda":
-            self._copied = torch.cuda.current_stream(device).record_event()
+        if gpu is not None:
+            self._copied = torch.cuda.current_stream(gpu).record_event()
 
 
 def one_behind(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
     """Yield each item after the next one has been made: a GPU computes that one while the caller uses this one.
 
-    A CPU, which does one thing after the other, makes no item before it is asked for.
+    On a CPU, each item is made when it is asked for.
     """
     if device.type != "cuda":
         yield from items
@@ -137,6 +137,14 @@ def one_behind(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
         if len(waiting) == 2:
             yield waiting.pop(0)
     yield from waiting
+
+
+def start_download(tensor: Tensor) -> Callable[[], Tensor]:
+    """Start the copy of a single tensor to the CPU, and return a function that waits for it and returns it."""
+    download = Download()
+    finish = download.add(tensor)
+    download.send()
+    return finish
 
 
 def _copied(tensors: list[Tensor]) -> list[Tensor]:

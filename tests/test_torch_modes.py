@@ -51,6 +51,16 @@ def default_device():
         torch.set_default_device(None)
 
 
+@contextlib.contextmanager
+def rounded_factors():
+    """By the newer of torch's two ways to say so; reading it by the older way is an error."""
+    torch.backends.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.fp32_precision = "none"
+
+
 def autocast_of_a_gpu():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is off where there is no GPU
@@ -67,6 +77,7 @@ MODES = {
     "default device": default_device,
     "device as a context": lambda: torch.device("meta"),
     "deterministic": deterministic,
+    "rounded factors": rounded_factors,
 }
 
 X, Y = make_images(48)

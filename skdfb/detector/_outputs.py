@@ -1,7 +1,7 @@
 """Outputs of the networks for whole image sets, with NaN for images that cannot be read."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ __all__ = ["Output", "class_probability_maps", "outputs_of", "read_rows", "toget
 
 _N_REPORTED = 5  # unreadable images that a warning describes in full
 
-# What a method reads of the views of a batch: an array, or a dict of arrays, with one row per image.
+# The results are arrays, or dicts of arrays, with one row per image.
 Output = Start[Any]
 
 
@@ -49,7 +49,7 @@ def together(outputs: Sequence[Output]) -> Start[list[Any]]:
 
 
 def read_rows(read: Callable[[dict[str, Representation]], Tensor], finish: Callable[[Tensor], Any]) -> Output:
-    """Return the output that ``finish`` makes on the CPU of the tensor that ``read`` takes from the views."""
+    """Return an output: ``read`` takes a tensor from the views, ``finish`` gets its copy on the CPU."""
 
     def start(views: dict[str, Representation], download: Download) -> Callable[[], Any]:
         rows = download.add(read(views))
@@ -66,15 +66,14 @@ def class_probability_maps(views: NetworkViews, images: Images) -> npt.NDArray[n
     network = views.networks[DENSE]
     size = images.size or (network.preprocessor.image_size,) * 2
 
-    def probabilities(indices: Indices, inputs: Tensor) -> npt.NDArray[np.float32]:
+    def probabilities(indices: Indices, inputs: Tensor) -> tuple[Indices, npt.NDArray[np.float32]]:
         logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
-        return logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
+        return indices, logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
 
-    def batches() -> Iterator[npt.NDArray[np.float32]]:
-        with evaluation_mode(network):
-            yield from run_over(network, images, views.batch_size, views.n_jobs, probabilities)
-
-    maps: npt.NDArray[np.float32] = np.concatenate(list(batches()))
+    maps = np.empty((len(images), *size, views.n_classes + 1), dtype=np.float32)
+    with evaluation_mode(network):
+        for indices, found in run_over(network, images, views.batch_size, views.n_jobs, probabilities):
+            maps[indices] = found
     _mark_unreadable(images, [maps])
     return maps
 

@@ -12,7 +12,7 @@ from skdfb.networks import DenseClassifier
 from skdfb.networks._layers import backbone_layers
 from skdfb.networks._stages import has_trained_weights, last_modules, recorded_stages, trunk_stages
 from skdfb.scorers import Mahalanobis, RelativeMahalanobis, Representation
-from skdfb.scorers._base import product
+from skdfb.scorers._base import product, wide_type
 from skdfb.scorers._discriminant import discriminant_head
 from skdfb.scorers._fitted_tensors import fitted_tensor
 from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, Part, split_view
@@ -108,6 +108,8 @@ def with_head(representation: Representation, head: tuple[npt.NDArray[Any], npt.
     """Return a representation with another head and its logits; as it is for None."""
     if head is None:
         return representation
-    features = representation.features
+    # In half precision, the head would be rounded.
+    features = representation.features.to(wide_type(representation.features))
     weight, bias = (fitted_tensor(array, features.device, features.dtype) for array in head)
-    return replace(representation, logits=product(features, weight.T) + bias, weight=weight, bias=bias)
+    logits = product(features, weight.T) + bias
+    return replace(representation, features=features, logits=logits, weight=weight, bias=bias)

@@ -28,8 +28,8 @@ __all__ = ["NetworkViews", "Start", "ViewRequest"]
 
 Result = TypeVar("Result")
 
-# Reads the views of a batch while they are on the device: asks for what has to come to the CPU, and returns a function
-# that makes the result of it when it is there. A GPU computes the next batch meanwhile.
+# Called with the views of a batch on the device. It adds what it needs of them to the download, and returns a function
+# that makes the result from the copies. A GPU computes the next batch meanwhile.
 Start = Callable[[dict[str, Representation], Download], Callable[[], Result]]
 
 
@@ -109,7 +109,9 @@ class NetworkViews:
                 stack.enter_context(evaluation_mode(network))
             batches = run_over(self.main, images, self.batch_size, self.n_jobs, start_batch)
             for indices, finish in one_behind(batches, self.main.device):
-                yield indices, finish()
+                result = finish()
+                del finish  # it holds what the copies were made of
+                yield indices, result
 
     def _views_of_network(
         self, network: DenseClassifier, requests: Mapping[str, ViewRequest], inputs: Tensor, trunk: SharedTrunk

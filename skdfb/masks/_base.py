@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils.validation import check_is_fitted
 
 from skdfb._progress import progress
-from skdfb._transfers import Download, one_behind
+from skdfb._transfers import one_behind, start_download
 from skdfb.images import Images, Indices, check_images, check_labels, label_array, label_places
 from skdfb.networks._channels import input_channels
 from skdfb.networks._timm import check_weights
@@ -188,8 +188,8 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         """
         images, labels = self._check_input(X, y)
         # A float64 network gives maps in float64; maps of all images are large, so float32 has to do.
-        stream = self._stream(images, labels)
-        batches = ((indices, maps.float().cpu().numpy()) for indices, maps, _ in stream)
+        stream = ((indices, maps.float()) for indices, maps, _ in self._stream(images, labels))
+        batches = self._on_cpu(stream)
         with progress(self.verbose, "making the attention maps"):
             maps: npt.NDArray[np.float32] = _gather(len(images), batches)
         return maps
@@ -236,17 +236,18 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         # The threshold is applied on the device: masks take less to copy than maps, and bytes less than class indices.
         narrow = torch.uint8 if dtype.itemsize == 1 else torch.int32
 
-        def start(indices: Indices, maps: torch.Tensor, targets: torch.Tensor) -> tuple[Indices, Any]:
-            classes = targets[:, None, None].to(narrow)
-            values = torch.where(maps >= self.threshold, classes, background)  # (b, H, W)
-            download = Download()
-            finish = download.add(values)
-            download.send()
-            return indices, finish
+        def masks() -> Iterator[tuple[Indices, torch.Tensor]]:
+            for indices, maps, targets in self._stream(images, labels):
+                classes = targets[:, None, None].to(narrow)
+                yield indices, torch.where(maps >= self.threshold, classes, background)  # (b, H, W)
 
-        started = (start(*batch) for batch in self._stream(images, labels))
-        for indices, finish in one_behind(started, resolve_device(self.device)):
-            yield indices, finish().numpy().astype(dtype, copy=False)
+        for indices, values in self._on_cpu(masks()):
+            yield indices, values.astype(dtype, copy=False)
+
+    def _on_cpu(self, batches: Iterator[tuple[Indices, torch.Tensor]]) -> Iterator[tuple[Indices, npt.NDArray[Any]]]:
+        """Yield arrays for tensors on the device; a GPU computes the next one while one is copied."""
+        started = ((indices, start_download(values)) for indices, values in batches)
+        return ((indices, finish().numpy()) for indices, finish in one_behind(started, resolve_device(self.device)))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -111,7 +111,8 @@ class ASH(ShapedEnergy):
         C = batch.n_features
         pooled = torch.cat([rows.view(len(rows), C, -1).mean(dim=2) for rows, _ in shaped])  # (m, C * h * w) to (m, C)
         # Variant "s" has a factor per image, (m, 1); the others have the number 1.
-        return pooled, torch.cat([torch.as_tensor(factor).expand(len(rows), 1) for rows, factor in shaped])
+        factors = [factor for _, factor in shaped if isinstance(factor, Tensor)]
+        return pooled, torch.cat(factors) if factors else 1.0
 
     def _shape_rows(self, activations: Tensor) -> tuple[Tensor, Tensor | float]:
         """Return a' for activations with one row per image, and the factor by which variant "s" multiplies it."""

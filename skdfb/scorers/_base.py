@@ -137,8 +137,8 @@ class BaseScorer(ABC, BaseEstimator):
         Returns
         -------
         Tensor of shape (n,)
-            The same scores in float64, on the device of `representation`. They may be NaN or infinite, which only the
-            numbers themselves could tell.
+            The same scores in float64, on the device of `representation`. They are not checked for NaN and infinity:
+            that would wait for the GPU.
 
         Raises
         ------
@@ -155,7 +155,7 @@ class BaseScorer(ABC, BaseEstimator):
         with own_torch_modes():
             scores = list(self._score_batches(representation))
         # There may be no images, and so no batches.
-        return torch.cat(scores) if scores else torch.empty(0, dtype=torch.float64)
+        return torch.cat(scores) if scores else as_double(representation.features[:0, 0])
 
     def _check_sizes(self, n_features: int, n_classes: int, n_images: int) -> None:
         """Raise ValueError for sizes with which `_fit` fails for all possible images. The parameters are valid."""
@@ -223,19 +223,27 @@ def wide_type(tensor: Tensor) -> torch.dtype:
 
 
 def may_be_any(rows: Tensor) -> bool:
-    """Return whether any is true; off the CPU always True, since the answer would have to be waited for."""
+    """Return whether any is true; on a GPU always True, because reading the answer would wait."""
     return rows.device.type != "cpu" or bool(rows.any())
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """Return the matrix product in the full precision of its type, with any setting of torch."""
-    if a.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest":
+    if a.dtype != torch.float32 or not _rounds_factors():
         return a @ b
-    # torch would round the factors. No setting is changed, since it belongs to all threads.
+    # No setting is changed, since it belongs to all threads.
     if a.device.type == "cpu":
         # Only here, because NumPy's threads and torch's threads slow each other down.
         return torch.from_numpy(a.detach().numpy() @ b.detach().numpy())
     return (a.double() @ b.double()).float()
+
+
+def _rounds_factors() -> bool:
+    """Return whether torch may round float32 factors of a product."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # it was set by the newer torch.backends.fp32_precision, which this function does not read
+        return True
 
 
 def tensor_like(array: NDArray[Any], tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

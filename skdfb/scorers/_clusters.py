@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from skdfb._transfers import upload
 from skdfb.scorers._representation import Representation
 
 # Random starts of k-means, of which the best is kept.
@@ -62,7 +63,7 @@ def cluster_classes(
 def best_class(terms: Tensor, classes: NDArray[np.int64]) -> Tensor:
     """Return the log-sum-exp of the terms of the best class, (m,); `terms` (m, M) has one column per cluster."""
     _, columns = np.unique(classes, return_inverse=True)
-    own = torch.from_numpy(columns).to(terms.device)
+    own = upload(torch.from_numpy(columns), terms.device)
     membership = torch.nn.functional.one_hot(own, int(columns.max()) + 1).to(terms.dtype)  # (M, classes with clusters)
     # After subtracting the largest term of all, the sum of its class is at least 1: the best class cannot underflow.
     largest = terms.amax(dim=1, keepdim=True)

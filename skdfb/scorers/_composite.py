@@ -64,12 +64,12 @@ def checked_scores(values: Any, n_images: int, name: str = "scorer") -> NDArray[
     values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
     scores = np.asarray(values, dtype=np.float64)
     if scores.shape != (n_images,):
-        raise ValueError(f"{name}: score_samples returned shape {scores.shape} for {n_images} images: expected (n,).")
-    n_bad = int((~np.isfinite(scores)).sum())
-    if n_bad:
+        raise ValueError(f"{name} returned shape {scores.shape} for {n_images} images: expected (n,).")
+    broken = np.flatnonzero(~np.isfinite(scores))
+    if broken.size:
         raise ValueError(
-            f"{name}: score_samples returned NaN or infinity for {n_bad} of {len(scores)} images: expected finite "
-            "scores."
+            f"{name} returned NaN or infinity for {broken.size} of {n_images} images, first in row {broken[0]}: "
+            "expected finite scores. The features or logits of these images may hold such values or be too large."
         )
     return scores
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from skdfb.scorers._representation import tensor_view
 
-__all__ = ["LARGEST_COPY", "fitted_tensor"]
+__all__ = ["LARGEST_KEPT", "fitted_tensor"]
 
-# Bytes. Larger arrays are copied for each batch, or stay on the CPU, since a GPU's memory is for the batches.
-LARGEST_COPY = 2**28
+# Bytes. Larger arrays are not kept on a GPU, whose memory is for the batches.
+LARGEST_KEPT = 2**28
 
 # By the identity of the array: a weak reference to it, and its copies by device and dtype.
 _COPIES: dict[int, tuple[weakref.ref[Any], dict[tuple[torch.device, torch.dtype], Tensor]]] = {}
@@ -21,8 +21,9 @@ _COPIES: dict[int, tuple[weakref.ref[Any], dict[tuple[torch.device, torch.dtype]
 def fitted_tensor(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Return a fitted floating-point array as a tensor; never write to it.
 
-    On the CPU and in its own type, the tensor shares the memory of the array. Any other copy is kept for as long as the
-    array, which can no longer be written to: a batch of images is scored in less time than the copy takes.
+    On the CPU and in its own type, the tensor shares the memory of the array. Otherwise a copy is made once, and kept
+    as long as the array. The array becomes read-only, so that the copy stays right; an array that it is a view of
+    must not be written to either. To copy for each batch would take longer than to score it.
 
     Parameters
     ----------
@@ -42,18 +43,19 @@ def fitted_tensor(array: NDArray[Any], device: torch.device, dtype: torch.dtype 
     key = (device, own.dtype if dtype is None else dtype)
     if key == (own.device, own.dtype):
         return own
-    if array.nbytes > LARGEST_COPY:
+    if array.nbytes > LARGEST_KEPT:
         return own.to(*key)
     copies = _copies_of(array)
     if key not in copies:
-        copies[key] = own.to(*key)
+        with torch.inference_mode(False):  # a tensor of this mode could not be used outside of it
+            copies[key] = own.to(*key)
     return copies[key]
 
 
 def _copies_of(array: NDArray[Any]) -> dict[tuple[torch.device, torch.dtype], Tensor]:
     key = id(array)
     known = _COPIES.get(key)
-    if known is None or known[0]() is not array:
+    if known is None or known[0]() is not array or array.flags.writeable:
         known = weakref.ref(array, lambda _: _COPIES.pop(key, None)), {}
         _COPIES[key] = known
     # A change of the array would not reach its copies.

@@ -78,7 +78,7 @@ class ResidualSpace:
     def norms(self, representation: Representation) -> Iterator[tuple[Representation, Tensor]]:
         """Yield each batch and its r(x) = ||Rᵀ(h - u)||, (m,) in float64."""
         dtype = _residual_type(representation, self.share)
-        origin, basis = self.origin.to(dtype), self.basis.to(dtype)
+        origin, basis = self.origin.to(dtype), self.basis.to(dtype)  # as they are, unless in fit
         for batch in representation.batches():
             residual = product(wide(batch.features).to(dtype) - origin, basis)  # (m, C - D)
             yield batch, torch.linalg.vector_norm(residual, dim=1, dtype=torch.float64)

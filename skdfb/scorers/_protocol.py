@@ -61,6 +61,8 @@ class ForegroundScorer(Protocol):
     A detector passes representations on the CPU, also if the network is on a GPU. A method
     ``score_on_device(representation)`` is optional: a detector on a GPU calls it in place of `score_samples`, with a
     representation there. It returns a tensor (n,) there, and should not wait for the GPU, as ``tensor.item()`` would.
+    It is not called if a subclass overrides `score_samples` alone, if the attributes of the scorer hold more than 256
+    MiB of arrays, or on devices without float64, such as Apple's GPUs.
 
     Examples
     --------
@@ -210,6 +212,16 @@ def activations_needed(scorer: Any) -> tuple[str, ...]:
             f"{' and '.join(map(repr, ACTIVATIONS))}."
         )
     return tuple(needed)
+
+
+def computes_on_device(scorer: Any) -> bool:
+    """Return whether a scorer has ``score_on_device``, and no subclass overrides ``score_samples`` alone."""
+    for own in (getattr(scorer, "__dict__", {}), *map(vars, type(scorer).__mro__)):
+        if "score_on_device" in own:
+            return callable(own["score_on_device"])
+        if "score_samples" in own:  # it may compute something else than the inherited score_on_device
+            return False
+    return False
 
 
 def check_scorer(scorer: Any, name: str = "scorer") -> None:

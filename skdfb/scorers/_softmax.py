@@ -82,8 +82,10 @@ def row_by_row(logits: Tensor, function: Callable[[Softmax], Tensor]) -> Tensor:
     z = wide(logits)
     softmax = Softmax.of(z)
     scores = function(softmax).double()
+    if z.dtype == torch.float64:
+        return scores
     lost = softmax.others[:, 0] < _LOST_IN_FLOAT32
-    if z.dtype == torch.float64 or not may_be_any(lost):
+    if not may_be_any(lost):
         return scores
     return torch.where(lost, function(Softmax.of(z.double())), scores)
 

@@ -1,7 +1,6 @@
 """Representations from a device to the CPU."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -34,25 +33,28 @@ class ViewsOnCPU:
         """
         if not self._heads:
             heads = Download()
-            self._heads = {key: (heads.add(view.weight), heads.add(view.bias)) for key, view in views.items()}
+            started = {key: (heads.add(view.weight), heads.add(view.bias)) for key, view in views.items()}
             heads.send()
+            self._heads = started  # not before: there may be no memory for the copy
         rows = {key: (download.add(view.features), download.add(view.logits)) for key, view in views.items()}
         maps = {
             key: {name: download.add(map_) for name, map_ in (view.activations or {}).items()}
             for key, view in views.items()
         }
+        # Not the views themselves: their maps would stay on the device while it computes the next batch.
+        perturbations = {key: view.input_perturbation for key, view in views.items()}
 
         def finish() -> dict[str, Representation]:
             found = {}
-            for key, view in views.items():
-                (weight, bias), (features, logits) = self._heads[key], rows[key]
-                found[key] = replace(
-                    view,
+            for key, (features, logits) in rows.items():
+                weight, bias = self._heads[key]
+                found[key] = Representation(
                     features=features(),
                     logits=logits(),
                     weight=weight(),
                     bias=bias(),
                     activations={name: map_() for name, map_ in maps[key].items()} or None,
+                    input_perturbation=perturbations[key],
                 )
             return found
 

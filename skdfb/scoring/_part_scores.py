@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from skdfb._transfers import Download
+from skdfb.scorers import Representation
 from skdfb.scorers._composite import checked_scores, member_scores
-from skdfb.scorers._fitted_tensors import LARGEST_COPY
+from skdfb.scorers._fitted_tensors import LARGEST_KEPT
+from skdfb.scorers._protocol import computes_on_device
 from skdfb.scorers._views_on_cpu import ViewsOnCPU
 from skdfb.scoring._joint_score import JointScore, Scores, Views
 from skdfb.scoring._parts import Part
@@ -20,8 +23,8 @@ __all__ = ["PartScores"]
 class PartScores:
     """Scores the parts of batch after batch.
 
-    A GPU computes the scores right after the networks, so that one number per image and part comes back, and the CPU
-    does not wait. Scorers that cannot compute there get the views on the CPU.
+    A GPU scores right after the networks, and one number per image and part comes back. Scorers that cannot compute
+    there get the views on the CPU.
 
     Parameters
     ----------
@@ -49,21 +52,19 @@ class PartScores:
             Returns what :meth:`JointScore.score_parts` returns.
         """
         device = next(iter(views.values())).device
-        there = {part.name for part in self._parts if _scores_on(device, part.scorer)}
-        started = {
-            name: download.add(scorer.score_on_device(views[view]))
-            for name, view, scorer in self._parts
-            if name in there
-        }
-        left = {part.view: views[part.view] for part in self._parts if part.name not in there}
+        there = [part for part in self._parts if _scores_on(device, part.scorer)]
+        started = {name: download.add(_scores_there(name, views[view], scorer)) for name, view, scorer in there}
+        left = {part.view: views[part.view] for part in self._parts if part.name not in started}
         finish_views = self._on_cpu.start(left, download)
+        # Not the views themselves, whose maps would stay on the device while it computes the next batch.
+        n_images = len(next(iter(views.values())))
 
         def finish() -> dict[str, Scores]:
             on_cpu, found = finish_views(), {}
             for name, view, scorer in self._parts:
                 title = f"scorer of part {name!r}"
                 if name in started:
-                    found[name] = checked_scores(started[name](), len(views[view]), title)
+                    found[name] = checked_scores(started[name](), n_images, title)
                 else:
                     found[name] = member_scores(scorer, on_cpu[view], title)
             return found
@@ -72,18 +73,17 @@ class PartScores:
 
 
 def _scores_on(device: torch.device, scorer: Any) -> bool:
-    """Tell whether a scorer can compute on an accelerator, and leaves its memory to the batches."""
-    if device.type == "cpu" or not supports_float64(device) or not _computes_there(scorer):
+    """Tell whether a scorer can compute on a device other than the CPU, and is small enough to be kept there."""
+    if device.type == "cpu" or not supports_float64(device) or not computes_on_device(scorer):
         return False
     arrays = [value for value in getattr(scorer, "__dict__", {}).values() if isinstance(value, np.ndarray)]
-    return sum(array.nbytes for array in arrays) <= LARGEST_COPY
+    return sum(array.nbytes for array in arrays) <= LARGEST_KEPT
 
 
-def _computes_there(scorer: Any) -> bool:
-    """Tell whether a scorer has ``score_on_device``, and its class no ``score_samples`` that was written after it."""
-    for own in (getattr(scorer, "__dict__", {}), *map(vars, type(scorer).__mro__)):
-        if "score_on_device" in own:
-            return True
-        if "score_samples" in own:  # it may compute something else than what it inherits
-            return False
-    return False
+def _scores_there(name: str, representation: Representation, scorer: Any) -> Tensor:
+    scores = scorer.score_on_device(representation)
+    if not isinstance(scores, Tensor) or scores.device != representation.device:
+        found = f"tensor on {scores.device}" if isinstance(scores, Tensor) else type(scores).__name__
+        expected = f"expected a tensor on {representation.device}"
+        raise TypeError(f"scorer of part {name!r}: score_on_device returned a {found}: {expected}.")
+    return scores

@@ -68,6 +68,8 @@ def supports_float64(device: torch.device) -> bool:
     """Return whether a device computes in float64; Apple's GPUs do not."""
     try:
         torch.ones(1, dtype=torch.float64, device=device).add_(1)
+    except torch.OutOfMemoryError:  # says nothing of the device, and the answer is kept
+        raise
     except (RuntimeError, TypeError):
         return False
     return True

@@ -701,16 +701,16 @@ def test_scores_may_be_of_any_kind(fitted, X_new, answer):
     [
         (
             lambda n: np.zeros((n, 1)),
-            r"^scorer of part 'foreground': score_samples returned shape \(21, 1\) for 21 images: expected \(n,\)",
+            r"^scorer of part 'foreground' returned shape \(21, 1\) for 21 images: expected \(n,\)",
         ),
-        (lambda n: np.zeros(n + 1), r"^scorer of part 'foreground': score_samples returned shape \(22,\)"),
+        (lambda n: np.zeros(n + 1), r"^scorer of part 'foreground' returned shape \(22,\)"),
         (
             lambda n: np.full(n, np.nan),
-            "part 'foreground': score_samples returned NaN or infinity for 21 of 21 images",
+            "part 'foreground' returned NaN or infinity for 21 of 21 images",
         ),
         (
             lambda n: np.full(n, np.inf),
-            "part 'foreground': score_samples returned NaN or infinity for 21 of 21 images",
+            "part 'foreground' returned NaN or infinity for 21 of 21 images",
         ),
     ],
 )

@@ -8,11 +8,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 import skdfb
 from skdfb import DFBDetector, Trainer
 from skdfb.detector._masks import mask_generator_of
+from skdfb.detector._pretrained import with_head
 from skdfb.fusion import TemperatureFusion
 from skdfb.images import as_images
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier, create_backbone
-from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, ViM
+from skdfb.scorers import KNN, MSP, ODIN, BackgroundLogit, Energy, Mahalanobis, Representation, ViM
 from skdfb.scoring import JointScore
 from tests.detector.conftest import make_detector
 
@@ -286,3 +287,15 @@ def test_a_fit_with_four_scales_does_not_go_on_with_masks_of_one(images, tmp_pat
         for generator in (None, CAMMaskGenerator())
     )
     assert first.training_history_["dense"] != second.training_history_["dense"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_heads_are_not_rounded_to_the_features_of_a_network_in_half_precision(dtype):
+    rng = np.random.default_rng(0)
+    features, weight, bias = torch.from_numpy(rng.normal(size=(5, 8))).to(dtype), rng.normal(size=(3, 8)), np.ones(3)
+    given = Representation(
+        features=features, logits=features[:, :3], weight=features[:3], bias=torch.zeros(3, dtype=dtype)
+    )
+    found = with_head(given, (weight.astype(np.float32), bias.astype(np.float32)))
+    np.testing.assert_allclose(found.logits, features.double().numpy() @ weight.T + 1, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.weight, weight, rtol=1e-6)

@@ -33,6 +33,7 @@ _WAITS = {
     "bincount",
     "equal",
     "is_nonzero",
+    "linalg_eigh",
     "masked_select",
     "nonzero",
     "unique_consecutive",

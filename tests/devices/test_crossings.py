@@ -11,6 +11,7 @@ from sklearn.base import clone
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
 from skdfb.networks import DenseClassifier
+from skdfb.scorers import ASH, Energy, KernelPCA, Mahalanobis, Representation, ViM
 from skdfb.testing._scorers._data import new_images, training_data
 from skdfb.training import _run
 from tests.detector.conftest import SIDE, make_detector, make_images, tiny_backbone
@@ -101,19 +102,32 @@ def test_scoring(crossings: Counts, name: str) -> None:
     assert few["waits"] <= 10
 
 
-# They look up which classes or values occur; the others send the class of each cluster.
-WAITING = {"MaSF", "RAS"}
+# They look up which classes or values occur, or decompose; the others send the class of each cluster.
+WAITING = {"MaSF", "RAS", "RankFeat"}
 SENDING = {"ClassGaussianMixture", "Prototypes"}
+VARIANTS = {
+    "ASH-p": ASH("p"),
+    "ASH, maps": ASH("s", on_maps=True),
+    "ASH-p, maps": ASH("p", on_maps=True),
+    "ASH-b, maps": ASH("b", on_maps=True),
+    "Energy at 100": Energy(temperature=100.0),
+    "KernelPCA, Gaussian": KernelPCA("cosine-gaussian", n_random_features=64),
+    "Mahalanobis, normalised": Mahalanobis("auto", normalize=True),
+    "Mahalanobis, class-free": Mahalanobis(0.5, use_classes=False),
+}
 
 
-@pytest.mark.parametrize("name", sorted(name for name in SHIPPED if hasattr(SHIPPED[name], "score_on_device")))
+@pytest.mark.parametrize(
+    "name", [*sorted(name for name in SHIPPED if hasattr(SHIPPED[name], "score_on_device")), *VARIANTS]
+)
 def test_a_scorer(crossings: Counts, name: str) -> None:
-    """After the first batch it computes on the device alone."""
-    scorer = shipped_scorer(name)
+    """After the first batch it computes on the device alone, with the CPU's scores."""
+    scorer = VARIANTS[name] if name in VARIANTS else shipped_scorer(name)
     images = training_data(scorer)
     scorer.fit(*images)
     there = new_images(scorer).to(DEVICE)
     first = scorer.score_on_device(there)
+    np.testing.assert_array_equal(first.cpu(), scorer.score_samples(new_images(scorer)))
     for counter in (crossings.uploads, crossings.downloads, crossings.waits):
         counter.clear()
     again = scorer.score_on_device(there)
@@ -121,6 +135,27 @@ def test_a_scorer(crossings: Counts, name: str) -> None:
     if name not in WAITING:
         n_uploads = 2 if name in SENDING else 0  # there are two batches
         assert (crossings.uploads.total(), crossings.waits.total()) == (n_uploads, 0), crossings
+
+
+def test_no_images(crossings: Counts) -> None:
+    scorer = ViM().fit(*training_data(ViM()))
+    assert scorer.score_on_device(new_images(scorer).to(DEVICE)[:0]).device.type == DEVICE
+
+
+@pytest.mark.parametrize(("found", "message"), [(np.zeros, "ndarray"), (torch.zeros, "tensor on cpu")])
+def test_a_scorer_that_answers_elsewhere_is_named(crossings: Counts, found: Any, message: str) -> None:
+    class Elsewhere:
+        fit = Energy().fit
+
+        def score_samples(self, representation: Representation) -> Any:
+            return np.arange(len(representation))
+
+        def score_on_device(self, representation: Representation) -> Any:
+            return found(len(representation))
+
+    detector = make_detector(scorer=Elsewhere(), device=DEVICE, alpha=0.1).fit(X, Y)
+    with pytest.raises(TypeError, match=f"'foreground': score_on_device returned a {message}: expected a tensor on"):
+        detector.score_samples(X)
 
 
 def test_masks(crossings: Counts) -> None:

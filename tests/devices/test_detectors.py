@@ -78,7 +78,7 @@ def test_a_scorer_that_stays_on_the_cpu(
     pair: tuple[DFBDetector, DFBDetector], scorer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Because it is written in NumPy, or keeps so much that it would take the memory of the batches."""
-    monkeypatch.setattr(_part_scores, "LARGEST_COPY", 1000)
+    monkeypatch.setattr(_part_scores, "LARGEST_KEPT", 1000)
     devices = set()
 
     def noted(representation: Representation) -> Any:

@@ -43,7 +43,7 @@ def test_a_copy_lives_as_long_as_its_array():
 
 
 def test_large_arrays_are_not_kept_twice(monkeypatch):
-    monkeypatch.setattr(module, "LARGEST_COPY", 40)
+    monkeypatch.setattr(module, "LARGEST_KEPT", 40)
     array = np.arange(6.0)
     assert fitted_tensor(array, CPU, torch.float32) is not fitted_tensor(array, CPU, torch.float32)
     array[0] = 7

@@ -5,8 +5,9 @@ import pytest
 
 from skdfb._transfers import Download
 from skdfb.scorers import KNN, Energy, Representation
+from skdfb.scorers._protocol import computes_on_device
 from skdfb.scoring import JointScore
-from skdfb.scoring._part_scores import PartScores, _computes_there
+from skdfb.scoring._part_scores import PartScores
 from tests.scorers.helpers import random_arrays
 
 
@@ -43,7 +44,9 @@ def test_a_score_that_is_no_number_is_named(joint_score: JointScore) -> None:
     download = Download()
     finish = PartScores(joint_score).start(views(2, 5), download)
     download.send()
-    with pytest.raises(ValueError, match="part 'foreground': score_samples returned NaN"):
+    with pytest.raises(
+        ValueError, match="scorer of part 'foreground' returned NaN or infinity for 5 of 5 images, first in row 0"
+    ):
         finish()
 
 
@@ -62,5 +65,7 @@ class NegatedEverywhere(Negated):
 def test_a_scorer_computes_on_a_gpu_what_it_computes_elsewhere() -> None:
     changed = Energy()
     changed.score_samples = Negated().score_samples
-    scorers = [Energy(), NegatedEverywhere(), Negated(), changed, object()]
-    assert [_computes_there(scorer) for scorer in scorers] == [True, True, False, False, False]
+    switched_off = Energy()
+    switched_off.score_on_device = None
+    scorers = [Energy(), NegatedEverywhere(), Negated(), changed, switched_off, object()]
+    assert [computes_on_device(scorer) for scorer in scorers] == [True, True, False, False, False, False]

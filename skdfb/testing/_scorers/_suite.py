@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skdfb.scorers import InputPerturbingScorer
+from skdfb.scorers._protocol import computes_on_device
 from skdfb.testing._scorers import _declared, _memory_mapped, _odd_data, _scores
 from skdfb.testing._scorers._usage import USAGE
 from skdfb.testing._shared import _parameters, _state
@@ -27,7 +28,7 @@ SUITE = Suite(
         _declared.check_scorer_streamed_activations: lambda scorer: bool(getattr(scorer, "needs_activations", ())),
         _declared.check_scorer_held_out_images: lambda scorer: bool(getattr(scorer, "learns_from_held_out", False)),
         _declared.check_scorer_perturbation_objective: lambda scorer: isinstance(scorer, InputPerturbingScorer),
-        _declared.check_scorer_scores_on_device: lambda scorer: hasattr(scorer, "score_on_device"),
+        _declared.check_scorer_scores_on_device: computes_on_device,
     },
 )
 
