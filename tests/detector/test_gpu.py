@@ -30,6 +30,7 @@ from tests.devices.cases import (
     DETECTORS,
     GENERATORS,
     SCORING,
+    DistanceToMean,
     generator_on,
     interrupted_in_the_dense_stage,
     on,
@@ -52,17 +53,6 @@ assert not torch.cuda.is_available()
 detector, scores = skops.load(sys.argv[1], trusted=skops.get_untrusted_types(file=sys.argv[1]))
 np.testing.assert_allclose(detector.score_samples(make_images()[0]), scores, rtol=1e-2, atol=1e-2)
 """
-
-
-class DistanceToMean:
-    """A scorer in NumPy, as a user would write it."""
-
-    def fit(self, representation, y):
-        self.mean_ = np.asarray(representation.features).mean(0)
-        return self
-
-    def score_samples(self, representation):
-        return -np.linalg.norm(np.asarray(representation.features) - self.mean_, axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
@@ -14,7 +15,7 @@ from skdfb.augmentation import BackMix
 from skdfb.fusion import TailProbabilityFusion
 from skdfb.masks import AffinityMaskGenerator, CAMMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.networks import create_backbone
-from skdfb.scorers import KNN, MSP, ODIN, Energy, ViM
+from skdfb.scorers import KNN, MSP, ODIN, Energy, Representation, ViM
 from skdfb.training import _checkpoints
 from tests.detector.conftest import make_detector
 from tests.detector.test_early_checks import SHIPPED
@@ -91,6 +92,17 @@ def generator_on(device: str, name: str, network: Any) -> Any:
         if (last := key.rpartition("__")[2]) in options and "trainer" not in key:
             generator.set_params(**{key: options[last]})
     return generator
+
+
+class DistanceToMean:
+    """A scorer in NumPy, as a user would write it."""
+
+    def fit(self, representation: Representation, y: Any) -> "DistanceToMean":
+        self.mean_ = np.asarray(representation.features).mean(0)
+        return self
+
+    def score_samples(self, representation: Representation) -> Any:
+        return -np.linalg.norm(np.asarray(representation.features) - self.mean_, axis=1)
 
 
 def shipped_scorer(name: str) -> Any:

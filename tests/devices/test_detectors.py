@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.pipeline import make_pipeline
@@ -21,6 +20,7 @@ from tests.detector.test_pretrained import pretrained_backbone
 from tests.devices.cases import (
     DETECTORS,
     GENERATORS,
+    DistanceToMean,
     generator_on,
     interrupted_in_the_dense_stage,
     on,
@@ -60,17 +60,6 @@ def pair() -> Iterator[tuple[DFBDetector, DFBDetector]]:
 def test_every_scorer(pair: tuple[DFBDetector, DFBDetector], name: str) -> None:
     scorer = shipped_scorer(name)
     assert_array_equal(*(detector.refit_scorer(scorer, X=X, y=Y).score_samples(X_NEW) for detector in pair))
-
-
-class DistanceToMean:
-    """A scorer in NumPy, as a user would write it."""
-
-    def fit(self, representation: Representation, y: Any) -> "DistanceToMean":
-        self.mean_ = np.asarray(representation.features).mean(0)
-        return self
-
-    def score_samples(self, representation: Representation) -> Any:
-        return -np.linalg.norm(np.asarray(representation.features) - self.mean_, axis=1)
 
 
 @pytest.mark.parametrize("scorer", [DistanceToMean(), KNN(n_neighbors=3)], ids=["NumPy", "large"])
