@@ -313,7 +313,7 @@ class JointScore(NestedByName):
         ]
 
         # 2. The fusion learns from the scores of the first held-out images.
-        scores = _score_parts(fitted, held_out_views)
+        scores = scores_of(fitted, held_out_views)
         fusion = self._fitted_fusion(fitted, scores, first)
         group_fusions = self._fitted_group_fusions(fitted, scores, first)
 
@@ -404,7 +404,7 @@ class JointScore(NestedByName):
         check_is_fitted(self)
         parts = [Part(*part) for part in self.parts_]
         _check_views(views, parts, "views")
-        return _score_parts(parts, views)
+        return scores_of(parts, views)
 
     @own_torch_modes()
     def score_samples(self, views: Views) -> Scores:
@@ -626,7 +626,8 @@ def _check_views(views: Views, parts: Sequence[Part], name: str, y: Any = None) 
         raise ValueError(f"{labels} has shape {np.shape(y)}: expected ({n_images},), one class per image of the views.")
 
 
-def _score_parts(parts: Sequence[Part], views: Views) -> dict[str, Scores]:
+def scores_of(parts: Sequence[Part], views: Views) -> dict[str, Scores]:
+    """Return the checked scores of parts whose scorers are fitted."""
     return {name: member_scores(scorer, views[view], f"scorer of part {name!r}") for name, view, scorer in parts}
 
 

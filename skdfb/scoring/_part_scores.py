@@ -9,11 +9,11 @@ from torch import Tensor
 
 from skdfb._transfers import Download
 from skdfb.scorers import Representation
-from skdfb.scorers._composite import checked_scores, member_scores
+from skdfb.scorers._composite import checked_scores
 from skdfb.scorers._fitted_tensors import LARGEST_KEPT
 from skdfb.scorers._protocol import computes_on_device
 from skdfb.scorers._views_on_cpu import ViewsOnCPU
-from skdfb.scoring._joint_score import JointScore, Scores, Views
+from skdfb.scoring._joint_score import JointScore, Scores, Views, scores_of
 from skdfb.scoring._parts import Part
 from skdfb.utils import supports_float64
 
@@ -54,20 +54,16 @@ class PartScores:
         device = next(iter(views.values())).device
         there = [part for part in self._parts if _scores_on(device, part.scorer)]
         started = {name: download.add(_scores_there(name, views[view], scorer)) for name, view, scorer in there}
-        left = {part.view: views[part.view] for part in self._parts if part.name not in started}
-        finish_views = self._on_cpu.start(left, download)
+        here = [part for part in self._parts if part.name not in started]
+        finish_views = self._on_cpu.start({part.view: views[part.view] for part in here}, download)
         # Not the views themselves, whose maps would stay on the device while it computes the next batch.
         n_images = len(next(iter(views.values())))
 
         def finish() -> dict[str, Scores]:
-            on_cpu, found = finish_views(), {}
-            for name, view, scorer in self._parts:
-                title = f"scorer of part {name!r}"
-                if name in started:
-                    found[name] = checked_scores(started[name](), n_images, title)
-                else:
-                    found[name] = member_scores(scorer, on_cpu[view], title)
-            return found
+            found = scores_of(here, finish_views())
+            for name, scores in started.items():
+                found[name] = checked_scores(scores(), n_images, f"scorer of part {name!r}")
+            return {part.name: found[part.name] for part in self._parts}
 
         return finish
 
