@@ -51,8 +51,9 @@ from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._class_order import check_order
+from skdfb.training._engine import own_device
 from skdfb.training._stages import start_dense_network, take_over
-from skdfb.utils import own_torch_modes, resolve_device, shallow_copy, spawn_seeds
+from skdfb.utils import agreed, own_torch_modes, resolve_device, shallow_copy, shared_work, spawn_seeds
 
 __all__ = ["DFBDetector"]
 
@@ -418,7 +419,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         """
         fitted = shallow_copy(self, fitted_state=False)
         # Gradients, also if the caller has switched them off, and full precision, unless a trainer asks for less.
-        with own_torch_modes(gradients=True), progress(self.verbose, later=partial(work_after_classifier, self)):
+        later = partial(work_after_classifier, self)
+        with own_torch_modes(gradients=True), progress(self.verbose, later=later), shared_work():
             fitted._fit(X, y, image_range, groups, X_calibration, y_calibration, groups_calibration)
         self.__dict__ = fitted.__dict__  # all at once
         return self
@@ -432,7 +434,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         y = labels_given(images, y)
         own, calibration = checked_calibration(self, images, y, groups, *calibration_set)
         checkpoints = detector_checkpoints(self, images, y)
-        seeds = _Seeds(*kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields))))
+        device = own_device(device)
+        seeds = _Seeds(*agreed(kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields)))))
 
         # 2. Get the classifier. Its frozen stages decide which parts there are.
         labels = self._checked_labels(X, images, y)

@@ -29,8 +29,9 @@ from skdfb.scorers import ForegroundScorer, RelativeMahalanobis, Representation
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import CLASSIFIER, Part, split_view
 from skdfb.training._class_order import check_order
+from skdfb.training._engine import own_device
 from skdfb.training._stages import take_over
-from skdfb.utils import own_torch_modes, resolve_device, shallow_copy, spawn_seeds
+from skdfb.utils import agreed, own_torch_modes, resolve_device, shallow_copy, shared_work, spawn_seeds
 
 __all__ = ["FrozenDetector"]
 
@@ -230,7 +231,7 @@ class FrozenDetector(PartsParameters, ImageFit):
             Either fully fitted, or, after an error or an interrupt, as it was before.
         """
         fitted = shallow_copy(self, fitted_state=False)
-        with own_torch_modes(), progress(self.verbose):
+        with own_torch_modes(), progress(self.verbose), shared_work():
             fitted._fit(X, y, image_range, groups, X_calibration, y_calibration, groups_calibration)
         self.__dict__ = fitted.__dict__  # all at once
         return self
@@ -242,7 +243,8 @@ class FrozenDetector(PartsParameters, ImageFit):
         images = check_images(self, X, reset=True, n_channels=input_channels(self.backbone), image_range=image_range)
         y = labels_given(images, y)
         own, calibration = checked_calibration(self, images, y, groups, *calibration_set)
-        build_seed, *split_seeds = spawn_seeds(self.random_state, 3)
+        device = own_device(device)
+        build_seed, *split_seeds = agreed(spawn_seeds(self.random_state, 3))
 
         # 2. Get the network. Before classes are known, it has two.
         labels = self._checked_labels(X, images, y)

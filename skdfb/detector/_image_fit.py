@@ -15,6 +15,7 @@ from skdfb.images import Images, batch_size_of, check_labels
 from skdfb.networks import DenseClassifier
 from skdfb.scoring import HeldOutSplit, JointScore
 from skdfb.training._stages import build_classifier
+from skdfb.utils import agreed
 
 __all__ = ["HeldOutViews", "ImageFit"]
 
@@ -73,7 +74,7 @@ class ImageFit(NetworkDetector):
     def _clustered(self, network: DenseClassifier, images: Images, seed: int) -> npt.NDArray[np.intp]:
         """Set ``classes_`` to clusters of the training images, and return the cluster of each image."""
         with batch_size_of(self) as batch_size:
-            labels = pseudo_labels(network, images, self._split_.train, seed, batch_size, self.n_jobs)
+            labels = agreed(pseudo_labels(network, images, self._split_.train, seed, batch_size, self.n_jobs))
         self.classes_ = np.unique(labels)
         return labels
 

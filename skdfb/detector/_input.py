@@ -10,7 +10,6 @@ from skdfb.scorers._composite import check_nested_parameters, named_scorers
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import BACKGROUND, DENSE, VIEWS, Part, is_view
 from skdfb.training._stages import check_dense_start
-from skdfb.utils import launched_processes
 
 __all__ = ["check_components", "make_joint_score", "named_parts"]
 
@@ -93,12 +92,6 @@ def _is_list(scorers: Any) -> bool:
 
 def check_components(detector: Any) -> None:
     """Refuse parameters of a detector that would only fail in a later step."""
-    # Each process draws its own seeds: only from an int are they the same.
-    if detector.random_state is None and launched_processes() > 1:
-        raise ValueError(
-            f"random_state=None in each of {launched_processes()} processes that train together, which would hold out "
-            "different images: expected an int."
-        )
     # The masks come after the first training, the trainer of the dense network after the masks.
     generator = detector.mask_generator
     has_method = callable(getattr(generator, "fit_transform", None))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from skdfb.scorers import Representation
 from skdfb.scorers._needs import NO_NEEDS, ScorerNeeds
 from skdfb.scorers._views_on_cpu import ViewsOnCPU
 from skdfb.scoring._parts import CLASSIFIER, DENSE, PRETRAINED, split_view
-from skdfb.utils import evaluation_mode, temporary_array
+from skdfb.utils import evaluation_mode, share_of, temporary_array
 
 __all__ = ["NetworkViews", "Start", "ViewRequest"]
 
@@ -146,15 +147,19 @@ class NetworkViews:
         Features and logits are on the CPU, as float32 (float64 for a float64 network); large arrays are mapped to
         files. Activations are not kept: :meth:`StreamedRepresentation.batches` computes them again.
         """
-        # 1. Features (n, C) and logits (n, K) of each view, filled batch by batch.
+        # 1. Features (n, C) and logits (n, K) of each view, filled batch by batch. Launched processes share the images.
         stores: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
         last: dict[str, Representation] = {}
-        for indices, last in self.batches(images, requests):
+        share = share_of(len(images))
+        for places, last in self.batches(images if share.is_whole else images.subset(share.rows), requests):
+            rows = share.rows[places]
             for key, part in last.items():
                 if key not in stores:
                     stores[key] = _store(len(images), part.features), _store(len(images), part.logits)
-                stores[key][0][indices] = part.features.numpy()
-                stores[key][1][indices] = part.logits.numpy()
+                stores[key][0][rows] = part.features.numpy()
+                stores[key][1][rows] = part.logits.numpy()
+        for array in chain.from_iterable(stores.values()):
+            share.complete(array)
 
         # 2. A representation of each view, with weight and bias of the last batch: they are the same in all.
         collected = {}

@@ -14,12 +14,12 @@ from torch import nn
 from skdfb._constraints import Interval
 from skdfb.images import Images, Indices
 from skdfb.masks._cam import CAMMaskGenerator
-from skdfb.masks._inner import check_generator, fit_pack, hand_over
+from skdfb.masks._inner import check_generator, fit_pack, hand_over, shared_masks
 from skdfb.masks._network import MultiScaleMaskGenerator
 from skdfb.networks._foreground_maps import foreground_maps
 from skdfb.training import Trainer
 from skdfb.training._stages import build_classifier, check_dense_start, start_dense_network
-from skdfb.utils import PackedMasks, resolve_device, spawn_seeds
+from skdfb.utils import resolve_device, spawn_seeds
 
 __all__ = ["DenseMaskGenerator"]
 
@@ -221,7 +221,7 @@ class DenseMaskGenerator(MultiScaleMaskGenerator):
         )
         for round_number, seed in enumerate(round_seeds):
             if round_number > 0:  # the masks of the round before, which self.network_ still makes
-                masks = PackedMasks.from_batches(self._iter_masks(images, labels), len(images), len(self.classes_))
+                masks = shared_masks(self, images, labels, len(self.classes_))
             self.network_ = start_dense_network(classifier, trainer, untrained)
             trainer.train(
                 self.network_,

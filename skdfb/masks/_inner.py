@@ -10,9 +10,9 @@ from sklearn.base import clone
 from skdfb.images import Images
 from skdfb.masks._base import BaseMaskGenerator
 from skdfb.masks._cam import CAMMaskGenerator
-from skdfb.utils import PackedMasks
+from skdfb.utils import PackedMasks, share_of
 
-__all__ = ["check_generator", "check_masks", "fit_pack", "hand_over"]
+__all__ = ["check_generator", "check_masks", "fit_pack", "hand_over", "shared_masks"]
 
 
 def hand_over(generator: Any, settings: Mapping[str, Any]) -> Any:
@@ -78,7 +78,17 @@ def fit_pack(generator: Any, images: Images, labels: npt.NDArray[np.intp], n_cla
     """Fit a mask generator and return the masks of the images, packed; ``name`` is its name in error messages."""
     # A subclass may have a fit_transform of its own. Where it has none, no array of all masks is needed.
     if getattr(type(generator), "fit_transform", None) is BaseMaskGenerator.fit_transform:
-        batches = generator.fit(images, labels).iter_masks(images, labels)
-        return PackedMasks.from_batches(batches, len(images), n_classes)
+        return shared_masks(generator.fit(images, labels), images, labels, n_classes)
     masks = check_masks(generator.fit_transform(images, labels), len(images), n_classes, name)
     return PackedMasks.pack(masks, n_classes)
+
+
+def shared_masks(
+    generator: BaseMaskGenerator, images: Images, labels: npt.NDArray[np.intp], n_classes: int
+) -> PackedMasks:
+    """Return the masks that a fitted generator makes of its training images; launched processes share the images."""
+    share = share_of(len(images))
+    own = images if share.is_whole else images.subset(share.rows)
+    batches = generator.iter_masks(own, labels[share.rows])
+    placed = ((share.rows[places], masks) for places, masks in batches)
+    return PackedMasks.from_batches(placed, len(images), n_classes, share)

@@ -218,7 +218,8 @@ def computes_on_device(scorer: Any) -> bool:
     """Return whether a scorer has ``score_on_device``, and no subclass overrides ``score_samples`` alone."""
     for own in (getattr(scorer, "__dict__", {}), *map(vars, type(scorer).__mro__)):
         if "score_on_device" in own:
-            return callable(own["score_on_device"])
+            # Asked of the scorer: a scorer around another one has the method if the inner one has it.
+            return callable(getattr(scorer, "score_on_device", None))
         if "score_samples" in own:  # it may compute something else than the inherited score_on_device
             return False
     return False

@@ -11,12 +11,14 @@ from scipy.optimize import minimize_scalar
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skdfb.scorers._base import as_double, check_class_indices
 from skdfb.scorers._composite import Labelled, check_member, fitted_clone, member_scores
 from skdfb.scorers._moments import labelled_batches
-from skdfb.scorers._protocol import ScorerOutput, scorer_output
+from skdfb.scorers._protocol import ScorerOutput, computes_on_device, scorer_output
 from skdfb.scorers._representation import Representation
 
 # The range of temperatures that is searched, as logarithms.
@@ -166,6 +168,29 @@ class TemperatureScaled(BaseEstimator):
         """
         check_is_fitted(self)
         return member_scores(self.scorer_, _scaled(representation, self.temperature_))
+
+    @available_if(lambda self: computes_on_device(self.scorer))
+    def score_on_device(self, representation: Representation) -> Tensor:
+        """Score images where they are; only with a `scorer` that can.
+
+        Parameters
+        ----------
+        representation : Representation
+            The n images.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            The same scores, on the device of `representation`.
+
+        Raises
+        ------
+        NotFittedError
+            If the scorer is not fitted.
+        """
+        check_is_fitted(self)
+        scores: Tensor = self.scorer_.score_on_device(_scaled(representation, self.temperature_))
+        return scores
 
 
 def _scaled(representation: Representation, temperature: float) -> Representation:

@@ -72,8 +72,13 @@ def _scores_on(device: torch.device, scorer: Any) -> bool:
     """Tell whether a scorer can compute on a device other than the CPU, and is small enough to be kept there."""
     if device.type == "cpu" or not supports_float64(device) or not computes_on_device(scorer):
         return False
-    arrays = [value for value in getattr(scorer, "__dict__", {}).values() if isinstance(value, np.ndarray)]
-    return sum(array.nbytes for array in arrays) <= LARGEST_KEPT
+    return _kept_bytes(scorer) <= LARGEST_KEPT
+
+
+def _kept_bytes(scorer: Any) -> int:
+    """Return the size of the fitted arrays of a scorer, and of one inside of it."""
+    own = sum(value.nbytes for value in getattr(scorer, "__dict__", {}).values() if isinstance(value, np.ndarray))
+    return own + (_kept_bytes(scorer.scorer_) if hasattr(scorer, "scorer_") else 0)
 
 
 def _scores_there(name: str, representation: Representation, scorer: Any) -> Tensor:

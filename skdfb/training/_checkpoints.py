@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from skdfb.augmentation import AttentionBank
 from skdfb.exceptions import CheckpointError, CheckpointWarning, InvalidModelError
 from skdfb.images import BatchSize
 from skdfb.training._in_use import is_in_use
-from skdfb.utils import launched_processes, read_file, write_file
+from skdfb.utils import is_first_process, read_file, write_file
 
 __all__ = ["MARKER", "Checkpoints", "StageCheckpoints", "TrainingState"]
 
@@ -76,7 +75,7 @@ class Checkpoints:
         A user may have changed something by accident, and would lose hours. A training that is still running is not
         meant: the fits of a cross-validation may run side by side.
         """
-        if self.names() or not _is_first_process():
+        if self.names() or not is_first_process():
             return
         others = [(self._differences(other.fingerprint), other) for other in _trainings(root) if other.is_abandoned()]
         if not others:
@@ -105,7 +104,7 @@ class Checkpoints:
 
         If they cannot be written, there is a warning, and the training continues.
         """
-        if not _is_first_process():
+        if not is_first_process():
             return False
         text = json.dumps({"fingerprint": dict(self.fingerprint), "notes": dict(notes)})
         try:
@@ -124,7 +123,7 @@ class Checkpoints:
 
     def remove(self, *names: str) -> None:
         """Remove the files of these names."""
-        for name in names if _is_first_process() else ():
+        for name in names if is_first_process() else ():
             (self.folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
 
     def names(self) -> list[str]:
@@ -241,11 +240,6 @@ class StageCheckpoints:
 
     def _unfinished(self) -> list[str]:
         return [name for name in self.all.names() if name.startswith(f"{self.name}-")]
-
-
-def _is_first_process() -> bool:
-    # RANK is set by torchrun and by `fabric run`.
-    return launched_processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def _network_state(network: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
 from skdfb.utils import launched_processes
 
-__all__ = ["make_engine", "without_advice"]
+__all__ = ["make_engine", "own_device", "without_advice"]
 
 # Networks of these dtypes compute in the dtype of their weights; the setting `precision` is for float32 weights.
 _TRUE_PRECISIONS = {torch.float64: "64-true", torch.bfloat16: "bf16-true", torch.float16: "16-true"}
@@ -54,6 +54,11 @@ def make_engine(device: torch.device, precision: str, dtype: torch.dtype) -> Fab
         mixed = MixedPrecision(precision, device=device.type)  # type: ignore[arg-type]
         return Fabric(strategy=strategy, devices=1, plugins=[mixed])
     return Fabric(strategy=strategy, devices=1, precision=precision)  # type: ignore[arg-type]
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Return the device of this process: launched processes take one each, and are connected here."""
+    return device if launched_processes() == 1 else make_engine(device, "32-true", torch.float32).device
 
 
 def _shared_engine(device: torch.device, precision: str, n_processes: int) -> Fabric:

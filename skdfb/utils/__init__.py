@@ -1,10 +1,9 @@
-"""Devices, random states, files, packed masks, groups and score arrays: helpers of the lowest layer."""
+"""Devices, processes, random states, files, packed masks, groups and score arrays: helpers of the lowest layer."""
 
 from skdfb.utils._arrays import temporary_array
 from skdfb.utils._devices import (
     available_device,
     evaluation_mode,
-    launched_processes,
     own_torch_modes,
     resolve_device,
     supports_float64,
@@ -13,6 +12,7 @@ from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file, write_text
 from skdfb.utils._groups import check_groups, group_labels
 from skdfb.utils._packed_masks import PackedMasks
+from skdfb.utils._processes import Share, agreed, is_first_process, launched_processes, share_of, shared_work
 from skdfb.utils._random import NetworkDraws, isolated_rng, spawn_seeds
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_tails
@@ -22,13 +22,16 @@ __all__ = [
     "NestedByName",
     "NetworkDraws",
     "PackedMasks",
+    "Share",
     "TailProbability",
+    "agreed",
     "available_device",
     "check_groups",
     "check_scores",
     "digest_of",
     "evaluation_mode",
     "group_labels",
+    "is_first_process",
     "isolated_rng",
     "joined_tails",
     "launched_processes",
@@ -37,6 +40,8 @@ __all__ = [
     "read_file",
     "resolve_device",
     "shallow_copy",
+    "share_of",
+    "shared_work",
     "spawn_seeds",
     "supports_float64",
     "temporary_array",

@@ -1,6 +1,5 @@
 """Devices, torch's modes and train flags: found, set for a while, and put back."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -11,7 +10,6 @@ from torch import nn
 __all__ = [
     "available_device",
     "evaluation_mode",
-    "launched_processes",
     "own_torch_modes",
     "resolve_device",
     "supports_float64",
@@ -73,12 +71,6 @@ def supports_float64(device: torch.device) -> bool:
     except (RuntimeError, TypeError):
         return False
     return True
-
-
-def launched_processes() -> int:
-    """Return the number of processes that torchrun or ``fabric run`` launched to train together; 1 without them."""
-    # WORLD_SIZE alone is not enough: another program may have set it.
-    return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
 @contextmanager

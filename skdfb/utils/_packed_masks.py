@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skdfb.utils._arrays import temporary_array
+from skdfb.utils._processes import Share
 
 __all__ = ["PackedMasks"]
 
@@ -74,9 +75,15 @@ class PackedMasks:
 
     @classmethod
     def from_batches(
-        cls, batches: Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[Any]]], n_images: int, n_classes: int
+        cls,
+        batches: Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[Any]]],
+        n_images: int,
+        n_classes: int,
+        share: Share | None = None,
     ) -> Self:
         """Pack masks that come in batches: indices (b,) and masks (b, H, W), which together are all images.
+
+        With a share, they are the images of this process, and the other processes send the masks of the others.
 
         Raises
         ------
@@ -104,7 +111,17 @@ class PackedMasks:
             dense[indices] = masks
         if shape is None or bits is None:
             raise ValueError("batches is empty: expected at least one batch of masks.")
-        return cls(shape, bits, classes, n_classes) if dense is None else cls(shape, dense, None, n_classes)
+        share = share or Share.whole(n_images)
+        # Bits, if they hold the masks of all processes.
+        dtypes = [dtype for dtype in share.gather(None if dense is None else dense.dtype) if dtype is not None]
+        if not dtypes:
+            share.complete(bits)
+            share.complete(classes)
+            return cls(shape, bits, classes, n_classes)
+        dense = cls(shape, bits, classes, n_classes)[:] if dense is None else dense
+        dense = dense.astype(np.result_type(dense, *dtypes), copy=False)
+        share.complete(dense)
+        return cls(shape, dense, None, n_classes)
 
     @property
     def dtype(self) -> np.dtype[Any]:

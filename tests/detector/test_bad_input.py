@@ -400,18 +400,6 @@ def test_images_of_two_values():
         fit(binary)
 
 
-@pytest.mark.parametrize("random_state", [None, 0])
-def test_processes_that_train_together_need_a_seed(monkeypatch, random_state):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    if random_state is None:
-        with pytest.raises(ValueError, match=r"random_state=None in each of 4 processes .* expected an int"):
-            fit(random_state=None)
-    else:
-        with pytest.raises(pytest.fail.Exception, match="training began"):
-            fit(random_state=0)
-
-
 def test_no_trainer_fails_where_training_begins():
     """The cases above could not pass unseen."""
     for name in ("classifier_trainer", "dense_trainer"):

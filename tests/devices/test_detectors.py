@@ -12,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 import skdfb
 from skdfb import DFBDetector, FrozenDetector
 from skdfb.augmentation import BackMix
-from skdfb.scorers import KNN, Representation
+from skdfb.scorers import KNN, Representation, TemperatureScaled
 from skdfb.scoring import _part_scores
 from tests.detector.conftest import make_detector, make_images
 from tests.detector.test_early_checks import SHIPPED
@@ -62,7 +62,11 @@ def test_every_scorer(pair: tuple[DFBDetector, DFBDetector], name: str) -> None:
     assert_array_equal(*(detector.refit_scorer(scorer, X=X, y=Y).score_samples(X_NEW) for detector in pair))
 
 
-@pytest.mark.parametrize("scorer", [DistanceToMean(), KNN(n_neighbors=3)], ids=["NumPy", "large"])
+@pytest.mark.parametrize(
+    "scorer",
+    [DistanceToMean(), KNN(n_neighbors=3), TemperatureScaled(DistanceToMean()), TemperatureScaled(KNN(n_neighbors=3))],
+    ids=["NumPy", "large", "NumPy inside", "large inside"],
+)
 def test_a_scorer_that_stays_on_the_cpu(
     pair: tuple[DFBDetector, DFBDetector], scorer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skdfb._transfers import Download
-from skdfb.scorers import KNN, Energy, Representation
+from skdfb.scorers import KNN, Energy, Representation, TemperatureScaled
 from skdfb.scorers._protocol import computes_on_device
 from skdfb.scoring import JointScore
 from skdfb.scoring._part_scores import PartScores
@@ -68,4 +68,6 @@ def test_a_scorer_computes_on_a_gpu_what_it_computes_elsewhere() -> None:
     switched_off = Energy()
     switched_off.score_on_device = None
     scorers = [Energy(), NegatedEverywhere(), Negated(), changed, switched_off, object()]
-    assert [computes_on_device(scorer) for scorer in scorers] == [True, True, False, False, False, False]
+    expected = [True, True, False, False, False, False]
+    assert [computes_on_device(scorer) for scorer in scorers] == expected
+    assert [computes_on_device(TemperatureScaled(scorer)) for scorer in scorers] == expected

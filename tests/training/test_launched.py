@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from skdfb import Trainer
+from skdfb import FrozenDetector, Trainer
 from tests.detector.conftest import make_detector, make_images
+from tests.helpers import TinyBackbone
 from tests.training.problems import PLAIN
 
 SCRIPT = """
@@ -19,7 +20,8 @@ import json, os, sys, warnings
 warnings.simplefilter("error")
 import torch
 from skdfb.training import _checkpoints, _run
-from tests.training.test_launched import detector, make_images
+from skdfb.scorers import Energy
+from tests.training.test_launched import Counting, detector, frozen, make_images
 
 rank, folder, fails_at = int(os.environ["RANK"]), sys.argv[1], int(sys.argv[2])
 write, written = _checkpoints.write_file, []
@@ -37,17 +39,46 @@ _checkpoints.write_file, _run.TrainingRun._augmented = counting, failing
 print(f"rank {rank} begins", file=sys.stderr)
 fitted = detector(checkpoint_dir=folder + "/checkpoints", verbose=1).fit(*make_images())
 torch.save(fitted.dense_network_.state_dict(), f"{folder}/{rank}.pt")
-scores = fitted.score_samples(make_images(24, seed=1)[0]).tolist()
+X_new, n_passed = make_images(24, seed=1)[0], Counting.n_passed
+found = {"written": written, "history": fitted.training_history_, "scores": fitted.score_samples(X_new).tolist()}
+# Without a random_state, without labels, and without any training.
+quick = detector(n_steps=2, random_state=None, scorer=Energy())
+other = frozen(random_state=None)
+Counting.n_passed = 0
+found["frozen"] = other.fit(make_images()[0]).score_samples(X_new).tolist()
+found["n_passed"] = [n_passed, Counting.n_passed - len(X_new)]
+found["labels"], found["held_out"] = other._labels_.tolist(), other._split_.held_out.tolist()
+found["unseeded"] = quick.fit(*make_images()).score_samples(X_new).tolist()
 with open(f"{folder}/{rank}.json", "w") as file:
-    json.dump({"written": written, "scores": scores, "history": fitted.training_history_}, file)
+    json.dump(found, file)
 """
 N_STEPS = 50
 
 
-def detector(**changes):
+class Counting(TinyBackbone):
+    """Counts the images that pass in evaluation: for masks, features and scores."""
+
+    n_passed = 0
+
+    def forward(self, x):
+        # The pass that tells the number of features is of zeros.
+        type(self).n_passed += len(x) if x.any() and not self.training else 0
+        return super().forward(x)
+
+
+def backbone():
+    torch.manual_seed(0)
+    return Counting()
+
+
+def detector(n_steps=N_STEPS, **changes):
     """Without what differs between processes: batch statistics, and the numbers that zoom and mirror an image."""
-    trainer = Trainer(max_steps=N_STEPS, batch_size=16, learning_rate=0.05, checkpoint_every=20, **PLAIN)
-    return make_detector(classifier_trainer=trainer, dense_trainer=trainer, **changes)
+    trainer = Trainer(max_steps=n_steps, batch_size=16, learning_rate=0.05, checkpoint_every=20, **PLAIN)
+    return make_detector(classifier_trainer=trainer, dense_trainer=trainer, **{"backbone": backbone()} | changes)
+
+
+def frozen(**changes):
+    return FrozenDetector(backbone(), calibration_fraction=0.35, device="cpu", **changes)
 
 
 def launch(folder, fails_at=-1):
@@ -102,3 +133,21 @@ def test_a_process_that_dies_ends_the_others_with_its_reason(tmp_path):
     assert done.returncode != 0
     assert "ArithmeticError: the disk of node 7 is full" in told["1"]
     assert "rank 0 begins" in told["0"]
+
+
+def test_each_process_passes_its_share_of_the_images(launched):
+    (first, second), *_ = launched
+    Counting.n_passed = 0
+    detector().fit(*make_images())
+    with_networks, Counting.n_passed = Counting.n_passed, 0
+    frozen(random_state=0).fit(make_images()[0])
+    alone = [with_networks, Counting.n_passed]
+    np.testing.assert_array_equal(np.add(first["n_passed"], second["n_passed"]), alone)
+    # One image more where a number cannot be halved, for each of the passes.
+    np.testing.assert_allclose(first["n_passed"], second["n_passed"], atol=8)
+
+
+@pytest.mark.parametrize("found", ["unseeded", "frozen", "labels", "held_out"])
+def test_processes_without_random_state_draw_the_same(launched, found):
+    (first, second), *_ = launched
+    assert first[found] == second[found]
