@@ -6,28 +6,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skdfb.utils import check_scores
+from skdfb.utils import check_scores, last_step, scoring_method
 
 __all__ = ["check_sets", "method_of", "readable_scores", "scores_of", "threshold_of"]
 
 
-def method_of(estimator: Any, *names: str) -> Any:
-    """Return the first of these methods that an estimator has.
-
-    Raises
-    ------
-    TypeError
-        If it has none of them.
-    """
-    for name in names:
-        if hasattr(estimator, name):
-            return getattr(estimator, name)
-    raise TypeError(f"estimator={estimator!r} has no {' and no '.join(names)}: expected a fitted detector with it.")
+def method_of(estimator: Any, name: str) -> Any:
+    """Return a method of an estimator; raise TypeError if it has none of this name."""
+    if not hasattr(estimator, name):
+        raise TypeError(f"estimator={estimator!r} has no {name}: expected a fitted detector with it.")
+    return getattr(estimator, name)
 
 
 def scores_of(estimator: Any, X: Any) -> npt.NDArray[np.floating]:
     """Return scores of images, higher for in-distribution ones."""
-    scores: npt.NDArray[np.floating] = np.asarray(method_of(estimator, "score_samples", "decision_function")(X))
+    scores: npt.NDArray[np.floating] = np.asarray(scoring_method(estimator)(X))
     return scores
 
 
@@ -36,15 +29,8 @@ def threshold_of(estimator: Any) -> float | None:
     if not hasattr(estimator, "score_samples"):
         return 0.0
     # Pipelines and parameter searches have the scores of their last step, but not its threshold.
-    step = estimator
-    while not hasattr(step, "offset_"):
-        if hasattr(step, "best_estimator_"):
-            step = step.best_estimator_
-        elif hasattr(step, "steps"):
-            step = step.steps[-1][1]
-        else:
-            return None
-    return float(step.offset_)
+    step, _ = last_step(estimator)
+    return float(step.offset_) if hasattr(step, "offset_") else None
 
 
 def check_sets(sets: Any, name: str) -> None:

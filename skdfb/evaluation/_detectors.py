@@ -1,12 +1,9 @@
 """What the evaluation needs of a detector of any kind, and checks of labels."""
 
-from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.pipeline import Pipeline
 
 from skdfb.images import Folder, label_array, label_places, opened, shown
 
@@ -16,26 +13,8 @@ __all__ = [
     "known_images",
     "labels_in",
     "listed",
-    "scoring_method",
     "shown_labels",
-    "unwrapped",
 ]
-
-
-def unwrapped(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the last step of pipelines and parameter searches, and the function that transforms X into its input.
-
-    Pipelines and searches have the scores of their last step, but neither its ``offset_`` nor its ``classify``.
-    """
-    before = []
-    # They can be nested: a search of a pipeline that ends in another pipeline.
-    while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
-        if isinstance(detector, Pipeline):
-            before += [detector[:-1]] if len(detector) > 1 else []
-            detector = detector[-1]
-        else:
-            detector = detector.best_estimator_
-    return detector, lambda X: reduce(lambda X, steps: steps.transform(X), before, X)
 
 
 def can_classify(step: Any) -> bool:
@@ -46,20 +25,6 @@ def can_classify(step: Any) -> bool:
 def labels_in(labels: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which labels are one of the classes, as a mask of shape (n,)."""
     return label_places(labels, classes) >= 0
-
-
-def scoring_method(estimator: Any) -> Any:
-    """Return the method that scores images, higher for in-distribution ones.
-
-    It is ``score_samples``, or ``decision_function`` if there is no ``score_samples``.
-    """
-    for name in ("score_samples", "decision_function"):
-        if hasattr(estimator, name):
-            return getattr(estimator, name)
-    raise TypeError(
-        f"{estimator!r} has neither score_samples nor decision_function: expected a detector, or a pipeline that ends "
-        "in one."
-    )
 
 
 def listed(X: Any, name: str) -> Any:

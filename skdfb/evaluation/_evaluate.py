@@ -11,10 +11,10 @@ from sklearn.utils.validation import _num_samples
 
 from skdfb._progress import progress
 from skdfb.evaluation._bootstrap import bootstrap_metrics, bootstrap_share, percentile_interval
-from skdfb.evaluation._detectors import checked_labels, known_images, scoring_method, unwrapped
+from skdfb.evaluation._detectors import checked_labels, known_images
 from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.metrics import oscr_score
-from skdfb.utils import check_scores, spawn_seeds
+from skdfb.utils import check_scores, last_step, scoring_method, spawn_seeds
 
 __all__ = ["evaluate", "evaluation_rows"]
 
@@ -161,7 +161,7 @@ def evaluation_rows(
     # 1. Check all arguments before any image is scored.
     ood = check_ood(ood)
     seeds = _Seeds(*spawn_seeds(random_state, len(_Seeds._fields)))
-    step, prepared = unwrapped(detector)
+    step, prepared = last_step(detector)
     X_id, y_id = known_images(step, X_id, y_id, "X_id")
     labels = None if y_id is None else checked_labels(step, y_id, _num_samples(X_id), "X_id", "y_id")
     # 2. Score the in-distribution images once, then each OOD set.

@@ -8,9 +8,10 @@ import numpy as np
 from sklearn.utils import check_random_state, check_scalar
 
 from skdfb.evaluation._class_splitter import LEAST_KNOWN, ClassSplitter, Indices
-from skdfb.evaluation._detectors import labels_in, scoring_method, shown_labels
+from skdfb.evaluation._detectors import labels_in, shown_labels
 from skdfb.images import label_array
 from skdfb.metrics import auroc_score
+from skdfb.utils import scoring_method
 
 __all__ = ["LeaveClassesOut", "left_out_auroc"]
 

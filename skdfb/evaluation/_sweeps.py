@@ -13,14 +13,14 @@ from torch.utils.data import Dataset, Subset
 
 from skdfb.detector import DFBDetector
 from skdfb.evaluation._compare import check_scorers, compare_scorers
-from skdfb.evaluation._detectors import can_classify, labels_in, listed, shown_labels, unwrapped
+from skdfb.evaluation._detectors import can_classify, labels_in, listed, shown_labels
 from skdfb.evaluation._evaluate import evaluation_rows
 from skdfb.evaluation._table import Table, check_ood, metric_values
 from skdfb.fusion import TemperatureFusion
 from skdfb.images import Folder, Images, encode_labels, label_array, labels_given, opened
 from skdfb.scorers import ForegroundScorer, scorer_output
 from skdfb.scoring._parts import BACKGROUND
-from skdfb.utils import spawn_seeds
+from skdfb.utils import last_step, spawn_seeds
 
 __all__ = ["class_count_sweep", "temperature_sweep"]
 
@@ -115,7 +115,7 @@ def temperature_sweep(
     """
     ood = check_ood(ood)
     temperatures = _checked_temperatures(temperatures)
-    step, prepared = unwrapped(detector)
+    step, prepared = last_step(detector)
     if not hasattr(step, "score_parts"):
         raise TypeError(f"Expected a fitted DFBDetector, got {step!r}, which has no score_parts.")
     check_is_fitted(step)
@@ -313,7 +313,7 @@ def _rows_of_fitted(
 ) -> Rows:
     estimator.fit(train.images, train.labels)
     if scorers is None:
-        classifies = can_classify(unwrapped(estimator)[0])
+        classifies = can_classify(last_step(estimator)[0])
         return evaluation_rows(estimator, test.images, ood, test.labels if classifies else None)
     table = compare_scorers(
         estimator, test.images, ood, X=train.images, y=train.labels, scorers=scorers, y_id=test.labels

@@ -12,7 +12,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from skdfb.evaluation._detectors import checked_labels, known_images, unwrapped
+from skdfb.evaluation._detectors import checked_labels, known_images
 from skdfb.evaluation._table import check_ood
 from skdfb.reports._html import Html, element, joined
 from skdfb.reports._sections import (
@@ -26,7 +26,7 @@ from skdfb.reports._sections import (
 from skdfb.reports._sets import evaluated, scored
 from skdfb.reports._style import STYLE
 from skdfb.reports._verdict import cautions, verdict
-from skdfb.utils import write_text
+from skdfb.utils import last_step, write_text
 
 __all__ = ["write_report"]
 
@@ -105,7 +105,7 @@ def write_report(
     check_matplotlib_support("write_report")
     target = _checked_path(path)
     check_scalar(n_examples, "n_examples", Integral, min_val=0, max_val=_MOST_EXAMPLES)
-    step, prepared = unwrapped(detector)
+    step, prepared = last_step(detector)
     _check_detector(step)
     sets = check_ood(ood)
     X_id, y_id = known_images(step, X_id, y_id, "X_id")

@@ -8,7 +8,7 @@ from skdfb.utils._devices import (
     resolve_device,
     supports_float64,
 )
-from skdfb.utils._estimators import NestedByName, numbered, shallow_copy
+from skdfb.utils._estimators import NestedByName, last_step, numbered, scoring_method, shallow_copy
 from skdfb.utils._files import digest_of, read_file, write_file, write_text
 from skdfb.utils._groups import check_groups, group_labels
 from skdfb.utils._packed_masks import PackedMasks
@@ -34,11 +34,13 @@ __all__ = [
     "is_first_process",
     "isolated_rng",
     "joined_tails",
+    "last_step",
     "launched_processes",
     "numbered",
     "own_torch_modes",
     "read_file",
     "resolve_device",
+    "scoring_method",
     "shallow_copy",
     "share_of",
     "shared_work",

@@ -1,11 +1,13 @@
 """Helpers for estimators."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, ClassVar, Self, TypeVar
 
+from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _BaseComposition
 
-__all__ = ["NestedByName", "numbered", "shallow_copy"]
+__all__ = ["NestedByName", "last_step", "numbered", "scoring_method", "shallow_copy"]
 
 Estimator = TypeVar("Estimator")
 
@@ -39,6 +41,36 @@ def shallow_copy(estimator: Estimator, *, fitted_state: bool) -> Estimator:
     other = object.__new__(type(estimator))
     other.__dict__ = {name: value for name, value in vars(estimator).items() if fitted_state or not name.endswith("_")}
     return other
+
+
+def last_step(detector: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return the last step of pipelines and parameter searches, and the function that transforms X into its input.
+
+    Pipelines and searches have the scores of their last step, but neither its ``offset_`` nor its ``classify``.
+    """
+    before = []
+    # They can be nested: a search of a pipeline that ends in another pipeline.
+    while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
+        if isinstance(detector, Pipeline):
+            before += [detector[:-1]] if len(detector) > 1 else []
+            detector = detector[-1]
+        else:
+            detector = detector.best_estimator_
+    return detector, lambda X: reduce(lambda X, steps: steps.transform(X), before, X)
+
+
+def scoring_method(estimator: Any) -> Any:
+    """Return the method that scores images, higher for in-distribution ones.
+
+    It is ``score_samples``, or ``decision_function`` if there is no ``score_samples``.
+    """
+    for name in ("score_samples", "decision_function"):
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+    raise TypeError(
+        f"{estimator!r} has neither score_samples nor decision_function: expected a detector, or a pipeline that ends "
+        "in one."
+    )
 
 
 class NestedByName(_BaseComposition):
