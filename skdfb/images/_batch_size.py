@@ -54,12 +54,12 @@ class BatchSize:
     def __init__(self, size: int) -> None:
         self.size = self._requested = size
 
-    def batches(self, n_images: int) -> Iterator[Indices]:
-        """Yield the indices 0..n-1 in order, in batches of the size at that time."""
+    def batches(self, n_images: int, first: int | None = None) -> Iterator[Indices]:
+        """Yield the indices 0..n-1 in order, in batches of the size at that time; the first may have another size."""
         start = 0
         while start < n_images:
             # Read anew for each batch: the caller may have halved the size since the last one.
-            stop = min(start + self.size, n_images)
+            stop = min(start + (first if first and start == 0 else self.size), n_images)
             yield np.arange(start, stop)
             start = stop
 

@@ -1,6 +1,7 @@
 """Batches of images as inputs of a network."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from skdfb._progress import progress_bar
 from skdfb._transfers import upload
 from skdfb.images import BatchSize, Images, Indices, read_batches
 from skdfb.networks._dense_classifier import DenseClassifier
+from skdfb.networks._folding import folded_norms
 
 __all__ = ["run_over"]
 
@@ -31,12 +33,14 @@ def run_over(
     """
     preprocessor, device, dtype = network.preprocessor, network.device, network.dtype
     with progress_bar(len(images), is_long=len(images) > _FEW * batch_size.size) as bar:
-        batches = batch_size.batches(len(images))
+        folded = folded_norms(network, len(images))
+        batches = batch_size.batches(len(images), first=None if folded is None else 1)
         for indices, pixels in read_batches(images, batches, preprocessor, n_jobs=n_jobs, device=device):
             # The defaults bind the arrays of this batch.
             def process_rows(rows: slice, indices: Indices = indices, pixels: Tensor = pixels) -> Result:
                 inputs = preprocessor(upload(pixels[rows], device)).to(dtype)
-                return process(indices[rows], inputs)
+                compute = partial(process, indices[rows], inputs)
+                return compute() if folded is None else folded.run(compute)
 
             yield from batch_size.pieces(len(indices), process_rows)
             bar.update(len(indices))

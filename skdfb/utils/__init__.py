@@ -4,6 +4,7 @@ from skdfb.utils._arrays import temporary_array
 from skdfb.utils._devices import (
     available_device,
     evaluation_mode,
+    is_compiled,
     own_torch_modes,
     resolve_device,
     supports_float64,
@@ -31,6 +32,7 @@ __all__ = [
     "digest_of",
     "evaluation_mode",
     "group_labels",
+    "is_compiled",
     "is_first_process",
     "isolated_rng",
     "joined_tails",

@@ -10,6 +10,7 @@ from torch import nn
 __all__ = [
     "available_device",
     "evaluation_mode",
+    "is_compiled",
     "own_torch_modes",
     "resolve_device",
     "supports_float64",
@@ -97,6 +98,12 @@ def own_torch_modes(*, gradients: bool = False) -> Iterator[None]:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether ``torch.compile`` translates a module, without those inside of it."""
+    # By name: importing torch._dynamo takes seconds.
+    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
 
 
 @contextmanager

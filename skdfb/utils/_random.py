@@ -12,6 +12,8 @@ from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skdfb.utils._devices import is_compiled
+
 __all__ = ["NetworkDraws", "isolated_rng", "spawn_seeds"]
 
 _GLOBAL_STATES = threading.RLock()
@@ -58,10 +60,9 @@ class NetworkDraws:
         self._needed = True
         # Checkpointing and compiled code know the global generators alone.
         self._global = compiled or any(
-            getattr(part, "grad_checkpointing", False)
+            is_compiled(part)
+            or getattr(part, "grad_checkpointing", False)
             or getattr(part, "gradient_checkpointing", False)
-            or type(part).__name__ == "OptimizedModule"  # by name: importing torch._dynamo takes seconds
-            or getattr(part, "_compiled_call_impl", None) is not None
             for part in network.modules()
         )
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skdfb.networks import DenseClassifier
+from skdfb.networks._folding import FoldedNorms
 from skdfb.networks._layer_maps import LAST_LAYER, choose_layer, layer_map_sizes, recorded_map
 from skdfb.networks._layers import recorded_layers
 from skdfb.networks._shared_trunk import SharedTrunk
@@ -278,6 +279,14 @@ def test_a_place_of_the_map_is_a_place_of_the_image(member: Member, network: Den
 def _corners(width: int) -> list[tuple[slice, slice]]:
     first, last = slice(width), slice(-width, None)
     return [(first, first), (first, last), (last, first), (last, last)]
+
+
+def test_folded_norms_give_the_same_map(network: DenseClassifier, images: Tensor) -> None:
+    folded = FoldedNorms()
+    with torch.no_grad():
+        expected = folded.run(lambda: network.feature_map(images))
+        found = folded.run(lambda: network.feature_map(images))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
 def test_map_is_timms_own(member: Member, network: DenseClassifier, images: Tensor) -> None:
