@@ -18,11 +18,13 @@ from skdfb.persistence._encode import Encoder
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import MARKER, Checkpoints, StageCheckpoints
 from skdfb.training._in_use import in_use as folder_in_use
-from skdfb.utils import PackedMasks, digest_of
+from skdfb.utils import PackedMasks, digest_of, gathered
 
 __all__ = [
+    "described",
     "detector_checkpoints",
     "forget_masks",
+    "images_described",
     "in_use",
     "kept_masks",
     "kept_seeds",
@@ -56,8 +58,8 @@ def detector_checkpoints(detector: Any, images: Images, y: Any) -> Checkpoints |
         return None
     # Other versions may train to other weights.
     fingerprint = {package: importlib.metadata.version(package) for package in ("skdfb", "torch")}
-    fingerprint |= {name: _described(_value_of(detector, name)) for name in _PARAMETERS}
-    fingerprint |= {"X": _images_described(images), "y": "None" if y is None else _described(np.asarray(y))}
+    fingerprint |= {name: described(_value_of(detector, name)) for name in _PARAMETERS}
+    fingerprint |= {"X": images_described(images), "y": "None" if y is None else described(np.asarray(y))}
     checkpoints = Checkpoints.inside(Path(detector.checkpoint_dir), fingerprint)
     # A folder that cannot be written to is reported here, before the training.
     checkpoints.prepare()
@@ -108,11 +110,12 @@ def kept_masks(
     """Return the masks of a fit: the kept ones, or new ones, which are kept."""
     if checkpoints is None:
         return make()
+    # All launched processes or none: one that makes masks waits for the others.
     # The dense network is trained already: nothing will read its masks.
-    if checkpoints.get("dense") is not None:
+    if all(gathered(checkpoints.get("dense") is not None)):
         return np.zeros((n_images, 1, 1), dtype=np.uint8)
     kept = checkpoints.get("masks")
-    if kept is not None:
+    if all(gathered(kept is not None)) and kept is not None:
         return PackedMasks.from_arrays({name: tensor.numpy() for name, tensor in kept[1].items()})
     masks = make()
     checkpoints.put("masks", {}, {name: torch.tensor(array) for name, array in masks.arrays().items()})
@@ -144,7 +147,7 @@ def _value_of(detector: Any, name: str) -> Any:
     return value.get_state(legacy=False) if isinstance(value, np.random.RandomState) else value
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
     """Return a text that is the same for equal values: the value if it is short, or else its digest."""
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
@@ -163,15 +166,15 @@ def _described_by_parts(value: Any) -> str:
     name = type(value).__qualname__
     if not isinstance(value, BaseEstimator):
         return name
-    parts = {parameter: _described(part) for parameter, part in value.get_params(deep=False).items()}
+    parts = {parameter: described(part) for parameter, part in value.get_params(deep=False).items()}
     return f"{name} ({hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]})"
 
 
-def _images_described(images: Images) -> str:
-    """Return number and digest of images, from all pixels of at most a thousand of them, spread evenly."""
+def images_described(images: Images, n_samples: int = _N_SAMPLES) -> str:
+    """Return number and digest of images, from all pixels of at most ``n_samples`` of them, spread evenly."""
     digest = hashlib.sha256()
     # One by one: images may be large. Size and type too, since equal bytes can be several images.
-    for row in spread_evenly(len(images), _N_SAMPLES):
+    for row in spread_evenly(len(images), n_samples):
         (pixels,) = images.read(np.array([row]))
         digest.update(f"{pixels.dtype}{tuple(pixels.shape)}".encode())
         digest.update(np.ascontiguousarray(pixels.numpy()).data)

@@ -36,6 +36,7 @@ from skdfb.detector._checkpoints import (
 from skdfb.detector._dense_detector import DenseDetector
 from skdfb.detector._image_fit import HeldOutViews, ImageFit
 from skdfb.detector._input import check_components, make_joint_score
+from skdfb.detector._launched import joined_processes
 from skdfb.detector._masks import make_masks, mask_generator_of, work_after_classifier
 from skdfb.detector._network_detector import requests_for
 from skdfb.detector._parts_parameters import PartsParameters
@@ -51,9 +52,8 @@ from skdfb.scoring._parts import NETWORKS, PRETRAINED, split_view
 from skdfb.training import Trainer
 from skdfb.training._checkpoints import Checkpoints
 from skdfb.training._class_order import check_order
-from skdfb.training._engine import own_device
 from skdfb.training._stages import start_dense_network, take_over
-from skdfb.utils import agreed, own_torch_modes, resolve_device, shallow_copy, shared_work, spawn_seeds
+from skdfb.utils import agreed, own_torch_modes, resolve_device, shallow_copy, shared_work, spawn_seeds, take_weights
 
 __all__ = ["DFBDetector"]
 
@@ -233,6 +233,9 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
 
     Parameters of single parts can be set by the name of the part, if they are given as a list:
     ``set_params(background_mahalanobis__shrinkage=0.1)``.
+
+    Processes that were launched by ``torchrun`` or ``fabric run`` share ``fit``: all of them must call it, with the same
+    images and labels.
 
     References
     ----------
@@ -434,7 +437,7 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         y = labels_given(images, y)
         own, calibration = checked_calibration(self, images, y, groups, *calibration_set)
         checkpoints = detector_checkpoints(self, images, y)
-        device = own_device(device)
+        device = joined_processes(device, images, y, own, calibration)
         seeds = _Seeds(*agreed(kept_seeds(checkpoints, lambda: spawn_seeds(self.random_state, len(_Seeds._fields)))))
 
         # 2. Get the classifier. Its frozen stages decide which parts there are.
@@ -510,9 +513,11 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
         Before ``classes_`` are known, it has two classes.
         """
         if isinstance(self.backbone, DenseClassifier):
-            return take_over(self, self.classes_)
-        network = self._build(len(getattr(self, "classes_", (0, 1))), images, seed)
-        (self.classifier_trainer or Trainer()).freeze_trunk(network)
+            network = take_over(self, self.classes_)
+        else:
+            network = self._build(len(getattr(self, "classes_", (0, 1))), images, seed)
+            (self.classifier_trainer or Trainer()).freeze_trunk(network)
+        take_weights(network)
         return network
 
     def _pretrained_network(

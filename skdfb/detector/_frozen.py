@@ -16,6 +16,7 @@ from skdfb._progress import progress
 from skdfb.detector._calibration import checked_calibration, joined, warn_of_duplicates
 from skdfb.detector._image_fit import ImageFit
 from skdfb.detector._input import named_parts
+from skdfb.detector._launched import joined_processes
 from skdfb.detector._linear_head import fitted_head
 from skdfb.detector._network_detector import requests_for
 from skdfb.detector._parts_parameters import PartsParameters
@@ -29,9 +30,8 @@ from skdfb.scorers import ForegroundScorer, RelativeMahalanobis, Representation
 from skdfb.scoring import JointScore
 from skdfb.scoring._parts import CLASSIFIER, Part, split_view
 from skdfb.training._class_order import check_order
-from skdfb.training._engine import own_device
 from skdfb.training._stages import take_over
-from skdfb.utils import agreed, own_torch_modes, resolve_device, shallow_copy, shared_work, spawn_seeds
+from skdfb.utils import agreed, own_torch_modes, resolve_device, shallow_copy, shared_work, spawn_seeds, take_weights
 
 __all__ = ["FrozenDetector"]
 
@@ -126,6 +126,9 @@ class FrozenDetector(PartsParameters, ImageFit):
     -----
     The head is a logistic regression on centred features, as in :class:`FeatureDetector`. Only the training images,
     without the held-out ones, fit head and scorer.
+
+    Processes that were launched by ``torchrun`` or ``fabric run`` share ``fit``: all of them must call it, with the same
+    images and labels.
 
     References
     ----------
@@ -243,7 +246,7 @@ class FrozenDetector(PartsParameters, ImageFit):
         images = check_images(self, X, reset=True, n_channels=input_channels(self.backbone), image_range=image_range)
         y = labels_given(images, y)
         own, calibration = checked_calibration(self, images, y, groups, *calibration_set)
-        device = own_device(device)
+        device = joined_processes(device, images, y, own, calibration)
         build_seed, *split_seeds = agreed(spawn_seeds(self.random_state, 3))
 
         # 2. Get the network. Before classes are known, it has two.
@@ -283,7 +286,7 @@ class FrozenDetector(PartsParameters, ImageFit):
         if isinstance(self.backbone, DenseClassifier):
             check_order(self, self.classifier_, images.subset(places), labels)
         else:
-            weight, bias = fitted_head(None, views[CLASSIFIER].features.numpy(), labels)
+            weight, bias = agreed(fitted_head(None, views[CLASSIFIER].features.numpy(), labels))
             with torch.no_grad():
                 head.weight.copy_(torch.from_numpy(weight))
                 head.bias.copy_(torch.from_numpy(bias))
@@ -298,9 +301,10 @@ class FrozenDetector(PartsParameters, ImageFit):
 
     def _network(self, images: Images, seed: int, *, n_classes: int) -> DenseClassifier:
         """Return the network with a head of zeros; or a copy of the trained classifier that was given."""
-        if isinstance(self.backbone, DenseClassifier):
-            return take_over(self, self.classes_)
-        return self._build(n_classes, images, seed)
+        given = isinstance(self.backbone, DenseClassifier)
+        network = take_over(self, self.classes_) if given else self._build(n_classes, images, seed)
+        take_weights(network)
+        return network
 
     def _joint_score(self) -> JointScore:
         """Return the unfitted joint score that the parameters describe."""

@@ -26,7 +26,7 @@ from skdfb.scorers import Representation
 from skdfb.scorers._needs import ScorerNeeds
 from skdfb.scoring._part_scores import PartScores
 from skdfb.scoring._parts import VIEWS, is_view
-from skdfb.utils import own_torch_modes
+from skdfb.utils import own_torch_modes, own_work
 
 __all__ = ["NetworkDetector", "requests_for"]
 
@@ -327,7 +327,8 @@ class NetworkDetector(ThresholdedDetector, TransformerMixin, BaseEstimator):
         requests = requests_for(views)
         # Not lenient: a third-party scorer would not know that the features of an unreadable image have no meaning.
         images = self._checked_images(X, lenient=False)
-        return self._collect(images, requests)
+        with own_work():  # also where other code of a fit calls it
+            return self._collect(images, requests)
 
     # -------------------------------------------------------------- private
 

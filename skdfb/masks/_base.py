@@ -135,7 +135,7 @@ class BaseMaskGenerator(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         images : Images
-            The n images of ``fit``.
+            The n images of ``fit``, or some of them.
         labels : ndarray of int of shape (n,)
             Class index of each image, in 0..K-1.
 

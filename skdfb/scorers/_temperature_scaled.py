@@ -169,7 +169,7 @@ class TemperatureScaled(BaseEstimator):
         check_is_fitted(self)
         return member_scores(self.scorer_, _scaled(representation, self.temperature_))
 
-    @available_if(lambda self: computes_on_device(self.scorer))
+    @available_if(lambda self: computes_on_device(getattr(self, "scorer_", self.scorer)))
     def score_on_device(self, representation: Representation) -> Tensor:
         """Score images where they are; only with a `scorer` that can.
 

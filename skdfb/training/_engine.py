@@ -57,8 +57,11 @@ def make_engine(device: torch.device, precision: str, dtype: torch.dtype) -> Fab
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return the device of this process: launched processes take one each, and are connected here."""
-    return device if launched_processes() == 1 else make_engine(device, "32-true", torch.float32).device
+    """Return the device of this process. Launched processes have one each; the first call waits for all of them."""
+    if launched_processes() == 1:
+        return device
+    with without_advice():
+        return make_engine(device, "32-true", torch.float32).device
 
 
 def _shared_engine(device: torch.device, precision: str, n_processes: int) -> Fabric:

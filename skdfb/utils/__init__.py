@@ -13,7 +13,17 @@ from skdfb.utils._estimators import NestedByName, last_step, numbered, scoring_m
 from skdfb.utils._files import digest_of, read_file, write_file, write_text
 from skdfb.utils._groups import check_groups, group_labels
 from skdfb.utils._packed_masks import PackedMasks
-from skdfb.utils._processes import Share, agreed, is_first_process, launched_processes, share_of, shared_work
+from skdfb.utils._processes import (
+    Share,
+    agreed,
+    gathered,
+    is_first_process,
+    launched_processes,
+    own_work,
+    share_of,
+    shared_work,
+    take_weights,
+)
 from skdfb.utils._random import NetworkDraws, isolated_rng, spawn_seeds
 from skdfb.utils._scores import check_scores
 from skdfb.utils._tail_probability import TAIL_RULES, TailProbability, joined_tails
@@ -31,6 +41,7 @@ __all__ = [
     "check_scores",
     "digest_of",
     "evaluation_mode",
+    "gathered",
     "group_labels",
     "is_compiled",
     "is_first_process",
@@ -40,6 +51,7 @@ __all__ = [
     "launched_processes",
     "numbered",
     "own_torch_modes",
+    "own_work",
     "read_file",
     "resolve_device",
     "scoring_method",
@@ -48,6 +60,7 @@ __all__ = [
     "shared_work",
     "spawn_seeds",
     "supports_float64",
+    "take_weights",
     "temporary_array",
     "write_file",
     "write_text",

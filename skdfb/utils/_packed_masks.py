@@ -83,7 +83,7 @@ class PackedMasks:
     ) -> Self:
         """Pack masks that come in batches: indices (b,) and masks (b, H, W), which together are all images.
 
-        With a share, they are the images of this process, and the other processes send the masks of the others.
+        With a share, the batches are only the rows of this process; the other processes send theirs.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class PackedMasks:
         if shape is None or bits is None:
             raise ValueError("batches is empty: expected at least one batch of masks.")
         share = share or Share.whole(n_images)
-        # Bits, if they hold the masks of all processes.
+        # Bits are enough if no process has masks that they cannot hold.
         dtypes = [dtype for dtype in share.gather(None if dense is None else dense.dtype) if dtype is not None]
         if not dtypes:
             share.complete(bits)

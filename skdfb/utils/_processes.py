@@ -1,6 +1,8 @@
 """What launched processes have in common in ``fit``: the same seeds, and one pass over the images for all of them."""
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,20 +13,35 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-__all__ = ["Share", "agreed", "is_first_process", "launched_processes", "share_of", "shared_work"]
+__all__ = [
+    "Share",
+    "agreed",
+    "gathered",
+    "is_first_process",
+    "launched_processes",
+    "own_work",
+    "share_of",
+    "shared_work",
+    "take_weights",
+]
 
 Value = TypeVar("Value")
 
-_PIECE = 2**26  # bytes that are sent at a time, since a GPU has no room for an array of all images
+_PIECE = 2**26  # bytes that are sent at a time, since a GPU may have no room for an array of all images
 
 _is_shared: ContextVar[bool] = ContextVar("skdfb_shared_work", default=False)
+_sharing_thread = threading.Lock()
 
 
 def launched_processes() -> int:
     """Return the number of processes that torchrun or ``fabric run`` launched to train together; 1 without them."""
     # WORLD_SIZE alone is not enough: another program may have set it.
-    return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
+    if not (torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()):
+        return 1
+    # Workers of joblib inherit the variables of the process that was launched.
+    return 1 if multiprocessing.current_process().name.startswith("Loky") else int(os.environ["WORLD_SIZE"])
 
 
 def is_first_process() -> bool:
@@ -35,15 +52,57 @@ def is_first_process() -> bool:
 
 @contextmanager
 def shared_work() -> Iterator[None]:
-    """Let launched processes share the passes over the images in the block, which all of them must run.
+    """Let launched processes share the passes over the images in the block.
 
-    Outside of it each process works for itself: a script may score images in one process alone.
+    All of them must run the block, with the same images in the same order. Outside of it each process works for itself:
+    a script may score images in one process alone.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread of this process is in such a block.
     """
-    token = _is_shared.set(launched_processes() > 1)
+    if launched_processes() == 1 or _is_shared.get():
+        yield
+        return
+    # What processes send must come in the same order in all of them. Threads have no order.
+    if not _sharing_thread.acquire(blocking=False):
+        raise RuntimeError("fit runs in several threads of a launched process: expected one fit at a time.")
+    token = _is_shared.set(True)
     try:
         yield
     finally:
         _is_shared.reset(token)
+        _sharing_thread.release()
+
+
+@contextmanager
+def own_work() -> Iterator[None]:
+    """Let each process work for itself in the block, also inside of :func:`shared_work`."""
+    token = _is_shared.set(False)
+    try:
+        yield
+    finally:
+        _is_shared.reset(token)
+
+
+def gathered(value: Value) -> list[Value]:
+    """Return the values of all processes of :func:`shared_work`."""
+    if not _is_shared.get():
+        return [value]
+    values: list[Any] = [None] * launched_processes()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def take_weights(network: nn.Module) -> None:
+    """Give a network the weights that it has in the first process of :func:`shared_work`."""
+    if not _is_shared.get():
+        return
+    for tensor in network.state_dict().values():
+        sent = tensor.detach().contiguous().to(_sending_device(), copy=True)
+        torch.distributed.broadcast(sent, src=0)
+        tensor.copy_(sent)
 
 
 def agreed(value: Value) -> Value:
@@ -102,15 +161,11 @@ class Share:
 
     def gather(self, value: Value) -> list[Value]:
         """Return the value of each process."""
-        if self.is_whole:
-            return [value]
-        values: list[Any] = [None] * (len(self.bounds) - 1)
-        torch.distributed.all_gather_object(values, value)
-        return values
+        return [value] if self.is_whole else gathered(value)
 
 
 def _sending_device() -> torch.device:
-    """Return the device from which processes send: GPUs mostly send what is on them, and nothing else."""
+    """Return the device that processes send from. NCCL sends only what is on a GPU; gloo sends from the CPU."""
     accelerator = torch.accelerator.current_accelerator()
     if torch.distributed.get_backend() == "gloo" or accelerator is None:
         return torch.device("cpu")

@@ -106,3 +106,20 @@ def test_sizes_are_checked_early(monkeypatch, scorer, n):
 def test_parameters_are_checked_early():
     with pytest.raises(ValueError, match="'scorer' parameter"):
         TemperatureScaled(None).check_sizes(8, 4, 30)
+
+
+def test_the_device_is_that_of_the_fitted_scorer():
+    class OnTheCPU:
+        def fit(self, representation, y):
+            return self
+
+        def score_samples(self, representation):
+            return np.zeros(len(representation))
+
+    representation = random_representation()
+    scaled = TemperatureScaled(OnTheCPU()).fit(representation, cyclic_labels(representation))
+    scaled.set_params(scorer=MSP())  # for the next fit
+    assert not hasattr(scaled, "score_on_device")
+    assert not hasattr(TemperatureScaled(OnTheCPU()), "score_on_device")
+    scaled.fit(representation, cyclic_labels(representation)).set_params(scorer=OnTheCPU())
+    np.testing.assert_array_equal(scaled.score_on_device(representation), scaled.score_samples(representation))

@@ -43,12 +43,19 @@ X_new, n_passed = make_images(24, seed=1)[0], Counting.n_passed
 found = {"written": written, "history": fitted.training_history_, "scores": fitted.score_samples(X_new).tolist()}
 # Without a random_state, without labels, and without any training.
 quick = detector(n_steps=2, random_state=None, scorer=Energy())
-other = frozen(random_state=None)
+other = frozen(seed=rank, random_state=None)
 Counting.n_passed = 0
 found["frozen"] = other.fit(make_images()[0]).score_samples(X_new).tolist()
 found["n_passed"] = [n_passed, Counting.n_passed - len(X_new)]
 found["labels"], found["held_out"] = other._labels_.tolist(), other._split_.held_out.tolist()
 found["unseeded"] = quick.fit(*make_images()).score_samples(X_new).tolist()
+found["refused"] = []
+X, y = make_images()
+for images, labels in ((X[rank:], y[rank:]), (X[::1 - 2 * rank], y), (X, (y + rank) % 3)):
+    try:
+        frozen(random_state=0).fit(images, labels)
+    except ValueError as error:
+        found["refused"].append(str(error))
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(found, file)
 """
@@ -66,8 +73,8 @@ class Counting(TinyBackbone):
         return super().forward(x)
 
 
-def backbone():
-    torch.manual_seed(0)
+def backbone(seed=0):
+    torch.manual_seed(seed)
     return Counting()
 
 
@@ -77,8 +84,8 @@ def detector(n_steps=N_STEPS, **changes):
     return make_detector(classifier_trainer=trainer, dense_trainer=trainer, **{"backbone": backbone()} | changes)
 
 
-def frozen(**changes):
-    return FrozenDetector(backbone(), calibration_fraction=0.35, device="cpu", **changes)
+def frozen(seed=0, **changes):
+    return FrozenDetector(backbone(seed), calibration_fraction=0.35, device="cpu", **changes)
 
 
 def launch(folder, fails_at=-1):
@@ -149,5 +156,15 @@ def test_each_process_passes_its_share_of_the_images(launched):
 
 @pytest.mark.parametrize("found", ["unseeded", "frozen", "labels", "held_out"])
 def test_processes_without_random_state_draw_the_same(launched, found):
+    """Also if each has a backbone with other random weights."""
     (first, second), *_ = launched
     assert first[found] == second[found]
+
+
+def test_other_images_in_each_process_are_refused(launched):
+    for found in launched[0]:
+        sizes, order, labels = found["refused"]
+        assert sizes.startswith("y differs between the launched processes")
+        assert order.startswith("X differs between the launched processes (60 images (")
+        assert labels.startswith("y differs between the launched processes")
+        assert "expected the same images and labels in the same order in all of them" in order

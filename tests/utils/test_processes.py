@@ -4,18 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from joblib import Parallel, delayed
 
-from skdfb.utils import PackedMasks, agreed, share_of, shared_work
+from skdfb.utils import PackedMasks, agreed, gathered, launched_processes, share_of, shared_work
 
 SCRIPT = """
 import json, os, sys
 import numpy as np
 import torch
-from skdfb.utils import PackedMasks, _processes, agreed, share_of, shared_work
+from skdfb.utils import PackedMasks, _processes, agreed, gathered, own_work, share_of, shared_work, take_weights
 from tests.utils.test_processes import CASES, masks_of
 
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -24,7 +27,15 @@ _processes._PIECE = 100  # bytes: several pieces per process
 found = {"outside": share_of(10).rows.tolist()}
 with shared_work():
     found["few"] = share_of(2).rows.tolist()
-    found["agreed"] = agreed({"seed": rank})
+    found["agreed"], found["gathered"] = agreed({"seed": rank}), gathered(rank)
+    with own_work():
+        found["own"] = share_of(10).rows.tolist()
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    network.to(memory_format=torch.channels_last)
+    torch.nn.init.constant_(network[0].weight, rank + 1)
+    network[1].num_batches_tracked.fill_(rank + 5)
+    take_weights(network)
+    found["weights"] = [network[0].weight.mean().item(), network[1].num_batches_tracked.item()]
     for name, (n, dtype) in CASES.items():
         share, wanted = share_of(n), np.arange(n * 7).reshape(n, 7).astype(dtype)
         array = np.zeros_like(wanted)
@@ -82,9 +93,11 @@ def test_masks_are_those_of_one_process(launched, name):
 
 def test_the_first_process_decides(launched):
     assert [found["agreed"] for found in launched] == [{"seed": 0}] * N_PROCESSES
+    assert [found["weights"] for found in launched] == [[1.0, 5]] * N_PROCESSES
+    assert [found["gathered"] for found in launched] == [[0, 1, 2]] * N_PROCESSES
 
 
-@pytest.mark.parametrize(("case", "n"), [("outside", 10), ("few", 2)])
+@pytest.mark.parametrize(("case", "n"), [("outside", 10), ("own", 10), ("few", 2)])
 def test_all_rows_in_each_process(launched, case, n):
     """Outside of the shared block, and where there is not a row for each."""
     assert [found[case] for found in launched] == [list(range(n))] * N_PROCESSES
@@ -98,6 +111,38 @@ def test_one_process_alone():
         assert share.rows.tolist() == array.tolist() == list(range(5))
         assert share.gather("a") == ["a"]
         assert agreed(3) == 3
+        assert gathered(3) == [3]
+
+
+@pytest.fixture
+def launched_alone(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+
+
+def test_one_fit_at_a_time(launched_alone):
+    """What two threads send would be mixed."""
+
+    def fit_beside():
+        with shared_work():
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with shared_work(), shared_work(), pytest.raises(RuntimeError, match="expected one fit at a time"):
+            pool.submit(fit_beside).result()
+        pool.submit(fit_beside).result()
+
+
+def test_workers_of_joblib_were_not_launched(launched_alone):
+    """They inherit the variables of their parent."""
+    assert launched_processes() == 4
+    assert Parallel(n_jobs=2)(delayed(launched_processes)() for _ in range(2)) == [1, 1]
+    assert Parallel(n_jobs=2, backend="threading")(delayed(launched_processes)() for _ in range(2)) == [4, 4]
+
+
+def test_torch_without_distributed(launched_alone, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    assert launched_processes() == 1
 
 
 def test_masks_packed_inside_of_shared_work_are_whole():
