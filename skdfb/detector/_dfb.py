@@ -234,8 +234,8 @@ class DFBDetector(PartsParameters, ImageFit, DenseDetector):
     Parameters of single parts can be set by the name of the part, if they are given as a list:
     ``set_params(background_mahalanobis__shrinkage=0.1)``.
 
-    Processes that were launched by ``torchrun`` or ``fabric run`` share ``fit``: all of them must call it, with the same
-    images and labels.
+    Processes that were launched by ``torchrun`` or ``fabric run`` share the work of ``fit``. All of them must call it,
+    with the same images and labels.
 
     References
     ----------

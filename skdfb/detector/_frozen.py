@@ -127,8 +127,8 @@ class FrozenDetector(PartsParameters, ImageFit):
     The head is a logistic regression on centred features, as in :class:`FeatureDetector`. Only the training images,
     without the held-out ones, fit head and scorer.
 
-    Processes that were launched by ``torchrun`` or ``fabric run`` share ``fit``: all of them must call it, with the same
-    images and labels.
+    Processes that were launched by ``torchrun`` or ``fabric run`` share the work of ``fit``. All of them must call it,
+    with the same images and labels.
 
     References
     ----------

@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from skdfb.utils import is_compiled
+from skdfb.networks._dense_classifier import DenseClassifier
+from skdfb.utils import evaluation_mode, is_compiled
 
-__all__ = ["FoldedNorms", "folded_norms"]
+__all__ = ["FoldedNorms", "folded_norms", "folded_trunk"]
 
 Result = TypeVar("Result")
 
@@ -36,6 +37,24 @@ def folded_norms(network: nn.Module, n_images: int) -> "FoldedNorms | None":
     # expects its output.
     as_it_is = any(is_compiled(part) or (isinstance(part, nn.Conv2d) and part._forward_hooks) for part in parts)
     return FoldedNorms() if any(isinstance(part, nn.BatchNorm2d) for part in parts) and not as_it_is else None
+
+
+def folded_trunk(network: DenseClassifier) -> "FoldedNorms | None":
+    """Return what folds the frozen norms of a network in the steps of its training; None where there are none."""
+    frozen = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d) and _is_frozen(part)]
+    folded = folded_norms(network, _LEAST_IMAGES) if frozen else None
+    if folded is None:
+        return None
+    size = network.preprocessor.image_size
+    example = torch.zeros(1, network.preprocessor.n_channels, size, size, device=network.device, dtype=network.dtype)
+    with torch.no_grad(), evaluation_mode(network):
+        folded.run(lambda: network.feature_map(example))
+    folded.keep_only([part.running_mean for part in frozen])
+    return folded
+
+
+def _is_frozen(norm: nn.BatchNorm2d) -> bool:
+    return not norm.training and not any(parameter.requires_grad for parameter in norm.parameters())
 
 
 class FoldedNorms:
@@ -71,6 +90,15 @@ class FoldedNorms:
             except _OutputReadError:  # the way through the network depends on the images
                 self._norms = {}
         return compute()
+
+    def keep_only(self, means: Iterable[Tensor | None]) -> None:
+        """Fold only the norms with these running means, and those behind a frozen convolution."""
+        wanted = {id(mean) for mean in means}
+        self._norms = {
+            weight: norm
+            for weight, norm in (self._norms or {}).items()
+            if id(norm.running_mean) in wanted and not weight.requires_grad
+        }
 
 
 class _Norm(NamedTuple):

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import tee
 from typing import Any
 
@@ -19,6 +20,7 @@ from skdfb.augmentation._mixup import mixup
 from skdfb.exceptions import TrainingDivergedError
 from skdfb.images import BatchSize, Images, Indices, read_batches
 from skdfb.networks import DenseClassifier
+from skdfb.networks._folding import folded_trunk
 from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._buffers import KeptBuffers
@@ -112,6 +114,9 @@ class TrainingRun:
         try:
             model.train()
             keep_frozen(self.network)
+            # Where the network computes as it is written, and in all bits.
+            as_written = not self.draws.is_global and self.settings.precision == "32-true"
+            self.folded = folded_trunk(self.network) if as_written else None
             losses = self._run_steps(model, optimizer, checkpoints)
             # Only now: during the training each process has its own batch statistics.
             self._share_buffers()
@@ -203,7 +208,8 @@ class TrainingRun:
             with self.draws.seeded(self._step_seed(step, DROPOUT), self.fabric.device):
                 for start in range(0, n_images, self.at_once.size):
                     piece = batch[start : start + self.at_once.size]
-                    loss = model(piece.images, piece.targets, piece.masks, n_images, n_pixels)
+                    forward = partial(model, piece.images, piece.targets, piece.masks, n_images, n_pixels)
+                    loss = forward() if self.folded is None else self.folded.run(forward)
                     self.fabric.backward(loss)
                     total += loss.detach()
             return total

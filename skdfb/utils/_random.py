@@ -59,7 +59,7 @@ class NetworkDraws:
     def __init__(self, network: nn.Module, *, compiled: bool = False) -> None:
         self._needed = True
         # Checkpointing and compiled code know the global generators alone.
-        self._global = compiled or any(
+        self.is_global = compiled or any(
             is_compiled(part)
             or getattr(part, "grad_checkpointing", False)
             or getattr(part, "gradient_checkpointing", False)
@@ -69,7 +69,7 @@ class NetworkDraws:
     @contextmanager
     def seeded(self, seed: int, device: torch.device) -> Iterator[None]:
         """Let all that the network draws in the block follow from ``seed``."""
-        if self._global:
+        if self.is_global:
             with _seeded_globally(seed, device):
                 yield
         elif self._needed:

@@ -16,9 +16,13 @@ from torch.overrides import TorchFunctionMode
 from skdfb.images import BatchSize, as_images
 from skdfb.masks import CAMMaskGenerator
 from skdfb.networks import DenseClassifier, _inputs
-from skdfb.networks._folding import FoldedNorms, folded_norms
+from skdfb.networks._folding import FoldedNorms, folded_norms, folded_trunk
 from skdfb.networks._inputs import run_over
+from skdfb.networks._stages import freeze_stages, keep_frozen
+from skdfb.scorers import Energy
+from skdfb.training import Trainer, _run
 from tests.detector.conftest import make_detector, make_images
+from tests.devices.cases import interrupted_in_the_dense_stage
 
 # Rounding, relative to the largest number.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
@@ -379,3 +383,70 @@ def test_detectors_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_inputs, "folded_norms", lambda *_: None)
     for name, call in calls.items():
         np.testing.assert_allclose(found[name], call(X_new), rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+# ------------------------------------------------------------- frozen trunks in training
+
+
+TRAINING = {"max_steps": 6, "batch_size": 16, "learning_rate": 0.1, "frozen_stages": 1}
+
+
+def trained(**changes: Any) -> tuple[dict[str, Tensor], int]:
+    """Return the weights of a network after a training with a frozen stem, and how often norms are called."""
+    network, (X, y) = DenseClassifier(backbone(), 3, image_size=16), make_images(40)
+    torch.nn.init.constant_(network.head.weight, 0.1)
+    with Calls() as calls:
+        Trainer(**TRAINING | changes).train(network, X, y, device="cpu", random_state=0)
+    return network.state_dict(), calls.n["batch_norm"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"augmentation": None, "mixup": 0.2}, {"clip_grad_norm": 0.5}], ids=str)
+def test_a_frozen_trunk(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    found, n_norms = trained(**changes)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in trained(**changes)[0].items())
+    monkeypatch.setattr(_run, "folded_trunk", lambda _: None)
+    expected, n_before = trained(**changes)
+    untrained = DenseClassifier(backbone(), 3, image_size=16).state_dict()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(tensor, untrained[name]) == ("backbone.stem" in name), name
+    # Both norms in the example, then that of the rest in each step.
+    assert (n_norms, n_before) == (2 + 6, 2 * 6)
+
+
+@pytest.mark.parametrize("changes", [{"frozen_stages": 0}, {"precision": "bf16-mixed"}], ids=str)
+def test_a_training_that_is_not_folded(changes: dict[str, Any]) -> None:
+    assert trained(**changes)[1] == 2 * 6
+
+
+def test_only_frozen_norms_behind_frozen_convolutions_are_folded() -> None:
+    network = DenseClassifier(backbone(), 3, image_size=16)
+    assert folded_trunk(network.train()) is None
+    stem = network.feature_map.backbone.stem
+    freeze_stages(network.feature_map.backbone, 1)
+    keep_frozen(network)
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    # The stem; then nothing, since its convolution learns; then nothing, since its norm does.
+    for n_left in (1, 2, 2):
+        folded = folded_trunk(network)
+        with Calls() as calls:
+            (network(images) if folded is None else folded.run(lambda: network(images))).sum().backward()
+        assert calls.n["batch_norm"] == n_left
+        stem[0].weight.requires_grad_(n_left == 1)
+        stem[1].train(n_left == 2)
+
+
+def test_a_training_goes_on_to_the_same_weights(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = make_images()
+    trainer = Trainer(**TRAINING, checkpoint_every=2)
+
+    def detector(**changes: Any) -> Any:
+        return make_detector(
+            backbone=backbone(), scorer=Energy(), classifier_trainer=trainer, dense_trainer=trainer, **changes
+        )
+
+    with interrupted_in_the_dense_stage(monkeypatch):
+        detector(checkpoint_dir=tmp_path).fit(X, y)
+    found, whole = detector(checkpoint_dir=tmp_path).fit(X, y), detector().fit(X, y)
+    for name, tensor in whole.dense_network_.state_dict().items():
+        assert torch.equal(tensor, found.dense_network_.state_dict()[name]), name
