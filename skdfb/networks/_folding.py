@@ -19,18 +19,16 @@ Result = TypeVar("Result")
 
 # What asks for shape or type of a tensor, not for its numbers.
 _METADATA = {"__get__", "dim", "size", "stride", "numel", "is_contiguous", "is_floating_point"}
-
-
+NOT_MEASURED_ON = {"cuda"}  # kinds of devices, on which networks stay as they are
 _LEAST_IMAGES = 16  # of fewer images, folding would take longer than it saves
 
 
 def folded_norms(network: nn.Module, n_images: int) -> "FoldedNorms | None":
-    """Return what folds the norms of a network in the batches of a pass; None where that is not worth it.
+    """Return what folds the norms of a network in a pass over images; None where that is not worth it.
 
-    The first batch should be one image.
+    The first batch should be of one image.
     """
-    # On a GPU it has not been measured.
-    if n_images < _LEAST_IMAGES or next(network.parameters()).device.type == "cuda":
+    if n_images < _LEAST_IMAGES or next(network.parameters()).device.type in NOT_MEASURED_ON:
         return None
     parts = list(network.modules())
     # Compiled code folds by itself, and calls no functions that could be replaced. A hook of the user at a convolution
@@ -40,11 +38,12 @@ def folded_norms(network: nn.Module, n_images: int) -> "FoldedNorms | None":
 
 
 def folded_trunk(network: DenseClassifier) -> "FoldedNorms | None":
-    """Return what folds the frozen norms of a network in the steps of its training; None where there are none."""
+    """Return what folds the frozen norms of a network in the steps of its training; None if there are none."""
     frozen = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d) and _is_frozen(part)]
     folded = folded_norms(network, _LEAST_IMAGES) if frozen else None
     if folded is None:
         return None
+    # Not on the first batch: a training that is continued has another one, and must end with the same bits.
     size = network.preprocessor.image_size
     example = torch.zeros(1, network.preprocessor.n_channels, size, size, device=network.device, dtype=network.dtype)
     with torch.no_grad(), evaluation_mode(network):
@@ -188,6 +187,8 @@ class _Folding(TorchFunctionMode):
     def _convolved(self, weight: Tensor, args: Any, kwargs: Any) -> Tensor:
         inputs, _, *rest = args
         bias = rest.pop(0) if rest else kwargs.get("bias")
+        if bias is not None and bias.requires_grad and torch.is_grad_enabled():  # it may learn
+            return F.conv2d(*args, **kwargs)
         if weight not in self._folded:
             with torch.no_grad():
                 self._folded[weight] = self._norms[weight].folded_into(weight, bias)

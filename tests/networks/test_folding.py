@@ -436,6 +436,19 @@ def test_only_frozen_norms_behind_frozen_convolutions_are_folded() -> None:
         stem[1].train(n_left == 2)
 
 
+def test_a_bias_that_learns() -> None:
+    """Though the weight of its convolution is frozen."""
+    network, images = DenseClassifier(backbone(), 3, image_size=16), torch.full((4, 3, 16, 16), 0.5)
+    freeze_stages(network.feature_map.backbone, 1)
+    keep_frozen(network)
+    bias = network.feature_map.backbone.stem[0].bias.requires_grad_()
+    folded, gradients = folded_trunk(network), []
+    for run in (folded.run, lambda compute: compute()):
+        (gradient,) = torch.autograd.grad(run(lambda: network(images).square().sum()), bias)
+        gradients.append(gradient)
+    assert_same(*gradients)
+
+
 def test_a_training_goes_on_to_the_same_weights(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = make_images()
     trainer = Trainer(**TRAINING, checkpoint_every=2)
