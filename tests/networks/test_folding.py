@@ -1,5 +1,6 @@
 """Norms folded into convolutions: the formula in NumPy, what must stay as it is, and passes over images."""
 
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -185,6 +186,52 @@ class ReadByItsOwn(Block):
         return self.first_norm(Reads.apply(x))
 
 
+class BiasOfTheImages(Block):
+    """The bias is computed anew in each pass."""
+
+    def forward(self, x):
+        return self.first_norm(F.conv2d(x, self.first.weight, x.mean((0, 2, 3)).repeat(2)[:4], padding=1))
+
+
+class TwoBiases(Block):
+    """One weight and one norm, with two biases."""
+
+    def forward(self, x):
+        return sum(
+            self.first_norm(F.conv2d(x, self.first.weight, bias=bias, padding=1))
+            for bias in (self.first.bias, self.second.bias)
+        )
+
+
+class OneChannel(nn.Module):
+    """Images without a batch, of which rows are the batch of the norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 1), nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        return self.norm(self.conv(x[0]))
+
+
+class WithGradients(Block):
+    """Asks for gradients of its own map."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            features = self.first_norm(self.first(x))
+            (gradient,) = torch.autograd.grad(features.square().sum(), self.first.weight)
+        return features.detach() * gradient.sum()
+
+
+class Adapts(Block):
+    """Its statistics follow the images, though it evaluates."""
+
+    def forward(self, x):
+        self.first_norm.running_mean += x.mean()
+        return self.first_norm(self.first(x))
+
+
 class SharedWeight(Block):
     """One convolution at two sizes, with one norm."""
 
@@ -208,6 +255,10 @@ class SharedWeight(Block):
         (Standardised, 1),
         (ReadByItsOwn, 1),
         (SharedWeight, 2),
+        (BiasOfTheImages, 1),
+        (TwoBiases, 0),
+        (OneChannel, 1),
+        (WithGradients, 1),
     ],
 )
 def test_an_output_that_is_read_otherwise_stays(block: type[Block], n_left: int) -> None:
@@ -227,11 +278,22 @@ def test_a_convolution_without_its_norm() -> None:
     assert left == 0
 
 
-@pytest.mark.parametrize("other", ["read", "returned"])
+def test_statistics_that_follow_the_images() -> None:
+    network, twin = filled(Adapts()), filled(Adapts())
+    twin.load_state_dict(network.state_dict())
+    folded, generator = FoldedNorms(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for images in torch.rand(4, 2, 3, 8, 8, generator=generator):
+            assert_same(folded.run(lambda images=images: network(images)), twin(images))
+
+
+@pytest.mark.parametrize("other", ["read", "returned", "read afterwards"])
 def test_a_way_that_depends_on_the_images(other: str) -> None:
     class Depends(Block):
         def forward(self, x):
             out = self.first(x)
+            if x.mean() < 0 and other == "read afterwards":
+                return F.relu(self.first_norm(out), inplace=True) + out
             if x.mean() < 0:
                 return out.sum() if other == "read" else out
             return self.first_norm(out)
@@ -338,26 +400,39 @@ def test_changed_weights_are_folded_anew(network: DenseClassifier) -> None:
     assert_same(found[:15], expected)
 
 
-def test_a_hook_of_the_user_gets_the_output_of_its_convolution(network: DenseClassifier) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_a_hook_of_the_user_gets_the_output_of_a_convolution(network: DenseClassifier, before: bool) -> None:
     outputs: list[Tensor] = []
-    handle = network.feature_map.backbone.stem[0].register_forward_hook(lambda *args: outputs.append(args[2]))
+    stem = network.feature_map.backbone.stem
+    handle = (
+        stem[1].register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0]))
+        if before
+        else stem[0].register_forward_hook(lambda *args: outputs.append(args[2]))
+    )
     features_of(network, 40)
     handle.remove()
     inputs = network.preprocessor(torch.from_numpy(make_images(40)[0]).movedim(-1, 1))
     with torch.no_grad():
-        assert_same(torch.cat(outputs), network.feature_map.backbone.stem[0](inputs))
+        assert_same(torch.cat(outputs), stem[0](inputs))
 
 
-@pytest.mark.parametrize("kind", ["no norms", "compiled", "few images"])
-def test_where_it_is_not_worth_it(network: DenseClassifier, kind: str) -> None:
-    if kind == "no norms":
-        assert folded_norms(nn.Conv2d(3, 4, 3), 100) is None
-    elif kind == "compiled":
-        network.feature_map.backbone._compiled_call_impl = lambda x: x
-        assert folded_norms(network, 100) is None
+def test_where_it_is_not_worth_it(network: DenseClassifier) -> None:
+    assert folded_norms(network, 15) is None
+    assert folded_norms(network, 16) is not None
+    assert folded_norms(nn.Conv2d(3, 4, 3), 100) is None
+
+
+@pytest.mark.parametrize("kind", ["compiled", "scripted", "patched"])
+def test_code_that_calls_no_function_of_torch(network: DenseClassifier, kind: str) -> None:
+    stem = network.feature_map.backbone.stem
+    if kind == "compiled":
+        stem[1]._compiled_call_impl = lambda x: x
+    elif kind == "scripted":
+        with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated
+            stem[2] = torch.jit.script(nn.ReLU())
     else:
-        assert folded_norms(network, 15) is None
-        assert folded_norms(network, 16) is not None
+        stem.forward = stem.forward
+    assert folded_norms(network, 100) is None
 
 
 def test_threads_share_a_network(network: DenseClassifier) -> None:
@@ -434,6 +509,31 @@ def test_only_frozen_norms_behind_frozen_convolutions_are_folded() -> None:
         assert calls.n["batch_norm"] == n_left
         stem[0].weight.requires_grad_(n_left == 1)
         stem[1].train(n_left == 2)
+
+
+class DrawsAndFollows(Backbone):
+    """Draws random numbers in evaluation, too; and its frozen stem follows the rest, as a momentum encoder does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.stem[0].weight.data.lerp_(self.rest[0].weight.data[:, :3], 0.1)
+        return F.dropout(super().forward(x), 0.1, training=True)
+
+
+def test_a_trunk_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = []
+    for is_folded in (True, False):
+        if not is_folded:
+            monkeypatch.setattr(_run, "folded_trunk", lambda _: None)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network, (X, y) = DenseClassifier(filled(DrawsAndFollows()), 3, image_size=16), make_images(40)
+            before = torch.get_rng_state()
+            Trainer(**TRAINING).train(network, X, y, device="cpu", random_state=0)
+            assert torch.equal(torch.get_rng_state(), before)
+        weights.append(network.state_dict())
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_bias_that_learns() -> None:
