@@ -1,12 +1,13 @@
 """Measure what it saves to fold batch norms into convolutions.
 
-    OMP_NUM_THREADS=1 python benchmarks/folding.py               # about three minutes on a CPU core
+    OMP_NUM_THREADS=1 python benchmarks/folding.py               # about twelve minutes on a CPU core
     OMP_NUM_THREADS=1 python benchmarks/folding.py --device cuda
 
-"features" is the time of a pass over 256 images over that without folding, on networks with random weights. "training"
-is that of four steps of 32 images; the stages are frozen that would be frozen of a pre-trained network. "error" is the
-largest difference of the features, over the largest feature. Both ways take turns. On a CPU, times are those of the
-processor.
+"features" is the time of a pass over 257 images, in batches of 128, over that without folding, on networks with random
+weights. "training" is that of two steps of 128 images; the stages are frozen that would be frozen of a pre-trained
+network. Batches are those of the library's defaults: with smaller ones, whose maps the allocator can use again, less is
+saved. "error" is the largest difference of the features, over the largest feature. Both ways take turns. On a CPU,
+times are those of the processor.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from skdfb.networks._inputs import run_over
 from skdfb.networks._stages import n_trunk_stages
 from skdfb.training import Trainer, _run
 
-NETWORKS = {"tf_efficientnet_lite0": 128, "mobilenetv3_large_100": 128, "resnet18": 128, "resnet50": 128}
-N_IMAGES, BATCH, N_STEPS = 256, 32, 4
+NETWORKS = {"tf_efficientnet_lite0": 128, "mobilenetv3_large_100": 128, "resnet18": 128, "resnet50": 224}
+N_IMAGES, BATCH, N_STEPS = 257, 128, 2
 
 
 def features(network: DenseClassifier, images: np.ndarray, *, folded: bool) -> torch.Tensor:
@@ -53,7 +54,7 @@ def train(network: DenseClassifier, images: np.ndarray, labels: np.ndarray, *, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     _folding.NOT_MEASURED_ON.clear()

@@ -18,22 +18,24 @@ __all__ = ["NOT_MEASURED_ON", "FoldedNorms", "folded_norms", "folded_trunk"]
 Result = TypeVar("Result")
 
 NOT_MEASURED_ON = {"cuda"}  # kinds of devices, on which networks stay as they are
-_LEAST_IMAGES = 16  # of fewer images, folding would take longer than it saves
+# Of fewer or smaller images, folding takes longer than it saves: maps of small ones stay in the cache of the processor.
+_LEAST_IMAGES, _LEAST_SIDE = 16, 128
 
 # What asks for shape or type of a tensor, not for its numbers.
 _METADATA = {"__get__", "dim", "size", "stride", "numel", "is_contiguous", "is_floating_point"}
 
 
-def folded_norms(network: nn.Module, n_images: int) -> "FoldedNorms | None":
+def folded_norms(network: DenseClassifier, n_images: int) -> "FoldedNorms | None":
     """Return what folds the norms of a network in a pass over images; None where that is not worth it, or not safe.
 
     The first batch should be of one image.
     """
-    if n_images < _LEAST_IMAGES or next(network.parameters()).device.type in NOT_MEASURED_ON:
+    if n_images < _LEAST_IMAGES or network.preprocessor.image_size < _LEAST_SIDE:
         return None
     parts = list(network.modules())
     has_norms = any(isinstance(part, nn.BatchNorm2d) for part in parts)
-    return FoldedNorms() if has_norms and not any(map(_must_stay, parts)) else None
+    as_it_is = network.device.type in NOT_MEASURED_ON or any(map(_must_stay, parts))
+    return FoldedNorms() if has_norms and not as_it_is else None
 
 
 def _must_stay(part: nn.Module) -> bool:

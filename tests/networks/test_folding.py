@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from skdfb.images import BatchSize, as_images
 from skdfb.masks import CAMMaskGenerator
-from skdfb.networks import DenseClassifier, _inputs
+from skdfb.networks import DenseClassifier, _folding, _inputs
 from skdfb.networks._folding import FoldedNorms, folded_norms, folded_trunk
 from skdfb.networks._inputs import run_over
 from skdfb.networks._stages import freeze_stages, keep_frozen
@@ -27,6 +27,12 @@ from tests.devices.cases import interrupted_in_the_dense_stage
 
 # Rounding, relative to the largest number.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
+
+
+@pytest.fixture(autouse=True)
+def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let images of 16 pixels be worth it."""
+    monkeypatch.setattr(_folding, "_LEAST_SIDE", 16)
 
 
 def filled(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -416,10 +422,12 @@ def test_a_hook_of_the_user_gets_the_output_of_a_convolution(network: DenseClass
         assert_same(torch.cat(outputs), stem[0](inputs))
 
 
-def test_where_it_is_not_worth_it(network: DenseClassifier) -> None:
+def test_where_it_is_not_worth_it(network: DenseClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folded_norms(network, 15) is None
     assert folded_norms(network, 16) is not None
-    assert folded_norms(nn.Conv2d(3, 4, 3), 100) is None
+    assert folded_norms(DenseClassifier(nn.Conv2d(3, 4, 3), 3, image_size=16), 100) is None
+    monkeypatch.setattr(_folding, "_LEAST_SIDE", 17)
+    assert folded_norms(network, 16) is None
 
 
 @pytest.mark.parametrize("kind", ["compiled", "scripted", "patched"])
