@@ -1,9 +1,11 @@
 """The engine of a training: Lightning Fabric on one device, or on all that were launched together."""
 
+import atexit
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -79,7 +81,19 @@ def _shared_engine(device: torch.device, precision: str, n_processes: int) -> Fa
     # With `fabric run`, the constructor of Fabric has connected the processes already.
     if "LT_CLI_USED" not in os.environ:
         fabric.launch()
+    _leave_at_exit()
     return fabric
+
+
+@cache
+def _leave_at_exit() -> None:
+    """Disconnect this process before Python ends: the threads of gloo could abort it. Fabric does so for NCCL alone."""
+
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 @contextmanager
