@@ -10,7 +10,7 @@ from skdfb.detector._calibration import Calibration
 from skdfb.detector._checkpoints import described, images_described
 from skdfb.images import Images
 from skdfb.training._engine import own_device
-from skdfb.utils import gathered
+from skdfb.utils import gathered, launched_processes
 
 __all__ = ["joined_processes"]
 
@@ -46,6 +46,9 @@ def joined_processes(
         In all processes, if images, labels or groups differ: each computes some rows, which would be joined with the
         rows of other images.
     """
+    # Alone there is nothing to compare, and no image is read for it.
+    if launched_processes() == 1:
+        return device
     device = own_device(device)
     labels = {"y": y, "y_calibration": calibration.y, "groups": calibration.groups}
     found = {name: described(None if value is None else np.asarray(value)) for name, value in labels.items()}

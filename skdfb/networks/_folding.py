@@ -104,8 +104,8 @@ class FoldedNorms:
 
     def keep_only(self, means: Iterable[Tensor | None]) -> None:
         """Fold only the norms that have these running means."""
-        wanted = {id(mean) for mean in means}
-        self._norms = {key: norm for key, norm in (self._norms or {}).items() if id(norm.running_mean) in wanted}
+        kept = {id(mean) for mean in means}
+        self._norms = {key: norm for key, norm in (self._norms or {}).items() if id(norm.running_mean) in kept}
 
 
 class _Norm(NamedTuple):
@@ -205,17 +205,18 @@ class _Folding(TorchFunctionMode):
             output, expected = self._open[read[0]]
             if norm.is_same(expected):
                 return self._normalised(output)
-        result = func(*args, **kwargs) if func.__name__ in _METADATA else None
-        if func.__name__ not in _METADATA or isinstance(result, Tensor):
-            raise _OutputReadError
-        return result
+        if func.__name__ in _METADATA:
+            result = func(*args, **kwargs)
+            if not isinstance(result, Tensor):
+                return result
+        raise _OutputReadError
 
-    def _may_learn(self, key: "_Key") -> bool:
+    def _may_learn(self, key: _Key) -> bool:
         """Tell whether a gradient of the convolution or of its norm may be asked for, which folding would lose."""
         tensors = (*key.tensors, self._norms[key].weight, self._norms[key].bias)
         return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
-    def _convolved(self, key: "_Key", args: Any, kwargs: Mapping[str, Any]) -> Tensor:
+    def _convolved(self, key: _Key, args: Any, kwargs: Mapping[str, Any]) -> Tensor:
         norm = self._norms[key]
         if key not in self._folded:
             with torch.inference_mode(False), torch.no_grad():

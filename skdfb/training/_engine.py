@@ -59,9 +59,7 @@ def make_engine(device: torch.device, precision: str, dtype: torch.dtype) -> Fab
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return the device of this process. Launched processes have one each; the first call waits for all of them."""
-    if launched_processes() == 1:
-        return device
+    """Return the device of a launched process, of the kind of ``device``; the first call waits for all of them."""
     with without_advice():
         return make_engine(device, "32-true", torch.float32).device
 

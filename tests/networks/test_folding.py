@@ -24,6 +24,7 @@ from skdfb.scorers import Energy
 from skdfb.training import Trainer, _run
 from tests.detector.conftest import make_detector, make_images
 from tests.devices.cases import interrupted_in_the_dense_stage
+from tests.scorers.helpers import quick
 
 # Rounding, relative to the largest number.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
@@ -76,6 +77,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[expected.dtype] * float(expected.abs().max()))
 
 
+@quick
 @given(
     groups=st.sampled_from([1, 2, 4]),
     bias=st.booleans(),
