@@ -154,7 +154,8 @@ def training_step(dense: bool, size: Size, device: torch.device, augmentation: B
     images, labels = make_images(size.n_images, size.side)
     masks = np.random.default_rng(0).integers(0, N_CLASSES + 1, images.shape[:3]).astype(np.uint8)
     network = make_network(N_CLASSES + dense, device, size)
-    trainer = Trainer(max_steps=size.n_steps, batch_size=BATCH, augmentation=augmentation)
+    # In the second round the weights are no longer new: by default, the first stages would be frozen.
+    trainer = Trainer(max_steps=size.n_steps, batch_size=BATCH, augmentation=augmentation, frozen_stages=0)
     inputs = ready_batches(images, network)
     targets = F.one_hot(torch.from_numpy(labels)).float().to(device).split(BATCH)
     pixel_targets = torch.from_numpy(masks.astype(np.int64)).to(device).split(BATCH)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skdfb.augmentation._batch import IGNORED
 from skdfb.networks import DenseClassifier
+from skdfb.training._pixel_loss import pixel_cross_entropy
 
 __all__ = ["ClassificationLoss", "DenseLoss", "n_valid"]
 
@@ -59,8 +60,7 @@ class DenseLoss(nn.Module):
         """Return the share of these images in the mean loss of a batch; targets are (b, K), masks (b, S, S)."""
         feature_map = self.network.feature_map(images)
         logit_map = self.network.map_head(feature_map)  # (b, K + 1, h, w)
-        pixels = F.interpolate(logit_map, masks.shape[-2:], mode="bilinear")  # (b, K + 1, S, S)
-        loss = _cross_entropy(pixels, masks) / (n_valid(masks) if n_pixels is None else n_pixels)
+        loss = pixel_cross_entropy(logit_map, masks) / (n_valid(masks) if n_pixels is None else n_pixels)
         if self.classification_weight:
             # The head is linear, so the mean of its map is its output for the pooled features. Background comes last.
             logits = logit_map.mean((2, 3))[:, :-1]  # (b, K)
@@ -69,12 +69,9 @@ class DenseLoss(nn.Module):
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the sum over images or pixels. Logits have the classes in dimension 1."""
-    # At least float32: the sum over a million pixels is more than the largest float16.
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    targets = targets.to(wide) if targets.is_floating_point() else targets
-    # Summed separately: on a GPU, the built-in reduction of a loss of pixels gives other bits in each run.
-    return F.cross_entropy(logits.to(wide), targets, ignore_index=IGNORED, reduction="none").sum()
+    """Return the sum over images of the cross-entropies of logits (b, K) against class probabilities (b, K)."""
+    wide = torch.promote_types(logits.dtype, torch.float32)  # 16 bits would round the sum
+    return F.cross_entropy(logits.to(wide), targets.to(wide), reduction="none").sum()
 
 
 def n_valid(masks: Tensor) -> Tensor:

@@ -1,0 +1,114 @@
+"""The loss of pixels in parts is the loss of all pixels, for less memory."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skdfb.augmentation._batch import IGNORED
+from skdfb.training import _pixel_loss
+from skdfb.training._pixel_loss import pixel_cross_entropy
+from tests.scorers.helpers import quick
+
+
+def make_problem(seed, n_images, n_classes, map_size, side, *, dtype=torch.float64, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    logit_map = 3 * torch.randn(n_images, n_classes, *map_size, generator=generator, dtype=dtype)
+    masks = torch.randint(IGNORED, n_classes, (n_images, side, side), generator=generator)
+    return logit_map.to(device).requires_grad_(), masks.to(device)
+
+
+def all_at_once(logit_map, masks):
+    pixels = F.interpolate(logit_map, masks.shape[-2:], mode="bilinear")
+    return F.cross_entropy(pixels, masks, ignore_index=IGNORED, reduction="none").sum()
+
+
+def with_gradient(loss, logit_map, masks):
+    value = loss(logit_map, masks)
+    # a factor, as the mean over a batch has
+    return value.detach(), torch.autograd.grad(0.25 * value, logit_map)[0]
+
+
+@quick
+@given(
+    seed=st.integers(0, 2**31),
+    n_images=st.integers(1, 5),
+    n_classes=st.sampled_from([1, 2, 15, 16, 40]),
+    map_size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    side=st.integers(1, 17),
+    at_once=st.sampled_from([1, 100, 3000, 2**20]),
+)
+def test_parts(seed, n_images, n_classes, map_size, side, at_once):
+    problem = make_problem(seed, n_images, n_classes, map_size, side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_pixel_loss, "_AT_ONCE_ON_CPU", at_once)
+        (loss, gradient), expected = (with_gradient(each, *problem) for each in (pixel_cross_entropy, all_at_once))
+    torch.testing.assert_close(loss, expected[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradient, expected[1], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_classes", [11, 101])
+def test_few_logits_are_enlarged_at_once(n_classes, monkeypatch):
+    sizes = []
+    cross_entropy = F.cross_entropy
+    monkeypatch.setattr(
+        F,
+        "cross_entropy",
+        lambda logits, *args, **kw: sizes.append(logits.numel()) or cross_entropy(logits, *args, **kw),
+    )
+    problem = make_problem(0, 30, n_classes, (4, 4), 128, dtype=torch.float32)
+    pixel_cross_entropy(*problem)
+    assert sum(sizes) == 30 * n_classes * 128**2
+    assert max(sizes) <= _pixel_loss._AT_ONCE_ON_CPU
+    assert len(sizes) <= 2 * sum(sizes) / _pixel_loss._AT_ONCE_ON_CPU + 1  # nor much fewer
+
+
+def test_no_pixel_counts():
+    logit_map, masks = make_problem(0, 2, 3, (2, 2), 8)
+    loss, gradient = with_gradient(pixel_cross_entropy, logit_map, torch.full_like(masks, IGNORED))
+    assert loss == 0
+    assert not gradient.any()
+
+
+def test_without_a_gradient():
+    logit_map, masks = make_problem(0, 2, 3, (2, 2), 8)
+    with torch.no_grad():
+        loss = pixel_cross_entropy(logit_map, masks)
+    assert not loss.requires_grad
+    torch.testing.assert_close(loss, all_at_once(logit_map, masks).detach())
+    assert not pixel_cross_entropy(logit_map.detach(), masks).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bits_are_summed_in_32(dtype):
+    """Also under autocast, which would multiply in 16 bits."""
+    logit_map, masks = make_problem(0, 4, 5, (8, 8), 64, dtype=torch.float32)
+    few_bits = logit_map.detach().to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradient = with_gradient(pixel_cross_entropy, few_bits, masks)
+    expected = with_gradient(all_at_once, few_bits.detach().float().requires_grad_(), masks)
+    assert loss.dtype == torch.float32
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(loss, expected[0])
+    torch.testing.assert_close(gradient, expected[1].to(dtype), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_thousand_classes_on_a_gpu():
+    """All pixels at once would be 13 GB, and more than PyTorch can enlarge on a GPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    problem = make_problem(0, 64, 1001, (14, 14), 224, dtype=torch.float32, device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    loss, gradient = with_gradient(pixel_cross_entropy, *problem)
+    assert torch.cuda.max_memory_allocated() - before < 2 * 2**30
+    again, same = with_gradient(pixel_cross_entropy, *problem)
+    assert loss == again
+    assert torch.equal(gradient, same)
+    logit_map, masks = (tensor.detach().cpu()[:2] for tensor in problem)
+    expected, gradient_on_cpu = with_gradient(pixel_cross_entropy, logit_map.requires_grad_(), masks)
+    torch.testing.assert_close(gradient[:2].cpu(), gradient_on_cpu, rtol=1e-3, atol=1e-4)
+    first_two = with_gradient(pixel_cross_entropy, problem[0].detach()[:2].requires_grad_(), problem[1][:2])[0]
+    torch.testing.assert_close(first_two.cpu(), expected, rtol=1e-5, atol=0)
