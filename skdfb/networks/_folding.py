@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 from skdfb.networks._dense_classifier import DenseClassifier
 from skdfb.utils import evaluation_mode, is_compiled, isolated_rng
 
-__all__ = ["NOT_MEASURED_ON", "FoldedNorms", "folded_norms", "folded_trunk"]
+__all__ = ["SLOWER_ON", "FoldedNorms", "folded_norms", "folded_trunk"]
 
 Result = TypeVar("Result")
 
-NOT_MEASURED_ON = {"cuda"}  # kinds of devices, on which networks stay as they are
+SLOWER_ON = {"cuda"}  # kinds of devices that add a bias in a kernel of its own: networks stay as they are
 # Of fewer or smaller images, folding takes longer than it saves: maps of small ones stay in the cache of the processor.
 _LEAST_IMAGES, _LEAST_SIDE = 16, 128
 
@@ -34,7 +34,7 @@ def folded_norms(network: DenseClassifier, n_images: int) -> "FoldedNorms | None
         return None
     parts = list(network.modules())
     has_norms = any(isinstance(part, nn.BatchNorm2d) for part in parts)
-    as_it_is = network.device.type in NOT_MEASURED_ON or any(map(_must_stay, parts))
+    as_it_is = network.device.type in SLOWER_ON or any(map(_must_stay, parts))
     return FoldedNorms() if has_norms and not as_it_is else None
 
 

@@ -12,8 +12,8 @@ from skdfb.augmentation._batch import IGNORED
 
 __all__ = ["pixel_cross_entropy"]
 
-# Enlarged logits at once: on a CPU they stay in its cache; a GPU needs much work at once, for which 256 MiB are enough.
-_AT_ONCE_ON_CPU, _AT_ONCE_ELSEWHERE = 2**20, 2**26
+# Enlarged logits at once: on a CPU they stay in its cache; a GPU needs much work at once, which takes up to 3 GB.
+_AT_ONCE_ON_CPU, _AT_ONCE_ELSEWHERE = 2**20, 2**28
 _MANY_CLASSES = 16
 
 

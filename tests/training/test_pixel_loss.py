@@ -103,7 +103,7 @@ def test_a_thousand_classes_on_a_gpu():
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     loss, gradient = with_gradient(pixel_cross_entropy, *problem)
-    assert torch.cuda.max_memory_allocated() - before < 2 * 2**30
+    assert torch.cuda.max_memory_allocated() - before < 4 * 2**30
     again, same = with_gradient(pixel_cross_entropy, *problem)
     assert loss == again
     assert torch.equal(gradient, same)
