@@ -1,5 +1,6 @@
 """The linear head of a detector on features: given by the user, or fitted."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,13 +8,16 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, gen_batches
 
 from skdfb.images import shown
+from skdfb.utils import temporary_array
 
 __all__ = ["Features", "LinearHead", "checked_head", "fitted_head"]
 
 Features = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+_LARGE = 2**24  # numbers that are computed in float64 at once: 128 MiB
 
 
 class LinearHead(NamedTuple):
@@ -93,15 +97,24 @@ def fitted_head(head: Any, X: Features, labels: npt.NDArray[Any]) -> LinearHead:
     """Fit a linear classifier on X (n, C) and return its head; None is a logistic regression on scaled features."""
     if head is not None:
         return _head_of(clone(head).fit(X, labels), X)
-    mean = X.mean(axis=0, dtype=np.float64)
-    # One scale for all features. A scale per feature would enlarge features that hardly vary in training, so that they
-    # would dominate the logits of OOD rows in which they do vary.
-    scale = np.sqrt(X.var(axis=0, dtype=np.float64).mean()) or 1.0
-    scaled = ((X - mean) / scale).astype(X.dtype)
+    scaled, mean, scale = _scaled(X)
     weight, bias = _head_of(LogisticRegression(max_iter=1000).fit(scaled, labels), scaled)
     # Centring and scaling become part of the head, which then takes X itself.
     weight = weight / scale
     return LinearHead(weight, bias - weight @ mean)
+
+
+def _scaled(X: Features) -> tuple[Features, npt.NDArray[np.float64], float]:
+    """Return (X - mean) / scale, the mean (C,) and the scale; the first is mapped to a file if it is large."""
+    parts = list(gen_batches(len(X), max(1, _LARGE // X.shape[1])))
+    mean: npt.NDArray[np.float64] = X.mean(axis=0, dtype=np.float64)
+    # One scale for all features. A scale per feature would enlarge features that hardly vary in training, so that they
+    # would dominate the logits of OOD rows in which they do vary.
+    scale = math.sqrt(sum(float(np.square(X[rows] - mean).sum()) for rows in parts) / X.size) or 1.0
+    scaled: Any = temporary_array(X.shape, X.dtype)
+    for rows in parts:
+        scaled[rows] = (X[rows] - mean) / scale
+    return scaled, mean, scale
 
 
 def _head_of(classifier: Any, X: Features) -> LinearHead:
