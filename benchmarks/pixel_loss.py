@@ -1,6 +1,6 @@
 """Measure the loss of the dense stage and its gradient, over those of all pixels at once.
 
-    OMP_NUM_THREADS=1 python benchmarks/pixel_loss.py    # about a minute on a CPU core
+    OMP_NUM_THREADS=1 python benchmarks/pixel_loss.py    # two to three minutes on a CPU core
     python benchmarks/pixel_loss.py --device cuda        # with 128 images of 224 pixels
 
 "ratio" is the time of the library over that of plain PyTorch: the logits of all pixels, interpolated, and their

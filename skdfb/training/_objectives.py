@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from skdfb.augmentation._batch import IGNORED
 from skdfb.networks import DenseClassifier
+from skdfb.training._compiled import Compiled
 from skdfb.training._pixel_loss import pixel_cross_entropy
 
 __all__ = ["ClassificationLoss", "DenseLoss", "n_valid"]
@@ -19,9 +20,9 @@ __all__ = ["ClassificationLoss", "DenseLoss", "n_valid"]
 class ClassificationLoss(nn.Module):
     """Cross-entropy of the classifier's logits against class probabilities."""
 
-    def __init__(self, network: DenseClassifier) -> None:
+    def __init__(self, network: DenseClassifier, *, compiled: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network: nn.Module = Compiled(network) if compiled else network
 
     def forward(
         self, images: Tensor, targets: Tensor, masks: None = None, n_images: int | None = None, n_pixels: None = None
@@ -44,9 +45,11 @@ class DenseLoss(nn.Module):
     be high.
     """
 
-    def __init__(self, network: DenseClassifier, classification_weight: float) -> None:
+    def __init__(self, network: DenseClassifier, classification_weight: float, *, compiled: bool = False) -> None:
         super().__init__()
-        self.network = network
+        logit_map = _LogitMap(network)
+        # Without the loss: compiled, the logits of all pixels would be in memory at once.
+        self.logit_map: nn.Module = Compiled(logit_map) if compiled else logit_map
         self.classification_weight = classification_weight
 
     def forward(
@@ -57,15 +60,25 @@ class DenseLoss(nn.Module):
         n_images: int | None = None,
         n_pixels: Tensor | None = None,
     ) -> Tensor:
-        """Return the share of these images in the mean loss of a batch; targets are (b, K), masks (b, S, S)."""
-        feature_map = self.network.feature_map(images)
-        logit_map = self.network.map_head(feature_map)  # (b, K + 1, h, w)
+        """Return the share of these images in the mean loss of a batch; targets are (b, K), masks (b, H, W)."""
+        logit_map = self.logit_map(images)  # (b, K + 1, h, w)
         loss = pixel_cross_entropy(logit_map, masks) / (n_valid(masks) if n_pixels is None else n_pixels)
         if self.classification_weight:
             # The head is linear, so the mean of its map is its output for the pooled features. Background comes last.
             logits = logit_map.mean((2, 3))[:, :-1]  # (b, K)
             loss = loss + self.classification_weight * _cross_entropy(logits, targets) / (n_images or len(images))
         return loss
+
+
+class _LogitMap(nn.Module):
+    """The logit map of a network, as a module."""
+
+    def __init__(self, network: DenseClassifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.logit_map(images)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The cross-entropy of all pixels of a batch, without the enlarged logits of all of them in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,17 +21,18 @@ _MANY_CLASSES = 16
 def pixel_cross_entropy(logit_map: Tensor, masks: Tensor) -> Tensor:
     """Return the sum of the cross-entropies of all pixels that are not ignored.
 
-    Logits (b, C, h, w) are enlarged to the size of the masks (b, S, S), which hold classes. For 1,000 classes and
+    Logits (b, C, h, w) are enlarged to the size of the masks (b, H, W), which hold classes. For 1,000 classes and
     images of 224 pixels these are 200 MB per image, so some rows of pixels are enlarged at once, and the gradient of
     their map is computed before the next ones.
     """
     # At least float32: the sum over a million pixels is more than the largest float16.
     logit_map = logit_map.to(torch.promote_types(logit_map.dtype, torch.float32))
     with torch.autocast(logit_map.device.type, enabled=False):
-        if torch.compiler.is_compiling():  # where no gradient can be taken; all rows at once
-            return _summed(logit_map, masks, *_interpolations(logit_map, masks))
-        loss: Tensor = _PixelCrossEntropy.apply(logit_map, masks)
-    return loss
+        if torch.is_grad_enabled() and logit_map.requires_grad:
+            loss: Tensor = _PixelCrossEntropy.apply(logit_map, masks)
+            return loss
+        losses = (loss_of(logit_map[images]) for images, loss_of in _parts(logit_map, masks))
+        return sum(losses, logit_map.new_zeros(()))
 
 
 class _PixelCrossEntropy(torch.autograd.Function):
@@ -38,15 +40,13 @@ class _PixelCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logit_map: Tensor, masks: Tensor) -> Tensor:
-        down, across = _interpolations(logit_map, masks)
         loss, of_map = logit_map.new_zeros(()), torch.zeros_like(logit_map)
-        for images, rows in _parts(logit_map, masks):
-            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-                logits = logit_map[images].detach().requires_grad_(ctx.needs_input_grad[0])
-                of_part = _summed(logits, masks[images, rows], down[rows], across)
+        for images, loss_of in _parts(logit_map, masks):
+            with torch.enable_grad():
+                logits = logit_map[images].detach().requires_grad_()
+                of_part = loss_of(logits)
             loss += of_part.detach()
-            if ctx.needs_input_grad[0]:
-                of_map[images] += torch.autograd.grad(of_part, logits)[0]
+            of_map[images] += torch.autograd.grad(of_part, logits)[0]
         ctx.save_for_backward(of_map)
         return loss
 
@@ -57,32 +57,38 @@ class _PixelCrossEntropy(torch.autograd.Function):
         return of_map * gradient, None
 
 
-def _interpolations(logit_map: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights of linear interpolation from top to bottom (S, h), and from left to right (S, w)."""
-    one_hot = (torch.eye(side, dtype=logit_map.dtype, device=logit_map.device) for side in logit_map.shape[2:])
-    down, across = (F.interpolate(each[None], masks.shape[-1], mode="linear")[0].T for each in one_hot)
-    return down, across
+def _parts(logit_map: Tensor, masks: Tensor) -> Iterator[tuple[slice, Callable[[Tensor], Tensor]]]:
+    """Yield the images of each part, and the function that makes its loss of their logits.
 
-
-def _parts(logit_map: Tensor, masks: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield images and rows of pixels, such that few logits are enlarged at once: whole images, or a part of one."""
+    A part is whole images, or some rows of pixels of one image, such that few logits are enlarged at once.
+    """
     at_once = _AT_ONCE_ON_CPU if logit_map.device.type == "cpu" else _AT_ONCE_ELSEWHERE
     n_images, height, width = masks.shape
     n_rows = max(1, at_once // (logit_map.shape[1] * width))
     step = max(1, n_rows // height)
+    down, across = (
+        _interpolation(*sizes, logit_map) for sizes in zip(logit_map.shape[2:], (height, width), strict=True)
+    )
     for first in range(0, n_images, step):
         for row in range(0, height, n_rows):
-            yield slice(first, first + step), slice(row, row + n_rows)
+            images, rows = slice(first, first + step), slice(row, row + n_rows)
+            yield images, partial(_summed, masks=masks[images, rows], down=down[rows], across=across)
+
+
+def _interpolation(size: int, larger: int, like: Tensor) -> Tensor:
+    """Return the weights (larger, size) of linear interpolation."""
+    one_hot = torch.eye(size, dtype=like.dtype, device=like.device)
+    return F.interpolate(one_hot[None], larger, mode="linear")[0].T
 
 
 def _summed(logit_map: Tensor, masks: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Return the sum for some rows of pixels."""
+    """Return the sum for some rows of pixels, whose masks (b, rows, W) and weights (rows, h) are given."""
     if logit_map.shape[1] < _MANY_CLASSES and logit_map.device.type != "cuda":
-        logits, classes = down @ logit_map @ across.T, masks  # (b, C, rows, S), (b, rows, S)
+        logits, classes = down @ logit_map @ across.T, masks  # (b, C, rows, W), (b, rows, W)
     else:  # with the logits of a pixel side by side, a softmax is faster
         n_images, n_classes, _, width = logit_map.shape
         columns = down @ logit_map.movedim(1, -1).flatten(2)  # (b, rows, w C)
-        logits = across @ columns.view(n_images, len(down), width, n_classes)  # (b, rows, S, C)
-        logits, classes = logits.flatten(0, 2), masks.flatten()  # (b rows S, C), (b rows S,)
+        logits = across @ columns.view(n_images, len(down), width, n_classes)  # (b, rows, W, C)
+        logits, classes = logits.flatten(0, 2), masks.flatten()  # (b rows W, C), (b rows W,)
     # Summed separately: on a GPU, the built-in reduction of a loss of pixels gives other bits in each run.
     return F.cross_entropy(logits, classes, ignore_index=IGNORED, reduction="none").sum()

@@ -25,7 +25,6 @@ from skdfb.networks._stages import keep_frozen
 from skdfb.training._attention import AttentionKeeper, attention_bank
 from skdfb.training._buffers import KeptBuffers
 from skdfb.training._checkpoints import StageCheckpoints, TrainingState
-from skdfb.training._compiled import Compiled
 from skdfb.training._engine import make_engine, without_advice
 from skdfb.training._objectives import ClassificationLoss, DenseLoss, n_valid
 from skdfb.training._pace import Pace
@@ -102,13 +101,12 @@ class TrainingRun:
         if checkpoints is not None and (losses := checkpoints.load_finished(self.network)) is not None:
             self.network.eval()
             return {"loss": losses.tolist(), "learning_rate": self.rates}
+        compiled = self.settings.compile
         loss_module: nn.Module = (
-            ClassificationLoss(self.network)
+            ClassificationLoss(self.network, compiled=compiled)
             if self.masks is None
-            else DenseLoss(self.network, self.settings.classification_weight)
+            else DenseLoss(self.network, self.settings.classification_weight, compiled=compiled)
         )
-        if self.settings.compile:
-            loss_module = Compiled(loss_module)
         with without_advice():
             model, optimizer = self.fabric.setup(loss_module, self._optimizer(loss_module))
         try:

@@ -75,9 +75,9 @@ class Trainer(TrainingSettings):
         Precision of the computation. The weights keep their dtype. Networks whose weights are not float32 compute in
         the precision of their weights.
     compile : bool, default=False
-        Whether ``torch.compile`` translates the network and its loss before the first step. That takes a minute or
-        more, and pays in long trainings. Numbers are rounded in another way. If the network cannot be compiled, or
-        there is no compiler, a :class:`~skdfb.exceptions.CompileWarning` says so, and the training goes on without it.
+        Whether ``torch.compile`` translates the network before the first step. That takes a minute or more, and pays
+        in long trainings. Numbers are rounded in another way. If the network cannot be compiled, or there is no
+        compiler, a :class:`~skdfb.exceptions.CompileWarning` says so, and the training goes on without it.
     clip_grad_norm : float, default=None
         Largest norm of the gradient: larger gradients are scaled down to it. None does not limit the norm.
     dense_start : {"classifier", "pretrained"}, default="classifier"
