@@ -2,10 +2,10 @@
 
     python benchmarks/full_size.py --device cuda                # a fortieth: four to five GB of memory
 
-Images of 1,000 classes and labels are random, and so are the weights of the network, all of which are trained. Masks are
-made at one scale, and the number of steps is a part of the 20,000 that are the default for ImageNet. A fit of all images
-takes "part" times as long, but for what each stage costs once, and for reading the images: 1,024 of them are in memory,
-again and again, of which a warning tells.
+Images of 1,000 classes and labels are random, and so are the weights of the network, all of which are trained. Masks
+are made at one scale, and the number of steps is a part of the 20,000 that are the default for ImageNet. A fit of all
+images takes "part" times as long, but for what each stage costs once, and for reading the images: 1,024 of them are in
+memory, again and again, of which a warning tells.
 """
 
 from __future__ import annotations
