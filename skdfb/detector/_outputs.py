@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch.nn.functional as F
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skdfb._transfers import Download
@@ -22,6 +23,7 @@ from skdfb.utils import evaluation_mode
 __all__ = ["Output", "class_probability_maps", "outputs_of", "read_rows", "together"]
 
 _N_REPORTED = 5  # unreadable images that a warning describes in full
+_PROBABILITIES_AT_ONCE = 2**26  # of pixels: 256 MiB
 
 # The results are arrays, or dicts of arrays, with one row per image.
 Output = Start[Any]
@@ -66,14 +68,18 @@ def class_probability_maps(views: NetworkViews, images: Images) -> npt.NDArray[n
     network = views.networks[DENSE]
     size = images.size or (network.preprocessor.image_size,) * 2
 
-    def probabilities(indices: Indices, inputs: Tensor) -> tuple[Indices, npt.NDArray[np.float32]]:
-        logits = F.interpolate(network.logit_map(inputs), size, mode="bilinear")  # (b, K + 1, H, W)
-        return indices, logits.softmax(1).permute(0, 2, 3, 1).float().cpu().numpy()
-
     maps = np.empty((len(images), *size, views.n_classes + 1), dtype=np.float32)
+
+    def fill(indices: Indices, inputs: Tensor) -> None:
+        logit_map = network.logit_map(inputs)  # (b, K + 1, h, w)
+        # Few images at once: of a large photograph, or of many classes, the probabilities take gigabytes.
+        for rows in gen_batches(len(indices), max(1, _PROBABILITIES_AT_ONCE // maps[0].size)):
+            probabilities = F.interpolate(logit_map[rows], size, mode="bilinear").softmax(1)
+            maps[indices[rows]] = probabilities.permute(0, 2, 3, 1).float().cpu().numpy()
+
     with evaluation_mode(network):
-        for indices, found in run_over(network, images, views.batch_size, views.n_jobs, probabilities):
-            maps[indices] = found
+        for _ in run_over(network, images, views.batch_size, views.n_jobs, fill):
+            pass
     _mark_unreadable(images, [maps])
     return maps
 

@@ -17,6 +17,7 @@ from sklearn.exceptions import NotFittedError
 from torch.utils.data import Dataset, TensorDataset
 
 from skdfb import CAMMaskGenerator, Trainer
+from skdfb.detector import _outputs
 from skdfb.fusion import TemperatureFusion
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaSF, RankFeat, ViM
@@ -140,6 +141,20 @@ def test_classes_and_maps(fitted, X, y, X_new):
     features = fitted.transform(X_new)
     assert features.shape == (n, fitted.dense_network_.num_features)
     assert features.dtype == np.float32
+
+
+def test_few_pixels_are_segmented_at_once(fitted, X_new, monkeypatch):
+    segments = fitted.segment(X_new)
+    interpolate, sizes = _outputs.F.interpolate, []
+
+    def spy(*args, **options):
+        sizes.append((pixels := interpolate(*args, **options)).numel())
+        return pixels
+
+    monkeypatch.setattr(_outputs, "_PROBABILITIES_AT_ONCE", 3 * segments[0].size)
+    monkeypatch.setattr(_outputs.F, "interpolate", spy)
+    assert_array_equal(fitted.segment(X_new), segments)
+    assert max(sizes) == 3 * segments[0].size
 
 
 def test_float64_network_keeps_its_dtype(fitted64, X_new):
