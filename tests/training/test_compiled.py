@@ -11,7 +11,7 @@ from skdfb.augmentation import BackMix
 from skdfb.exceptions import CompileWarning
 from skdfb.training import Trainer
 from skdfb.training._compiled import Compiled
-from tests.training.problems import equal, train, weights_of
+from tests.training.problems import SIZE, equal, train, weights_of
 
 SHORT = {"max_steps": 6, "batch_size": 16, "learning_rate": 0.05}
 
@@ -51,6 +51,16 @@ def test_goes_on_without(monkeypatch):
     plain, expected = train(Trainer(**SHORT))
     assert history["loss"] == expected["loss"]
     assert equal(weights_of(network), weights_of(plain))
+
+
+def test_the_loss_of_pixels_is_not_compiled(monkeypatch):
+    """Its memory is bounded in parts that are computed one after the other, which compiled code is not."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
+    network, _ = train(Trainer(**SHORT, compile=True), dense=True)
+    (module,) = compiled
+    images = torch.zeros(2, 3, SIZE, SIZE, dtype=network.dtype)
+    torch.testing.assert_close(module(images), network.logit_map(images))
 
 
 def test_errors_of_the_module_are_raised():
