@@ -15,6 +15,7 @@ __all__ = ["pixel_cross_entropy"]
 
 # Enlarged logits at once: on a CPU they stay in its cache; a GPU needs much work at once, which takes up to 3 GB.
 _AT_ONCE_ON_CPU, _AT_ONCE_ELSEWHERE = 2**20, 2**28
+# From so many on, a softmax is faster on a CPU if the logits of a pixel are side by side; with fewer, it is slower.
 _MANY_CLASSES = 16
 
 
@@ -83,9 +84,10 @@ def _interpolation(size: int, larger: int, like: Tensor) -> Tensor:
 
 def _summed(logit_map: Tensor, masks: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Return the sum for some rows of pixels, whose masks (b, rows, W) and weights (rows, h) are given."""
+    # By matrix products, which enlarge some rows alone. F.interpolate needs all rows, and is slower on a GPU.
     if logit_map.shape[1] < _MANY_CLASSES and logit_map.device.type != "cuda":
         logits, classes = down @ logit_map @ across.T, masks  # (b, C, rows, W), (b, rows, W)
-    else:  # with the logits of a pixel side by side, a softmax is faster
+    else:  # the logits of a pixel side by side
         n_images, n_classes, _, width = logit_map.shape
         columns = down @ logit_map.movedim(1, -1).flatten(2)  # (b, rows, w C)
         logits = across @ columns.view(n_images, len(down), width, n_classes)  # (b, rows, W, C)
