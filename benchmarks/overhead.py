@@ -9,9 +9,10 @@ Each ratio is the time of the library divided by the time of bare PyTorch code w
 code of scoring is one pass of the dense network, for any parts of the score. The network is timm's ResNet-18 (output
 stride 16, so that 64 pixels give a map of 4 x 4) with random weights. It gets batches of 64 images from memory, at 64
 pixels. Such a network is far too small for a GPU: there most of the time is that of Python, which starts the kernels.
-So a GPU has ResNet-50 with 224 pixels as well. Library and bare code take turns. "ratio" is the median over the rounds
-of library to bare code, and "spread" the distance of its quartiles. On a CPU, times are those of the processor, which
-other work on the computer disturbs less than those of the clock; run it on one thread (OMP_NUM_THREADS=1).
+So a GPU has ResNet-50 with 224 pixels as well, with batches of 64 images and of 128. Library and bare code take turns.
+"ratio" is the median over the rounds of library to bare code, and "spread" the distance of its quartiles. On a CPU,
+times are those of the processor, which other work on the computer disturbs less than those of the clock; run it on one
+thread (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import KNN, BackgroundLogit, ViM
 from skdfb.training import Trainer
 
-BATCH, N_CLASSES = 64, 10
+N_CLASSES = 10
 MEMORY_SIZES = (2_000, 20_000)
 # Parts of a score: the largest acceptable ratio to a forward pass of the dense network, and the detector's parameters.
 PARTS: dict[str, tuple[float, dict[str, Any]]] = {
@@ -62,20 +63,26 @@ PRETRAINED_PARTS = {"tf_efficientnet_lite0": 1.55, "resnet18": 2.40}
 
 
 class Size(NamedTuple):
-    """A network, the side of its images, the number of images, and of training steps."""
+    """A network, the side of its images, the numbers of images and of training steps, and the images of a batch."""
 
     backbone: str
     side: int
     n_images: int
     n_steps: int
+    batch: int
 
     def __str__(self) -> str:
-        return "" if self[:2] == SMALL[:2] else f", {self.backbone} at {self.side}"
+        is_small = (self.backbone, self.side, self.batch) == (SMALL.backbone, SMALL.side, SMALL.batch)
+        return "" if is_small else f", {self.backbone}, {self.batch} of {self.side} px"
 
 
-SMALL = Size("resnet18", 64, 256, 4)
+SMALL = Size("resnet18", 64, 256, 4, 64)
 # A step on a GPU is so short that the start of a training, or the first and the last batch of a call, would dominate.
-SIZES_OF_A_GPU = (Size("resnet50", 224, 2048, 80), Size("resnet18", 64, 2048, 200))
+SIZES_OF_A_GPU = (
+    Size("resnet50", 224, 2048, 100, 128),  # the default batch of a training
+    Size("resnet50", 224, 2048, 200, 64),
+    Size("resnet18", 64, 2048, 200, 64),
+)
 
 
 class Comparison(NamedTuple):
@@ -114,10 +121,10 @@ def make_network(num_classes: int, device: torch.device, size: Size) -> DenseCla
     return network.to(device).eval()
 
 
-def ready_batches(images: np.ndarray, network: DenseClassifier) -> list[Tensor]:
+def ready_batches(images: np.ndarray, network: DenseClassifier, batch: int) -> list[Tensor]:
     """Return the network's inputs, on its device."""
     pixels = torch.from_numpy(images).movedim(-1, 1)
-    return [network.preprocessor(part).to(network.device) for part in pixels.split(BATCH)]
+    return [network.preprocessor(part).to(network.device) for part in pixels.split(batch)]
 
 
 def synchronised(function: Callable[[], Any], device: torch.device) -> float:
@@ -155,10 +162,10 @@ def training_step(dense: bool, size: Size, device: torch.device, augmentation: B
     masks = np.random.default_rng(0).integers(0, N_CLASSES + 1, images.shape[:3]).astype(np.uint8)
     network = make_network(N_CLASSES + dense, device, size)
     # In the second round the weights are no longer new: by default, the first stages would be frozen.
-    trainer = Trainer(max_steps=size.n_steps, batch_size=BATCH, augmentation=augmentation, frozen_stages=0)
-    inputs = ready_batches(images, network)
-    targets = F.one_hot(torch.from_numpy(labels)).float().to(device).split(BATCH)
-    pixel_targets = torch.from_numpy(masks.astype(np.int64)).to(device).split(BATCH)
+    trainer = Trainer(max_steps=size.n_steps, batch_size=size.batch, augmentation=augmentation, frozen_stages=0)
+    inputs = ready_batches(images, network, size.batch)
+    targets = F.one_hot(torch.from_numpy(labels)).float().to(device).split(size.batch)
+    pixel_targets = torch.from_numpy(masks.astype(np.int64)).to(device).split(size.batch)
 
     def library() -> None:
         trainer.train(network, images, labels, masks if dense else None, device=device, random_state=0)
@@ -190,11 +197,11 @@ def mask_generation(size: Size, device: torch.device) -> Comparison:
     """
     images, labels = make_images(min(size.n_images, 1024), size.side)
     network = make_network(N_CLASSES, device, size)
-    generator = CAMMaskGenerator(network, batch_size=BATCH, device=device)
+    generator = CAMMaskGenerator(network, batch_size=size.batch, device=device)
     scales = generator.scales
     inputs = [
         [F.interpolate(batch, scale_factor=scale) for scale in scales for _ in range(2)]
-        for batch in ready_batches(images, network)
+        for batch in ready_batches(images, network, size.batch)
     ]
 
     def bare() -> None:
@@ -210,28 +217,28 @@ def mask_generation(size: Size, device: torch.device) -> Comparison:
 def fitted_detector(size: Size, device: torch.device) -> tuple[DFBDetector, np.ndarray, np.ndarray]:
     """Return a detector with the default parts after one step of training, and its images and labels."""
     images, labels = make_images(size.n_images, size.side)
-    trainer = Trainer(max_steps=1, batch_size=BATCH)
+    trainer = Trainer(max_steps=1, batch_size=size.batch)
     detector = DFBDetector(
         make_network(N_CLASSES, device, size),
         scorer=ViM(),
         mask_generator=CAMMaskGenerator(scales=(1.0,), flip=False),
         dense_trainer=trainer,
         alpha=0.1,  # needs fewer held-out images
-        batch_size=BATCH,
+        batch_size=size.batch,
         device=device,
         random_state=0,
     )
     return detector.fit(images, labels), images, labels
 
 
-def bare_passes(images: np.ndarray, network: DenseClassifier) -> Callable[[], None]:
+def bare_passes(images: np.ndarray, network: DenseClassifier, batch: int) -> Callable[[], None]:
     """Return a function that passes the images through the network once."""
-    inputs = ready_batches(images, network)
+    inputs = ready_batches(images, network, batch)
 
     def bare() -> None:
         with torch.no_grad():
-            for batch in inputs:
-                network(batch)
+            for each in inputs:
+                network(each)
 
     return bare
 
@@ -242,7 +249,7 @@ def scoring(parts: str, size: Size, device: torch.device) -> Comparison:
     target, changes = PARTS[parts]
     detector = detector.refit_scorer(X=images, y=labels, **changes)
     network = detector.dense_network_
-    bare = bare_passes(images, network)
+    bare = bare_passes(images, network, size.batch)
     return Comparison(f"score_samples, {parts}{size}", target, lambda: detector.score_samples(images), bare)
 
 
@@ -254,7 +261,7 @@ def scoring_of_three_networks(name: str, device: torch.device) -> Comparison:
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, std=0.01)  # type: ignore[arg-type]
-    trainer = Trainer(max_steps=1, batch_size=BATCH)
+    trainer = Trainer(max_steps=1, batch_size=SMALL.batch)
     detector = DFBDetector(
         backbone,
         scorer=KNN(),
@@ -263,29 +270,39 @@ def scoring_of_three_networks(name: str, device: torch.device) -> Comparison:
         dense_trainer=trainer,
         image_size=128,
         alpha=0.1,
-        batch_size=BATCH,
+        batch_size=SMALL.batch,
         device=str(device),
         random_state=0,
     ).fit(images, labels)
     network = detector.dense_network_
-    bare = bare_passes(images, network)
+    bare = bare_passes(images, network, SMALL.batch)
     title = f"score_samples, three networks, {name.removeprefix('tf_')}"
     return Comparison(title, PRETRAINED_PARTS[name], lambda: detector.score_samples(images), bare)
 
 
+def comparisons(size: Size, device: torch.device) -> list[Callable[[], Comparison]]:
+    """Return what makes each comparison of a size."""
+    return [
+        *(partial(training_step, dense, size, device) for dense in (False, True)),
+        *(partial(training_step, dense, size, device, BackMix()) for dense in (False, True)),
+        partial(mask_generation, size, device),
+        *(partial(scoring, parts, size, device) for parts in PARTS),
+    ]
+
+
+def chosen(makers: list[Any], only: Sequence[str]) -> list[Any]:
+    """Return those whose function and arguments have all these words."""
+    return [make for make in makers if all(word in f"{make.func.__name__} {make.args}" for word in only)]
+
+
 def measure_times(repeats: int, device: torch.device, only: Sequence[str] = ()) -> Iterator[Result]:
-    """Yield all time ratios, or those whose function and arguments have all words of ``only``, and print them."""
-    makers: list[partial[Comparison]] = []
-    for size in [SMALL] if device.type == "cpu" else SIZES_OF_A_GPU:
-        makers += [
-            *(partial(training_step, dense, size, device) for dense in (False, True)),
-            *(partial(training_step, dense, size, device, BackMix()) for dense in (False, True)),
-            partial(mask_generation, size, device),
-            *(partial(scoring, parts, size, device) for parts in PARTS),
-        ]
+    """Yield the time ratios of the comparisons, and print them."""
+    makers = [
+        make for size in ([SMALL] if device.type == "cpu" else SIZES_OF_A_GPU) for make in comparisons(size, device)
+    ]
     makers += [partial(scoring_of_three_networks, name, device) for name in PRETRAINED_PARTS]
     print(HEADER)
-    for make in [make for make in makers if all(word in f"{make.func.__name__} {make.args}" for word in only)]:
+    for make in chosen(makers, only):
         result = compare(make(), repeats, device)
         print(row_of(result), flush=True)
         yield result
