@@ -41,7 +41,7 @@ def iter_parquet(path: str | os.PathLike[str], column: str | None = None, *, bat
 
     Notes
     -----
-    A Parquet file is written in groups of rows, which are read as a whole: the memory is that of one group.
+    A Parquet file is written in groups of rows, which are read as a whole: the memory is that of a group, or of a batch.
 
     Examples
     --------
@@ -61,7 +61,8 @@ def iter_parquet(path: str | os.PathLike[str], column: str | None = None, *, bat
 
 def _images(parquet: Any, files: list[Path], names: list[str], batch_size: int) -> Iterator[bytes]:
     for file, name in zip(files, names, strict=True):
-        with parquet.ParquetFile(file) as opened:
+        # By default pyarrow keeps all that it has read until the file is closed.
+        with parquet.ParquetFile(file, pre_buffer=False) as opened:
             for batch in opened.iter_batches(batch_size, columns=[name]):
                 values = batch.column(0)
                 for value in values.field("bytes") if values.type.num_fields else values:

@@ -114,11 +114,11 @@ def kept_masks(
     # The dense network is trained already: nothing will read its masks.
     if all(gathered(checkpoints.get("dense") is not None)):
         return np.zeros((n_images, 1, 1), dtype=np.uint8)
-    kept = checkpoints.get("masks")
+    kept = checkpoints.get("masks", mapped=True)
     if all(gathered(kept is not None)) and kept is not None:
-        return PackedMasks.from_arrays({name: tensor.numpy() for name, tensor in kept[1].items()})
+        return PackedMasks.from_tensors(kept[1])
     masks = make()
-    checkpoints.put("masks", {}, {name: torch.tensor(array) for name, array in masks.arrays().items()})
+    checkpoints.put("masks", {}, masks.tensors())
     return masks
 
 

@@ -95,9 +95,12 @@ class Checkpoints:
         began = any(name.startswith(("classifier", "dense", "masks")) for name in names)
         return began and "dense" not in names and not is_in_use(self.folder)
 
-    def get(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """Return the notes and tensors that were stored under a name; None if the file is missing or damaged."""
-        return self._read(self.folder / f"{name}{_SUFFIX}")
+    def get(self, name: str, *, mapped: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Return the notes and tensors that were stored under a name; None if the file is missing or damaged.
+
+        With ``mapped``, tensors of more than a GiB are mapped to a temporary file.
+        """
+        return self._read(self.folder / f"{name}{_SUFFIX}", mapped)
 
     def put(self, name: str, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
         """Store notes and tensors under a name, and return whether they were written.
@@ -137,10 +140,10 @@ class Checkpoints:
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(f"*{_SUFFIX}"))
 
-    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    def _read(self, path: Path, mapped: bool) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         # A file can disappear after it was listed: the first process may remove it while the others read.
         try:
-            text, tensors = read_file(path)
+            text, tensors = read_file(path, mapped=mapped)
         except (InvalidModelError, FileNotFoundError):
             return None
         document = json.loads(text)

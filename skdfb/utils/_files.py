@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from skdfb.exceptions import InvalidModelError
+from skdfb.utils._arrays import temporary_array
 
 __all__ = ["digest_of", "read_file", "write_file", "write_text"]
 
@@ -52,13 +53,15 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
-def read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
+def read_file(path: Path, *, mapped: bool = False) -> tuple[str, dict[str, Tensor]]:
     """Return the text and the tensors of a file that :func:`write_file` wrote.
 
     Parameters
     ----------
     path : Path
         The file.
+    mapped : bool, default=False
+        Whether tensors of more than a GiB are mapped to a temporary file, instead of in memory.
 
     Returns
     -------
@@ -76,7 +79,8 @@ def read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # Copies: tensors that are mapped to the file would change if it changes.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            copied = _mapped_copy if mapped else torch.clone
+            tensors = {name: copied(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise InvalidModelError(f"it is not a complete safetensors file ({error})") from error
     if set(metadata) != {_KEY}:
@@ -85,6 +89,11 @@ def read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
     if digest != digest_of(text, tensors):
         raise InvalidModelError("it was changed or damaged after it was written")
     return text, tensors
+
+
+def _mapped_copy(tensor: Tensor) -> Tensor:
+    copy = torch.from_numpy(temporary_array(tuple(tensor.shape), tensor.numpy().dtype))
+    return copy.copy_(tensor)
 
 
 def digest_of(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from skdfb.utils._arrays import temporary_array
 from skdfb.utils._processes import Share
@@ -26,7 +28,7 @@ class PackedMasks:
 
     More than a GiB of bits is in a temporary file that is mapped to memory.
 
-    Make one by :meth:`pack`, :meth:`from_batches` or :meth:`from_arrays`.
+    Make one by :meth:`pack`, :meth:`from_batches` or :meth:`from_tensors`.
 
     Attributes
     ----------
@@ -55,14 +57,6 @@ class PackedMasks:
     _values: npt.NDArray[Any]
     _classes: npt.NDArray[Any] | None  # (n,)
     _background: int
-
-    def __post_init__(self) -> None:
-        # Read-only: a mask that is changed while a network trains would go unnoticed.
-        for name in ("_values", "_classes"):
-            if (array := getattr(self, name)) is not None:
-                view = array.view()  # the caller's own array stays as it is
-                view.setflags(write=False)
-                object.__setattr__(self, name, view)
 
     @classmethod
     def pack(cls, masks: npt.ArrayLike, n_classes: int) -> Self:
@@ -150,23 +144,26 @@ class PackedMasks:
         """Return all masks as an array."""
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays by name, for a file; :meth:`from_arrays` makes the masks of them again."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return tensors by name, for a file; :meth:`from_tensors` makes the masks of them again.
+
+        They have the memory of the masks, since a copy of those of ImageNet would take gigabytes.
+        """
         if self._classes is None:
-            return {"masks": self._values}
-        # Height, width and background as an array, because the file holds nothing but arrays.
-        layout = np.array([*self.shape[1:], self._background])
-        layout.setflags(write=False)
-        return {"bits": self._values, "classes": self._classes, "layout": layout}
+            return {"masks": torch.from_numpy(self._values)}
+        # Height, width and background as a tensor, because the file holds nothing but tensors.
+        layout = torch.tensor([*self.shape[1:], self._background])
+        return {"bits": torch.from_numpy(self._values), "classes": torch.from_numpy(self._classes), "layout": layout}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Return the masks of which :meth:`arrays` made these arrays."""
-        if "masks" in arrays:
-            masks = arrays["masks"]
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Return the masks of which :meth:`tensors` made these tensors."""
+        if "masks" in tensors:
+            masks = tensors["masks"].numpy()
             return cls((len(masks), *masks.shape[1:]), masks, None, 0)
-        height, width, background = arrays["layout"].tolist()
-        return cls((len(arrays["bits"]), height, width), arrays["bits"], arrays["classes"], background)
+        height, width, background = tensors["layout"].tolist()
+        bits, classes = (tensors[name].numpy() for name in ("bits", "classes"))
+        return cls((len(bits), height, width), bits, classes, background)
 
 
 def _classes_of(masks: npt.NDArray[Any], n_classes: int) -> npt.NDArray[Any] | None:

@@ -36,6 +36,16 @@ def test_structs_and_several_files(tmp_path):
     assert list(iter_parquet(tmp_path)) == images
 
 
+def test_the_memory_is_that_of_a_group(tmp_path):
+    rng = np.random.default_rng(0)  # as JPEG files, noise cannot be compressed
+    with pq.ParquetWriter(tmp_path / "a.parquet", pa.schema([("image", pa.binary())])) as writer:
+        for _ in range(40):
+            writer.write_table(pa.table({"image": [rng.bytes(100_000)]}))
+    before = pa.total_allocated_bytes()
+    largest = max(pa.total_allocated_bytes() - before for _ in iter_parquet(tmp_path / "a.parquet", batch_size=2))
+    assert largest < 1_000_000  # of 4,000,000
+
+
 def test_a_missing_image_has_no_bytes(tmp_path):
     (image,) = files(1)
     pq.write_table(pa.table({"image": pa.array([image, None], pa.binary())}), tmp_path / "a.parquet")

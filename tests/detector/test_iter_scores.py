@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from skdfb import FrozenDetector
+from skdfb.datasets import iter_parquet
 from skdfb.detector import ImageScore
 from skdfb.scorers import ViM
 from tests.detector.conftest import make_detector, make_images
@@ -55,6 +56,16 @@ def test_every_source_gives_the_same(detector, folder, n_jobs):
     assert [row.path for row in check(detector, detector.iter_scores(iter(paths)))] == paths
     for source in (X_NEW, iter(X_NEW), (buffer.getvalue() for buffer in contents), map(Image.fromarray, X_NEW)):
         assert all(row.path is None for row in check(detector, detector.iter_scores(source)))
+
+
+def test_a_parquet_file(detector, tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    contents = [io.BytesIO() for _ in X_NEW]
+    for image, buffer in zip(X_NEW, contents, strict=True):
+        Image.fromarray(image).save(buffer, "png")
+    table = pyarrow.table({"image": [buffer.getvalue() for buffer in contents]})
+    parquet.write_table(table, tmp_path / "new.parquet", row_group_size=7)
+    check(detector, detector.iter_scores(iter_parquet(tmp_path / "new.parquet", batch_size=3)))
 
 
 @pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")

@@ -28,6 +28,11 @@ def test_full_epochs_are_different_permutations():
     assert list(first) != list(range(12))
 
 
+def test_an_epoch_is_shuffled_once():
+    batches = list(shuffled_batches(12, 4, 1, 6, 0))
+    assert [batch.base is batches[0].base for batch in batches] == [True, True, False, False, False]
+
+
 def test_all_images_are_used_over_epochs():
     indices = np.concatenate(list(shuffled_batches(10, 7, 0, 30, 0)))
     assert set(indices) == set(range(10))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from skdfb.utils import PackedMasks, _arrays, read_file, write_file
+from skdfb.utils import PackedMasks, _arrays, _files, read_file, temporary_array, write_file
 
 SIZES = st.tuples(st.integers(0, 6), st.integers(1, 9), st.integers(1, 9))
 
@@ -71,26 +71,42 @@ def test_batches_in_any_order_give_the_same(drawn, size, random):
 
 
 @given(st.one_of(one_class_masks(), any_masks()))
-def test_there_and_back_by_arrays(drawn):
+def test_there_and_back_by_tensors(drawn):
     masks, n_classes = drawn
     packed = PackedMasks.pack(masks, n_classes)
-    arrays = packed.arrays()
-    assert all(isinstance(array, np.ndarray) for array in arrays.values())
-    again = PackedMasks.from_arrays({name: array.copy() for name, array in arrays.items()})
+    again = PackedMasks.from_tensors({name: tensor.clone() for name, tensor in packed.tensors().items()})
     assert_same(again, masks)
     assert (again.dtype, again.nbytes) == (packed.dtype, packed.nbytes)
 
 
 @pytest.mark.parametrize("n_classes", [3, 300])
 @pytest.mark.parametrize("several", [False, True])
-def test_arrays_can_be_stored_as_tensors(tmp_path, n_classes, several):
+def test_tensors_in_a_file(tmp_path, n_classes, several):
+    packed, masks = few_masks(n_classes, several)
+    write_file(tmp_path / "masks", "", packed.tensors())
+    for mapped in (False, True):
+        _, tensors = read_file(tmp_path / "masks", mapped=mapped)
+        assert_same(PackedMasks.from_tensors(tensors), masks)
+
+
+def few_masks(n_classes, several):
     masks = np.full((4, 5, 7), n_classes)
     masks[:, :2] = np.arange(4)[:, None, None] % n_classes
     masks[0, 3, 3] = 1 if several else n_classes
-    arrays = PackedMasks.pack(masks, n_classes).arrays()
-    write_file(tmp_path / "masks", "", {name: torch.tensor(array) for name, array in arrays.items()})
-    _, tensors = read_file(tmp_path / "masks")
-    assert_same(PackedMasks.from_arrays({name: tensor.numpy() for name, tensor in tensors.items()}), masks)
+    return PackedMasks.pack(masks, n_classes), masks
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_file_of_many_masks_is_not_copied_to_memory(tmp_path, monkeypatch, several):
+    monkeypatch.setattr(_arrays, "MEMORY_BUDGET", 10)
+    packed, _ = few_masks(3, several)
+    name = "masks" if several else "bits"
+    assert np.shares_memory(packed.tensors()[name].numpy(), packed._values)
+    write_file(tmp_path / "masks", "", packed.tensors())
+    made = []
+    monkeypatch.setattr(_files, "temporary_array", lambda *args: made.append(temporary_array(*args)) or made[-1])
+    _, tensors = read_file(tmp_path / "masks", mapped=True)
+    assert tensors[name].data_ptr() in [array.ctypes.data for array in made if isinstance(array, np.memmap)]
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int64])
@@ -125,12 +141,6 @@ def test_nothing_can_be_changed():
     masks[:] = 3
     assert not packed[:].any()
     packed[:][:] = 3  # a copy
-    arrays = {name: array.copy() for name, array in packed.arrays().items()}
-    PackedMasks.from_arrays(arrays)
-    assert all(array.flags.writeable for array in arrays.values())
-    for array in packed.arrays().values():
-        with pytest.raises(ValueError, match="read-only"):
-            array[:] = 1
     assert not packed[:].any()
     with pytest.raises(AttributeError):
         packed.shape = (1, 1, 1)
@@ -146,7 +156,7 @@ def test_many_masks_are_kept_in_a_file(monkeypatch):
     in_memory = PackedMasks.pack(masks, 4)
     monkeypatch.setattr(_arrays, "MEMORY_BUDGET", 100)
     in_file = PackedMasks.pack(masks, 4)
-    assert isinstance(in_file._values.base, np.memmap)
-    assert not isinstance(in_memory._values.base, np.memmap)
+    assert isinstance(in_file._values, np.memmap)
+    assert not isinstance(in_memory._values, np.memmap)
     np.testing.assert_array_equal(in_file[:], masks)
     np.testing.assert_array_equal(in_file[[3, 7]], in_memory[[3, 7]])
