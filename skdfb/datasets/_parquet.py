@@ -41,7 +41,7 @@ def iter_parquet(path: str | os.PathLike[str], column: str | None = None, *, bat
 
     Notes
     -----
-    A Parquet file is written in groups of rows, which are read as a whole: the memory is that of a group, or of a batch.
+    A Parquet file is written in groups of rows, which are read as a whole: the memory is that of a group or a batch.
 
     Examples
     --------

@@ -145,7 +145,7 @@ def _second_eigenvectors(W: Tensor, size: tuple[int, int]) -> Tensor:
         return W.new_zeros(len(W), *size)
     # y = D^(-1/2) v, with the eigenvector v of the symmetric matrix I - D^(-1/2) W D^(-1/2).
     scale = W.sum(2).rsqrt()
-    laplacian = torch.eye(W.shape[1]).to(W) - scale[:, :, None] * W * scale[:, None, :]
+    laplacian = torch.eye(W.shape[1], dtype=W.dtype, device=W.device) - scale[:, :, None] * W * scale[:, None, :]
     y = torch.linalg.eigh(laplacian).eigenvectors[:, :, 1] * scale
     # If all places are alike, each vector is as good as another. Rounding makes differences of about 1e-16.
     has_cut = W.flatten(1).amax(1) - W.flatten(1).amin(1) > _EPSILON

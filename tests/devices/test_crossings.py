@@ -1,6 +1,7 @@
 """How often a training, masks and scoring cross between the CPU and the device, and wait for it."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.base import clone
 
 from skdfb import CAMMaskGenerator, Trainer
 from skdfb.augmentation import BackMix
+from skdfb.masks import AffinityMaskGenerator, DenseMaskGenerator, NormalizedCutMaskGenerator
 from skdfb.networks import DenseClassifier
 from skdfb.scorers import ASH, Energy, KernelPCA, Mahalanobis, Representation, ViM
 from skdfb.testing._scorers._data import new_images, training_data
@@ -158,18 +160,47 @@ def test_a_scorer_that_answers_elsewhere_is_named(crossings: Counts, found: Any,
         detector.score_samples(X)
 
 
-def test_masks(crossings: Counts) -> None:
-    network = small_network().eval()
+MASKS_OF: dict[str, tuple[Any, list[int]]] = {
+    # Images and their classes; masks come back.
+    "CAM": (CAMMaskGenerator, [2, 1, 0]),
+    # It waits to see whether all numbers are finite.
+    "normalised cut": (NormalizedCutMaskGenerator, [2, 1, 1]),
+    # The maps come back, and are sent again with the images, whose colours refine them.
+    "affinity": (lambda network, **options: AffinityMaskGenerator(CAMMaskGenerator(network), **options), [5, 2, 0]),
+    # It waits to see in which images all pixels, or none, are foreground.
+    "dense": (partial(DenseMaskGenerator, dense_trainer=Trainer(max_steps=1)), [2, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", MASKS_OF)
+def test_masks(crossings: Counts, name: str) -> None:
+    make, expected = MASKS_OF[name]
     found = []
     for n_batches in (1, 2, 12):
         images, labels = make_images(8 * n_batches)
-        generator = CAMMaskGenerator(network, device=DEVICE, batch_size=8).fit(images, labels)
+        generator = make(small_network(), device=DEVICE, batch_size=8).fit(images, labels)
+        if name == "dense":  # after a single step it would fail in each batch
+            generator._network_maps = lambda inputs, targets, **_: (inputs.mean(1).sigmoid(), targets)
         before = Counter(crossings.uploads), Counter(crossings.downloads), Counter(crossings.waits)
         generator.transform(images, labels)
         after = (crossings.uploads, crossings.downloads, crossings.waits)
+        found.append([now - then for now, then in zip(after, before, strict=True)])
+    per_batch = [(many - few).total() / 10 for few, many in zip(*found[1:], strict=True)]
+    assert per_batch == expected, found[-1]
+
+
+@pytest.mark.parametrize("method", ["iter_scores", "explain"])
+def test_scores_with_classes(crossings: Counts, method: str) -> None:
+    """The logits of the classes are a second copy."""
+    detector = make_detector(device=DEVICE, alpha=0.1, batch_size=8).fit(*make_images(120))
+    list(detector.iter_scores(make_images(8)[0]))
+    found = []
+    for n_batches in (2, 12):
+        before = Counter(crossings.uploads), Counter(crossings.downloads), Counter(crossings.waits)
+        list(getattr(detector, method)(make_images(8 * n_batches, seed=1)[0]))
+        after = (crossings.uploads, crossings.downloads, crossings.waits)
         found.append([(now - then).total() for now, then in zip(after, before, strict=True)])
-    # Images and their classes; masks come back.
-    assert [(many - few) / 10 for few, many in zip(*found[1:], strict=True)] == [2, 1, 0], crossings
+    assert [(many - few) / 10 for few, many in zip(*found, strict=True)] == [1, 2, 0], crossings
 
 
 def test_nothing_is_left_on_the_device(crossings: Counts) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skdfb import _transfers
+from skdfb.scorers import Energy
 from skdfb.training import Trainer, _run
 from tests.detector.conftest import make_detector, make_images
 from tests.devices.pretend import Counts, PretendTensor
@@ -126,6 +127,16 @@ def test_a_tensor_of_the_cpu_in_an_augmentation_is_found() -> None:
 
     with pytest.raises(RuntimeError, match="same device"):
         fit(classifier_trainer=Trainer(max_steps=2, batch_size=16, augmentation=Darker()))
+
+
+def test_a_tensor_of_the_cpu_in_a_scorer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_the_cpu(self, representation):  # type: ignore[no-untyped-def]
+        return representation.logits.logsumexp(1) * torch.ones(len(representation))
+
+    detector = fit(scorer=Energy())
+    monkeypatch.setattr(Energy, "score_on_device", on_the_cpu)
+    with pytest.raises(RuntimeError, match="same device"):
+        detector.score_samples(make_images()[0])
 
 
 def test_a_number_read_in_each_step_is_found(crossings: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
