@@ -8,8 +8,8 @@
     python benchmarks/all.py --figure docs/_static/streaming.png
 
 Times of the library over those of bare PyTorch code (``overhead.py``), and the cost of an image from a thousand images
-to a hundred thousand (``streaming.py``). Each run appends rows to ``benchmarks/results/speed.jsonl``, with the machine
-and the versions.
+to a hundred thousand (``streaming.py``). Each run appends rows to ``benchmarks/results/speed.jsonl``, with the commit,
+the machine and the versions.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,17 @@ def keep(rows: Iterable[dict[str, Any]], device: torch.device) -> None:
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     for row in rows:
         with HISTORY.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"date": date, **overhead.machine(device), **row}) + "\n")
+            file.write(json.dumps({"date": date, "commit": commit(), **overhead.machine(device), **row}) + "\n")
+
+
+def commit() -> str:
+    """Return the commit of the library, with a plus if files were changed since; empty outside of a repository."""
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        found = subprocess.run(command, cwd=HISTORY.parent, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return ""
+    return found.stdout.strip()
 
 
 def newest(history: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

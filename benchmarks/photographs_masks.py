@@ -7,9 +7,12 @@ middle of each image. Masks that are better make the background scores better::
     python benchmarks/photographs_masks.py --data DATA --weights tf_efficientnet_lite0.safetensors --networks kept \
         --json masks.json --figures figures
 
-``--report FILES`` prints the tables. The options are those of ``photographs.py``. The pictures show the masks of the
-first training images.
+``--views`` compares CAM at one scale and at four, each with and without mirrored images, instead of the generators.
+``--report FILES`` prints the tables. All other options are those of ``photographs.py``. The pictures show the masks of
+the first training images.
 """
+
+import argparse
 
 import numpy as np
 import pandas as pd
@@ -48,6 +51,13 @@ class Disc:
 def generators(arguments):
     """Return the generators by name."""
     cam = CAMMaskGenerator(scales=(1.0,))
+    if arguments.views:
+        return {
+            "one scale": CAMMaskGenerator(scales=(1.0,), flip=False),
+            "one scale, mirrored": cam,
+            "four scales": CAMMaskGenerator(flip=False),
+            "four scales, mirrored": CAMMaskGenerator(),
+        }
     second = Trainer(max_steps=arguments.steps, batch_size=arguments.batch_size)
     return {
         "CAM": cam,
@@ -144,7 +154,11 @@ def report(rows):
 
 def main(argv=None):
     """Run the trials, write the JSON file and print the tables."""
-    arguments = parse(argv, __doc__, TRIALS)
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--views", action="store_true")
+    views, others = own.parse_known_args(argv)
+    arguments = parse(others, __doc__, TRIALS)
+    arguments.views = views.views
     if arguments.networks is None and arguments.report is None:
         raise SystemExit("expected a folder --networks for networks and masks")
     report(rows_of_trials(arguments, run))

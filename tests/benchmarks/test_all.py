@@ -50,6 +50,7 @@ def test_the_report_is_of_the_newest_run(scripts, capsys, monkeypatch):
         script.keep([result, stream(1000, 0.5, 100), stream(100_000, 0.6, 101)], device)
     rows = [json.loads(line) for line in script.HISTORY.read_text().splitlines()]
     assert {"torch", "python"} <= set(rows[0]["versions"])
+    assert "commit" in rows[0]
     assert [len(run) for run in script.newest(rows)] == [3]
     monkeypatch.setattr("sys.argv", ["all.py", "--report"])
     script.main()

@@ -17,11 +17,12 @@ from sklearn.exceptions import NotFittedError
 from torch.utils.data import Dataset, TensorDataset
 
 from skdfb import CAMMaskGenerator, Trainer
-from skdfb.detector import _outputs
+from skdfb.detector import _outputs, _views
 from skdfb.fusion import TemperatureFusion
 from skdfb.networks import DenseClassifier, create_backbone
 from skdfb.scorers import MSP, ODIN, BackgroundLogit, Energy, MaSF, RankFeat, ViM
 from skdfb.scoring._joint_score import _lowered_by_rounding
+from skdfb.utils import _arrays, temporary_array
 from tests.detector.conftest import CLASSES, SIDE, make_detector, make_images, tiny_backbone
 
 K = CLASSES
@@ -54,6 +55,18 @@ def global_state():
 
 def fitted_state(detector):
     return {name: value for name, value in vars(detector).items() if name.endswith("_")}
+
+
+def test_large_views_are_in_files(monkeypatch):
+    """Features and logits of more than a GiB; here, of more than a byte."""
+    X, y = make_images()
+    expected = make_detector().fit(X, y).score_samples(X)
+    stored = []
+    monkeypatch.setattr(_arrays, "MEMORY_BUDGET", 1)
+    monkeypatch.setattr(_views, "temporary_array", lambda *args: stored.append(temporary_array(*args)) or stored[-1])
+    assert_array_equal(make_detector().fit(X, y).score_samples(X), expected)
+    assert stored
+    assert all(isinstance(array, np.memmap) for array in stored)
 
 
 # ------------------------------------------------------------ shapes and signs

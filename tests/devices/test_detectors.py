@@ -21,6 +21,7 @@ from tests.devices.cases import (
     DETECTORS,
     GENERATORS,
     DistanceToMean,
+    backbone,
     generator_on,
     interrupted_in_the_dense_stage,
     on,
@@ -37,9 +38,12 @@ X_NEW = make_images(24, seed=1)[0]
 
 
 @pytest.mark.filterwarnings("ignore:alpha_ is:UserWarning")
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", [*DETECTORS, "stochastic depth"])
 def test_fit_and_score(name: str) -> None:
-    first, second = (on(device, DETECTORS[name]).fit(X, Y) for device in ("cpu", DEVICE))
+    # A GPU draws other numbers than a CPU, but the pretended device draws the same.
+    stochastic = backbone("test_resnet", output_stride=8, drop_path_rate=0.5)
+    detectors = DETECTORS | {"stochastic depth": make_detector(backbone=stochastic, image_size=32, **trained())}
+    first, second = (on(device, detectors[name]).fit(X, Y) for device in ("cpu", DEVICE))
     assert second.dense_network_.device.type == DEVICE
     # PyTorch has a kernel of its own for attention on the CPU, which rounds in another way.
     tolerance = 1e-4 if name == "ViT" else 0
@@ -102,6 +106,7 @@ def test_every_method(pair: tuple[DFBDetector, DFBDetector]) -> None:
         assert_array_equal(first, second, err_msg=name)
     first, second = (detector.explain(X_NEW).to_frame() for detector in pair)
     assert first.equals(second)
+    assert_array_equal(*([row.score for row in detector.iter_scores(iter(X_NEW))] for detector in pair))
 
 
 def test_frozen() -> None:
@@ -127,12 +132,12 @@ def test_in_a_pipeline() -> None:
     assert_array_equal(*(pipeline.score_samples(X_NEW) for pipeline in pipelines))
 
 
-@pytest.mark.parametrize("going_on", ["cpu", DEVICE])
-def test_a_training_goes_on(going_on: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("began", "going_on"), [(DEVICE, DEVICE), (DEVICE, "cpu"), ("cpu", DEVICE)])
+def test_a_training_goes_on(began: str, going_on: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on another device than it began on."""
     options = trained(optimizer="adamw", augmentation=BackMix(), checkpoint_every=2)
     whole = on("cpu", make_detector(**options)).fit(X, Y)
-    begun = on(DEVICE, make_detector(**options, checkpoint_dir=tmp_path))
+    begun = on(began, make_detector(**options, checkpoint_dir=tmp_path))
     with interrupted_in_the_dense_stage(monkeypatch):
         begun.fit(X, Y)
     after = on(going_on, make_detector(**options, checkpoint_dir=tmp_path)).fit(X, Y)

@@ -140,6 +140,7 @@ def test_a_process_that_dies_ends_the_others_with_its_reason(tmp_path):
     assert done.returncode != 0
     assert "ArithmeticError: the disk of node 7 is full" in told["1"]
     assert "rank 0 begins" in told["0"]
+    assert not list(tmp_path.glob("?.pt"))  # which each process writes after its fit
 
 
 def test_each_process_passes_its_share_of_the_images(launched):

@@ -636,8 +636,8 @@ def free_port():
         return found.getsockname()[1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "fabric run"])
+# tests/training/test_launched.py launches by torchrun in each run of the tests.
+@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.slow), "fabric run"])
 def test_launched_processes_train_together(tmp_path, launcher):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
