@@ -199,6 +199,14 @@ def test_mask_generators(run, folder, capsys):
     assert "choice, all OOD sets: AUROC / FPR95" in capsys.readouterr().out
 
 
+def test_views_of_cam(run):
+    masks = benchmark("photographs_masks")
+    table = pd.DataFrame(run("scenes-0", masks, "--views")["rows"])
+    assert list(table["scorer"].unique()) == [
+        f"{n} scale{s}{m}" for n, s in (("one", ""), ("four", "s")) for m in ("", ", mirrored")
+    ]
+
+
 def test_variants_of_the_training(run, folder, capsys):
     training = benchmark("photographs_training")
     table = pd.DataFrame(run("scenes-0", training)["rows"])
