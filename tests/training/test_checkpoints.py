@@ -59,9 +59,9 @@ def test_a_file_that_is_removed_between_listing_and_reading_is_missing(tmp_path,
     checkpoints.put("classifier-000000001", {}, {"a": torch.zeros(1)})
     read = _checkpoints.read_file
 
-    def late(path):
+    def late(path, **options):
         path.unlink()
-        return read(path)
+        return read(path, **options)
 
     monkeypatch.setattr(_checkpoints, "read_file", late)
     checkpoints.prepare()
@@ -85,10 +85,10 @@ def test_a_training_goes_on_from_the_state_before_one_that_was_removed(tmp_path,
     assert stage.all.names() == ["classifier-000000005", "classifier-000000010"]
     read, steps = _checkpoints.read_file, []
 
-    def late(path):
+    def late(path, **options):
         if path.name == "classifier-000000010.safetensors":
             path.unlink(missing_ok=True)
-        content = read(path)
+        content = read(path, **options)
         steps.append(path.name)
         return content
 
