@@ -5,7 +5,7 @@
     python benchmarks/gpu_work.py --only scoring "the default parts"
 
 The comparisons are those of ``overhead.py``; ``--only`` has words of a function and of its arguments. Milliseconds are
-per batch, and the difference of a long and a short call, so that the start of a training does not count. "clock" is
+per batch, and the difference of a long and a short call, so that the start of a training does not count. The clock runs
 without the profiler. "GPU works" is the time in which the GPU runs a kernel or copies; the rest is waiting for Python.
 Then follow the kernels on which the library spends most time beyond the bare code, and those before which the GPU
 waited longest.

@@ -58,6 +58,14 @@ class PackedMasks:
     _classes: npt.NDArray[Any] | None  # (n,)
     _background: int
 
+    def __post_init__(self) -> None:
+        # Read-only: a mask that is changed while a network trains would go unnoticed.
+        for name in ("_values", "_classes"):
+            if (array := getattr(self, name)) is not None:
+                view = array.view()  # the caller's own array stays as it is
+                view.setflags(write=False)
+                object.__setattr__(self, name, view)
+
     @classmethod
     def pack(cls, masks: npt.ArrayLike, n_classes: int) -> Self:
         """Pack an array of masks, (n, H, W) of integers, of which ``n_classes``, K, is the background."""
@@ -147,13 +155,13 @@ class PackedMasks:
     def tensors(self) -> dict[str, Tensor]:
         """Return tensors by name, for a file; :meth:`from_tensors` makes the masks of them again.
 
-        They have the memory of the masks, since a copy of those of ImageNet would take gigabytes.
+        They have the memory of the masks, since a copy of those of ImageNet would take gigabytes. Do not change them.
         """
         if self._classes is None:
-            return {"masks": torch.from_numpy(self._values)}
+            return {"masks": _tensor(self._values)}
         # Height, width and background as a tensor, because the file holds nothing but tensors.
         layout = torch.tensor([*self.shape[1:], self._background])
-        return {"bits": torch.from_numpy(self._values), "classes": torch.from_numpy(self._classes), "layout": layout}
+        return {"bits": _tensor(self._values), "classes": _tensor(self._classes), "layout": layout}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -164,6 +172,16 @@ class PackedMasks:
         height, width, background = tensors["layout"].tolist()
         bits, classes = (tensors[name].numpy() for name in ("bits", "classes"))
         return cls((len(bits), height, width), bits, classes, background)
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    """Return a tensor of the memory of a read-only array; of a copy, if its memory is that of a tensor already."""
+    writable = array.view()
+    try:
+        writable.setflags(write=True)  # PyTorch warns of tensors of read-only memory
+    except ValueError:  # NumPy cannot tell whether the memory of a tensor may be written to
+        return torch.tensor(array)
+    return torch.from_numpy(writable)
 
 
 def _classes_of(masks: npt.NDArray[Any], n_classes: int) -> npt.NDArray[Any] | None:

@@ -1,6 +1,7 @@
 """How often a training, masks and scoring cross between the CPU and the device, and wait for it."""
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,15 +33,21 @@ def small_network(dense: bool = False) -> DenseClassifier:
     return DenseClassifier(tiny_backbone(), 3 + dense, image_size=SIDE)
 
 
+def during(crossings: Counts, call: Callable[[], Any]) -> list[Counter[str]]:
+    """Return uploads, downloads and waits of a call, by their places."""
+    before = [Counter(counter) for counter in (crossings.uploads, crossings.downloads, crossings.waits)]
+    call()
+    after = (crossings.uploads, crossings.downloads, crossings.waits)
+    return [now - then for now, then in zip(after, before, strict=True)]
+
+
 def crossings_of_a_step(crossings: Counts, dense: bool, **changes: Any) -> tuple[dict[str, float], str]:
     """Return what crosses in one step more: of trainings with 20 and with 30 steps, the difference."""
     found = []
     for n_steps in (2, 6, 16):  # the first uploads what is kept from then on
         trainer = Trainer(max_steps=n_steps, batch_size=16, **changes)
-        before = [Counter(counter) for counter in (crossings.uploads, crossings.downloads, crossings.waits)]
-        trainer.train(small_network(dense), X, Y, MASKS if dense else None, device=DEVICE, random_state=0)
-        after = (crossings.uploads, crossings.downloads, crossings.waits)
-        found.append([now - then for now, then in zip(after, before, strict=True)])
+        train = partial(trainer.train, small_network(dense), X, Y, MASKS if dense else None)
+        found.append(during(crossings, partial(train, device=DEVICE, random_state=0)))
     more = [longer - shorter for shorter, longer in zip(*found[1:], strict=True)]
     names = ("uploads", "downloads", "waits")
     return {name: counter.total() / 10 for name, counter in zip(names, more, strict=True)}, repr(more)
@@ -181,10 +188,7 @@ def test_masks(crossings: Counts, name: str) -> None:
         generator = make(small_network(), device=DEVICE, batch_size=8).fit(images, labels)
         if name == "dense":  # after a single step it would fail in each batch
             generator._network_maps = lambda inputs, targets, **_: (inputs.mean(1).sigmoid(), targets)
-        before = Counter(crossings.uploads), Counter(crossings.downloads), Counter(crossings.waits)
-        generator.transform(images, labels)
-        after = (crossings.uploads, crossings.downloads, crossings.waits)
-        found.append([now - then for now, then in zip(after, before, strict=True)])
+        found.append(during(crossings, partial(generator.transform, images, labels)))
     per_batch = [(many - few).total() / 10 for few, many in zip(*found[1:], strict=True)]
     assert per_batch == expected, found[-1]
 
@@ -196,11 +200,9 @@ def test_scores_with_classes(crossings: Counts, method: str) -> None:
     list(detector.iter_scores(make_images(8)[0]))
     found = []
     for n_batches in (2, 12):
-        before = Counter(crossings.uploads), Counter(crossings.downloads), Counter(crossings.waits)
-        list(getattr(detector, method)(make_images(8 * n_batches, seed=1)[0]))
-        after = (crossings.uploads, crossings.downloads, crossings.waits)
-        found.append([(now - then).total() for now, then in zip(after, before, strict=True)])
-    assert [(many - few) / 10 for few, many in zip(*found, strict=True)] == [1, 2, 0], crossings
+        images = make_images(8 * n_batches, seed=1)[0]
+        found.append(during(crossings, lambda images=images: list(getattr(detector, method)(images))))  # type: ignore[misc]
+    assert [(many - few).total() / 10 for few, many in zip(*found, strict=True)] == [1, 2, 0], crossings
 
 
 def test_nothing_is_left_on_the_device(crossings: Counts) -> None:

@@ -141,7 +141,14 @@ def test_nothing_can_be_changed():
     masks[:] = 3
     assert not packed[:].any()
     packed[:][:] = 3  # a copy
-    assert not packed[:].any()
+    tensors = {name: tensor.clone() for name, tensor in packed.tensors().items()}
+    for unchanged in (packed, again := PackedMasks.from_tensors(tensors)):
+        for array in (unchanged._values, unchanged._classes):
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 1
+        assert not unchanged[:].any()
+    assert tensors["bits"].numpy().flags.writeable
+    assert_same(PackedMasks.from_tensors(again.tensors()), packed[:])
     with pytest.raises(AttributeError):
         packed.shape = (1, 1, 1)
 
@@ -156,7 +163,7 @@ def test_many_masks_are_kept_in_a_file(monkeypatch):
     in_memory = PackedMasks.pack(masks, 4)
     monkeypatch.setattr(_arrays, "MEMORY_BUDGET", 100)
     in_file = PackedMasks.pack(masks, 4)
-    assert isinstance(in_file._values, np.memmap)
-    assert not isinstance(in_memory._values, np.memmap)
+    assert isinstance(in_file._values.base, np.memmap)
+    assert not isinstance(in_memory._values.base, np.memmap)
     np.testing.assert_array_equal(in_file[:], masks)
     np.testing.assert_array_equal(in_file[[3, 7]], in_memory[[3, 7]])
